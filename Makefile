@@ -1,0 +1,53 @@
+# Two commands do everything from a bare clone: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help install demo test slow check format clean
+
+help:
+	@echo "make demo    install, train on embedded data, evaluate, draw, say where to look"
+	@echo "make test    install, run the tests"
+	@echo "make check   format, lint, types, import direction, tests"
+	@echo "make slow    the tests that train for minutes (need MNIST: NELBO_DATA=DIR)"
+	@echo "make clean   remove what the other commands made"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "nelbo needs Python 3.11 or newer; say which with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/nelbo train digits --runs runs --overwrite
+	$(BIN)/nelbo evaluate digits-s0 --runs runs --samples 1000
+	@echo
+	@echo "Look at  runs/digits-s0/figures/reconstructions.png   what it keeps of an image"
+	@echo "         runs/digits-s0/figures/scatter.png           its map of the digits"
+	@echo "         runs/digits-s0/figures/manifold.png          the plane it draws from"
+	@echo "then     $(BIN)/nelbo recipes"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -q
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 -q
+
+format: $(STAMP)
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,267 @@
+"""The Python surface: train, load, evaluate. The command line is a thin coat over these."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nelbo import engine, store
+from nelbo.core import lookup, names
+from nelbo.data import Splits
+from nelbo.errors import ConfigError, DataError, UnknownName
+from nelbo.metrics import Split
+from nelbo.models import BuiltModel
+from nelbo.recipe import Recipe, named, resolve
+from nelbo.store import CHECKPOINTS, Run
+from nelbo.train import Tell, fit
+
+FROM_PYTHON = "python"  # the data source of a run whose images were passed as an object
+
+
+def quiet(event: str, row: dict[str, Any]) -> None:
+    """Hears everything and says nothing."""
+
+
+def plan(
+    recipe: str | Path | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    data: object | None = None,
+    runs: str | Path = "runs",
+    name: str | None = None,
+    overwrite: bool = False,
+) -> tuple[Recipe, Path]:
+    """The resolved recipe and the folder it would train in; every mistake that can be seen without data is raised."""
+    wanted = resolve(recipe, overrides)
+    if data is not None:
+        wanted = resolve(wanted, {"data.source": FROM_PYTHON})
+    else:
+        wanted.data.check_source()
+    plain = None
+    if wanted.recipe != "custom":
+        plain = _known(wanted.recipe)
+    folder = Path(runs) / (name or store.default_name(wanted, plain))
+    store.check_free(wanted, folder, overwrite=overwrite)
+    return wanted, folder
+
+
+def _known(name: str) -> Recipe | None:
+    try:
+        return named(name)
+    except UnknownName:
+        return None
+
+
+def train(
+    recipe: str | Path | Recipe,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    data: object | None = None,
+    runs: str | Path = "runs",
+    name: str | None = None,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    overwrite: bool = False,
+    tell: Tell = quiet,
+) -> Run:
+    """Trains a recipe and returns its run folder; the same call goes on with an interrupted run.
+
+    recipe     a registered name, a TOML file, or a Recipe
+    overrides  dotted fields, as on the command line: {"model.latent_dim": 16, "objective.beta": 4}
+    data       images instead of `recipe.data.source`: an array, a tensor, (images, labels), a torch data set
+    tell       hears `data`, `resume`, `step`, `epoch` and `warning` with a table each
+
+    Raises ConfigError, DataError, DeviceError and RunError before anything is written, TrainingFailed
+    and Interrupted later.
+    """
+    wanted, folder = plan(recipe, overrides, data=data, runs=runs, name=name, overwrite=overwrite)
+    where = engine.pick_device(device)
+    if not overwrite and Run(folder).finished:
+        return Run(folder)
+    begun = time.perf_counter()
+    splits = load_data(wanted, data_dir, data)
+    if not overwrite:
+        _same_data(Run(folder), splits)
+    wanted.model.build(splits.shape)  # a network that does not fit the images is refused here
+    run = store.start(wanted, folder, overwrite=overwrite)
+    environment = engine.describe(where) | {"command": engine.command_line(), "data": describe_data(splits)}
+    run.write_json("env.json", environment)
+    loading = time.perf_counter() - begun
+    tell("data", environment["data"])
+    state = fit(wanted, splits, run, where, tell)
+    best = load(run, checkpoint="best", device="cpu")
+    store.share(
+        run, best, splits.shape, {"recipe": wanted.recipe, "class_names": environment["data"]["class_names"]}
+    )
+    run.write_json(
+        "summary.json",
+        {
+            "finished": True,
+            "epochs": state.epoch - 1,
+            "best_epoch": state.best_epoch,
+            "selection": _selection(splits, state.best_bound),
+            "images_per_second": round(state.images / state.seconds["train"], 1),
+            "seconds": {"data": loading, **state.seconds},
+            "device": str(where),
+        },
+    )
+    return run
+
+
+def _selection(splits: Splits, best_bound: float | None) -> str:
+    if best_bound is not None:
+        return "highest validation bound at beta 1"
+    if splits.validation is None:
+        return "last epoch: there is no validation split to select on"
+    return "last epoch: the objective reports no bound to select on"
+
+
+def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
+    """The recipe's splits, checked against its likelihood."""
+    if data is None and recipe.data.source == FROM_PYTHON:
+        raise DataError("this run was trained on images passed from Python; pass them again as data=...")
+    splits = recipe.data.load(Path(data_dir) if data_dir else None, data)
+    likelihood = getattr(recipe.model, "likelihood", None)
+    support = getattr(likelihood, "support", None)
+    low, high = splits.range
+    if likelihood is not None and support and (low < support[0] or high > support[1]):
+        raise DataError(
+            f"{splits.name}: pixels lie in [{low:g}, {high:g}], but a {likelihood.name} likelihood needs them in "
+            f"[{support[0]:g}, {support[1]:g}]; divide them by their largest value, or use --model.likelihood gaussian"
+        )
+    return splits
+
+
+def describe_data(splits: Splits) -> dict[str, Any]:
+    """What a run records of its data."""
+    return {
+        "name": splits.name,
+        "hash": splits.hash,
+        "shape": list(splits.shape),
+        "pixels": splits.pixels,
+        "n": {
+            "train": len(splits.train),
+            "validation": len(splits.validation) if splits.validation is not None else 0,
+            "test": len(splits.test),
+        },
+        "class_names": list(splits.train.class_names) if splits.train.class_names else None,
+    }
+
+
+def _same_data(run: Run, splits: Splits) -> None:
+    """Refuses to go on with, or to measure, a run on other data than it was trained on."""
+    before = run.read_json("env.json", missing={}).get("data", {}).get("hash")
+    if before not in (None, splits.hash):
+        raise DataError(
+            f"{run.name} was trained on data with hash {before}, but {splits.name} now has {splits.hash}: the images, "
+            "their order, the split or the preprocessing changed. Bring the same data back, or train a new run"
+        )
+
+
+def load(
+    run: str | Path | Run, *, checkpoint: str = "best", device: str = "auto", runs: str | Path = "runs"
+) -> BuiltModel:
+    """The trained model of a run: encode, decode, sample, reconstruct, log_prob. In evaluation mode.
+
+    Raises RunError when the run or the checkpoint is missing or damaged.
+    """
+    found = store.find(run, Path(runs))
+    tensors, _ = found.load(checkpoint)
+    if checkpoint == "last":
+        prefix = "average." if any(key.startswith("average.") for key in tensors) else "model."
+        tensors = {
+            key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+        }
+    shape = found.read_json("env.json")["data"]["shape"]
+    module = store.rebuild(found.recipe, tuple(shape), tensors, found.checkpoint_path(checkpoint))
+    return engine.place(module, engine.pick_device(device))
+
+
+def open_split(
+    run: Run,
+    split: str,
+    device: torch.device,
+    *,
+    data_dir: str | Path | None = None,
+    data: object | None = None,
+    **more: Any,
+) -> Split:
+    """A split of the run's own data, as its model is measured on it."""
+    splits = load_same_data(run, data_dir, data)
+    precision = run.recipe.precision
+    return Split(splits.split(split), splits.transforms, splits.pixels, device, precision, **more)
+
+
+def load_same_data(run: Run, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
+    """The data a run was trained on; raises DataError when what is found now is not that."""
+    splits = load_data(run.recipe, data_dir, data)
+    _same_data(run, splits)
+    return splits
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    checkpoint: str = "best",
+    split: str = "test",
+    samples: int = 500,
+    metrics: list[str] | None = None,
+    device: str = "auto",
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    data: object | None = None,
+    tell: Tell = quiet,
+) -> dict[str, Any]:
+    """Measures a checkpoint on a split: {run, checkpoint, split, n, data_hash, metrics: {name: {value, ...}}}.
+
+    samples   K of the importance-weighted estimate; 0 leaves it out
+    metrics   names of registered metrics; all by default
+
+    Written to `evaluation/` of the run. The same call gives the same numbers.
+    """
+    if samples < 0:
+        raise ConfigError(f"samples must be 0 or more (got {samples})")
+    found = store.find(run, Path(runs))
+    if checkpoint not in CHECKPOINTS:
+        found.load(checkpoint)  # raises, naming the nearest
+    where = engine.pick_device(device)
+    model = load(found, checkpoint=checkpoint, device=device)
+    view = open_split(found, split, where, data_dir=data_dir, data=data, samples=samples)
+    chosen = {name: lookup("metric", name) for name in metrics or names("metric")}
+    values: dict[str, Any] = {}
+    begun = time.perf_counter()
+    for name, measure in chosen.items():
+        tell("metric", {"name": name})
+        values |= {key: value.to_dict() for key, value in measure(model, view)}
+    card = {
+        "run": found.name,
+        "checkpoint": checkpoint,
+        "epoch": found.load(checkpoint)[1]["epoch"] - (1 if checkpoint == "last" else 0),
+        "split": split,
+        "n": len(view.images),
+        "data_hash": found.read_json("env.json")["data"]["hash"],
+        "seconds": round(time.perf_counter() - begun, 3),
+        "metrics": {name: values[name] for name in sorted(values, key=_order)},
+    }
+    found.write_json(f"evaluation/{split}-{checkpoint}.json", store.finite(card))
+    return card
+
+
+ORDER = [
+    "nelbo",
+    "reconstruction",
+    "kl",
+    "iw_nll",
+    "bits_per_dim",
+    "grey_cross_entropy",
+    "active_units",
+    "mse",
+]
+
+
+def _order(name: str) -> tuple[int, str]:
+    return (ORDER.index(name) if name in ORDER else len(ORDER), name)

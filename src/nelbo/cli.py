@@ -1,0 +1,73 @@
+"""The command line: a thin coat over the library. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from nelbo import __version__
+from nelbo.errors import ConfigError, NelboError, did_you_mean
+
+OVERVIEW = """\
+nelbo: train, measure and explore variational autoencoders
+
+  nelbo recipes                     every recipe, with its promise
+  nelbo train RECIPE | FILE.toml    train; the same command resumes an interrupted run
+  nelbo evaluate RUN                bound, importance-weighted NLL and more, with standard errors
+  nelbo plot RUN [WHAT ...]         reconstructions, samples, latents, curves, animations
+  nelbo sample RUN                  images from the prior, or like given images
+  nelbo reconstruct RUN [IMAGE ...] images through the model and back
+  nelbo encode RUN                  latents of a split, to .npy or .npz
+  nelbo interpolate RUN A B         a line between two images or class means
+  nelbo traverse RUN A              latent dimensions moved one at a time
+  nelbo data [list | get | check]   data sets: what there is, downloads, checks
+  nelbo list [AXIS]                 every objective, prior, likelihood, net, ... with its fields
+  nelbo env                         versions and hardware
+
+A RUN is a run folder, its name under runs/, or latest. Start with: nelbo train digits
+nelbo VERB --help says more; nelbo --version prints the version.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb and returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(OVERVIEW, end="")
+        return 0
+    if given[0] in ("-V", "--version"):
+        print(f"nelbo {__version__}")
+        return 0
+    try:
+        return _run(given[0], given[1:])
+    except NelboError as error:
+        return _report(error, given)
+    except KeyboardInterrupt:
+        print("nelbo: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as in `nelbo recipes | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:  # how the flag parser ends after --help (0) or a wrong flag (2)
+        return stop.code if isinstance(stop.code, int) else 2
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    from nelbo.verbs import VERBS, parse
+
+    if verb not in VERBS:
+        raise ConfigError(f"no verb is called {verb!r}; {did_you_mean(verb, VERBS)}")
+    parse(VERBS[verb], verb, arguments).run()
+    return 0
+
+
+def _report(error: NelboError, given: list[str]) -> int:
+    if "--json" in given:
+        print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+    print(f"nelbo: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

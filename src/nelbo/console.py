@@ -1,0 +1,159 @@
+"""What people see: progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+WIDTH = 110  # of output that is not on a terminal
+
+
+def to_stdout() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def emit(table: Any) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(table, allow_nan=False))
+
+
+def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table on stdout."""
+    table = Table(
+        *columns, title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    to_stdout().print(table)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def metric_cells(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Value, standard error, unit and note of one metric; a value of None is shown as what the note calls it."""
+    value, error = entry["value"], entry["standard_error"]
+    if value is None:
+        word, _, rest = entry["note"].partition(": ")
+        return word, "", entry["unit"], rest
+    if isinstance(value, list):
+        return f"{len(value)} values", "", entry["unit"], entry["note"]
+    digits = 0 if entry["unit"] == "dimensions" else 2 if abs(value) >= 10 else 4
+    spread = "" if error is None else f"± {error:.{max(digits, 2)}f}"
+    return f"{value:.{digits}f}", spread, entry["unit"], entry["note"]
+
+
+def show_card(card: Mapping[str, Any]) -> None:
+    """The result of an evaluation as a table."""
+    rows = [(name.replace("_", " "), *metric_cells(entry)) for name, entry in card["metrics"].items()]
+    title = f"{card['run']} · {card['checkpoint']} (epoch {card['epoch']}) · {card['split']}, n = {card['n']}"
+    show(["metric", "value", "", "unit", "note"], rows, title)
+
+
+class Training:
+    """Listens to training: a bar and a line an epoch on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+        self.running = False
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[loss]}"),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8)
+            self.task = self.bar.add_task("epoch 1", loss="")
+
+    def __enter__(self) -> Training:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def __call__(self, event: str, row: dict[str, Any]) -> None:
+        match event:
+            case "data":
+                self._data(row)
+            case "resume":
+                self._say(f"going on with epoch {row['epoch']}, batch {row['batch'] + 1}")
+            case "step" if self.bar:
+                self.bar.update(self.task, completed=row["batch"], total=row["batches"])
+            case "epoch":
+                self._epoch(row)
+            case "warning":
+                self._say(f"warning: {row['message']}")
+
+    def _data(self, row: Mapping[str, Any]) -> None:
+        channels, height, width = row["shape"]
+        n = row["n"]
+        self._say(
+            f"{row['name']}: {n['train']} training, {n['validation']} validation and {n['test']} test images, "
+            f"{height} x {width} x {channels}, {row['pixels']} pixels, hash {row['hash']}"
+        )
+
+    def _epoch(self, row: Mapping[str, Any]) -> None:
+        parts = [f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
+        for split in ("train", "validation"):
+            if split in row:
+                found = row[split]
+                parts.append(
+                    f"{split} total {found['total']:.2f} = recon {found['reconstruction']:.2f} + "
+                    f"{row.get('beta', 1.0):.2g} x KL {found['kl']:.2f}"
+                    if "reconstruction" in found and "kl" in found
+                    else f"{split} total {found['total']:.2f}"
+                )
+                if "bound" in found:
+                    parts[-1] += f", NELBO {-found['bound']:.2f}"
+        if "latent" in row:
+            parts.append(f"{row['latent']['active_units']}/{row['latent']['dimensions']} active")
+        if row.get("best_epoch") == row["epoch"] and "validation" in row:
+            parts.append("best")
+        self._say(" | ".join(parts))
+        if self.bar:
+            self.bar.update(self.task, description=f"epoch {min(row['epoch'] + 1, self.epochs)}", completed=0)
+
+    def _say(self, line: str) -> None:
+        if self.bar:
+            self.bar.console.print(line, markup=False, highlight=False)
+        else:
+            say(line)
+
+
+class Measuring:
+    """Listens to an evaluation: the name of each metric on stderr while it runs, on a terminal only."""
+
+    def __call__(self, event: str, row: Mapping[str, Any]) -> None:
+        if event == "metric" and sys.stderr.isatty():
+            say(f"measuring {row['name']} ...")
+
+
+def show_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Two checkpoints of one run side by side."""
+    rows = []
+    for name in other["metrics"]:
+        left, right = first["metrics"].get(name), other["metrics"][name]
+        before = metric_cells(left)[:2] if left else ("-", "")
+        after = metric_cells(right)
+        rows.append((name.replace("_", " "), " ".join(before), " ".join(after[:2]), after[2], after[3]))
+    columns = [f"{card['checkpoint']} (epoch {card['epoch']})" for card in (first, other)]
+    show(["metric", *columns, "unit", "note"], rows, f"{other['run']} · {other['split']}, n = {other['n']}")

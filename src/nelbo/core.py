@@ -1,0 +1,202 @@
+"""The vocabulary: what a model hands to an objective, what an objective hands back, and the registry.
+
+    log p(x) >= E_q(z|x)[ log p(x|z) ] - KL( q(z|x) || p(z) )
+
+Shape legend, used as suffixes of tensor names everywhere:
+
+    K samples   B images   N images of a data set   C H W channels, height, width   D = C*H*W pixels
+    Z latent dimensions    L levels                 F features
+
+All log-probabilities are in nats, summed over pixels and over latent dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+from nelbo.errors import UnknownName, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """A distribution is a value: parameters in, densities and samples out.
+
+    `torch.distributions` objects with one event per image fit. `not_a_bound` is None for an
+    ordinary distribution; otherwise it is the reason why samples do not come from the density
+    (shared noise, a singular covariance), so that no bound may be reported from it.
+    """
+
+    not_a_bound: str | None
+
+    @property
+    def mean(self) -> Tensor: ...
+    def rsample(self, k: int) -> Tensor: ...
+    def log_prob(self, value: Tensor) -> Tensor: ...
+
+
+class Draw:
+    """K posterior samples for each of B images, and what an objective may know about them.
+
+    z_KBZ      the samples
+    log_px_KB  log p(x | z), nats
+    log_pz_KB  log p(z), nats; computed when first read
+    log_qz_KB  log q(z | x), nats; computed when first read
+    kl_BZ      closed-form KL(q || p) for each latent dimension, or None where there is none
+    posterior  the distribution q(z | x) itself
+    aux        named extras that fewer than two methods need
+    """
+
+    def __init__(
+        self,
+        *,
+        z_KBZ: Tensor,
+        log_px_KB: Tensor,
+        posterior: Any,
+        prior: Any,
+        aux: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.z_KBZ = z_KBZ
+        self.log_px_KB = log_px_KB
+        self.posterior = posterior
+        self.prior = prior
+        self.aux = dict(aux or {})
+
+    # The densities are lazy: a plain ELBO with a closed-form KL never needs them, and in a small
+    # network each costs several kernels a step.
+    @cached_property
+    def log_pz_KB(self) -> Tensor:
+        return self.prior.log_prob(self.z_KBZ)  # type: ignore[no-any-return]
+
+    @cached_property
+    def log_qz_KB(self) -> Tensor:
+        return self.posterior.log_prob(self.z_KBZ)  # type: ignore[no-any-return]
+
+    @cached_property
+    def kl_BZ(self) -> Tensor | None:
+        return self.posterior.kl_to(self.prior)  # type: ignore[no-any-return]
+
+    @property
+    def not_a_bound(self) -> str | None:
+        """Why no bound can be reported from these samples, or None when one can."""
+        return self.posterior.not_a_bound  # type: ignore[no-any-return]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Terms:
+    """What an objective returns.
+
+    loss_B   what is minimised, nats an image; may be a surrogate with the right gradient
+    bound_B  what is reported: a lower bound on log p(x), nats; None where there is none
+    parts    named pieces for the log, each of shape B or a scalar
+    """
+
+    loss_B: Tensor
+    bound_B: Tensor | None
+    parts: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training stands. `epoch` counts from 1, `step` counts optimiser steps from 0."""
+
+    epoch: int = 1
+    epochs: int = 1
+    step: int = 0
+    steps: int = 1
+
+    @property
+    def fraction(self) -> float:
+        """Share of the training done, in [0, 1]."""
+        return min(1.0, self.step / max(1, self.steps))
+
+
+class Model(Protocol):
+    """Anything that can draw. Built models are `nn.Module`s with these methods."""
+
+    latent_dim: int
+    shape: tuple[int, int, int]
+
+    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw: ...
+    def encode(self, x_BCHW: Tensor) -> Any: ...
+    def decode(self, z: Tensor) -> Any: ...
+    def sample(self, n: int, temperature: float = 1.0) -> Tensor: ...
+
+
+# --- registry ---------------------------------------------------------------------------------
+
+HOMES = {
+    "objective": "nelbo.objectives",
+    "model": "nelbo.models",
+    "net": "nelbo.nets",
+    "posterior": "nelbo.dists",
+    "prior": "nelbo.dists",
+    "likelihood": "nelbo.dists",
+    "schedule": "nelbo.schedules",
+    "optimizer": "nelbo.optim",
+    "transform": "nelbo.data",
+    "dataset": "nelbo.data",
+    "recipe": "nelbo.recipes",
+    "metric": "nelbo.metrics",
+    "picture": "nelbo.pictures",
+}
+"""Axis -> the package or module that holds its built-in entries, imported when first asked for."""
+
+_entries: dict[str, dict[str, Any]] = {axis: {} for axis in HOMES}
+_loaded: set[str] = set()
+
+
+def register(axis: str, name: str, entry: T) -> T:
+    """Adds `entry` under `name`. A second, different entry of the same name is refused."""
+    known = _entries[axis].get(name)
+    if known is not None and _identity(known) != _identity(entry):
+        raise ValueError(f"two entries of axis {axis!r} are named {name!r}: {known!r}, {entry!r}")
+    _entries[axis][name] = entry
+    return entry
+
+
+def names(axis: str) -> list[str]:
+    """Every registered name of an axis, sorted."""
+    _load(axis)
+    return sorted(_entries[axis])
+
+
+def lookup(axis: str, name: str) -> Any:
+    """The entry of that name; raises UnknownName with the nearest spelling."""
+    _load(axis)
+    entry = _entries[axis].get(name.replace("_", "-"))
+    if entry is None:
+        raise UnknownName(f"no {axis} is called {name!r}; {did_you_mean(name, _entries[axis])}")
+    return entry
+
+
+def _identity(entry: Any) -> tuple[str, str]:
+    return getattr(entry, "__module__", ""), getattr(entry, "__qualname__", repr(entry))
+
+
+def _load(axis: str) -> None:
+    """Imports every module of the axis's home, then plug-ins (entry points of group `nelbo`)."""
+    home = HOMES[axis]
+    if home in _loaded:
+        return
+    _loaded.add(home)
+    package = importlib.import_module(home)
+    for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
+        importlib.import_module(f"{home}.{module.name}")
+    if "plugins" not in _loaded:
+        _loaded.add("plugins")
+        for point in importlib.metadata.entry_points(group="nelbo"):
+            point.load()

@@ -1,0 +1,35 @@
+"""Where x comes from: named sets, folders, arrays, objects; and the resident loader that serves it.
+
+splits = Data(source="mnist", validation=0.1).load()
+batches = Batches(splits.train, splits.transforms, 128, device=device, shuffle_seed=0, training=True)
+"""
+
+from __future__ import annotations
+
+from nelbo.data.download import data_root
+from nelbo.data.images import Images, Loaded, Pixels, Splits
+from nelbo.data.loader import Batches, materialise
+from nelbo.data.objects import from_object
+from nelbo.data.sources import Available, Dataset, available
+from nelbo.data.spec import Data
+from nelbo.data.transforms import Binarise, DynamicBinarise, Resize, Scale, Transform
+
+__all__ = [
+    "Available",
+    "Batches",
+    "Binarise",
+    "Data",
+    "Dataset",
+    "DynamicBinarise",
+    "Images",
+    "Loaded",
+    "Pixels",
+    "Resize",
+    "Scale",
+    "Splits",
+    "Transform",
+    "available",
+    "data_root",
+    "from_object",
+    "materialise",
+]

@@ -1,0 +1,150 @@
+"""Arrays as images: which axis is which, which numbers are pixels; .npy and .npz files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nelbo.data.images import Images, Loaded
+from nelbo.errors import DataError
+
+CHANNELS = (1, 3, 4)
+
+IMAGE_KEYS = {
+    "train": ("images", "x_train", "train_images", "train"),
+    "validation": ("x_val", "x_valid", "val_images", "validation_images", "validation"),
+    "test": ("x_test", "test_images", "test"),
+}
+LABEL_KEYS = {
+    "train": ("labels", "y_train", "train_labels"),
+    "validation": ("y_val", "y_valid", "val_labels", "validation_labels"),
+    "test": ("y_test", "test_labels"),
+}
+
+
+def images_from_array(
+    array: NDArray[Any], labels: Any = None, where: str = "array", *, channels_first: bool = False
+) -> Images:
+    """An array (N, H, W), (N, H, W, C) or (N, C, H, W) as images; raises DataError naming `where`.
+
+    Whole numbers are 0..255, or 0 and 1 (then 1 is white); floats are kept as float32. The axis of
+    length 1, 3 or 4 is the channels; where both or neither are, `channels_first` decides.
+    """
+    array = np.asarray(array)
+    pixels_NCHW = _pixels(_channels_first(array, where, channels_first), where)
+    labels_N, classes = _labels(labels, len(array), where)
+    return Images(torch.from_numpy(np.ascontiguousarray(pixels_NCHW)), labels_N, classes)
+
+
+def load_array_file(path: Path) -> Loaded:
+    """A .npy or .npz file (never pickled objects); raises DataError naming the file."""
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return Loaded(images_from_array(content, where=str(path)))
+        with content:
+            arrays = {key: content[key] for key in content.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: not readable as an array ({error}); expected what numpy.save or numpy.savez writes, "
+            "without objects"
+        ) from None
+    return loaded_from_mapping(arrays, str(path))
+
+
+def loaded_from_mapping(arrays: Mapping[str, Any], where: str) -> Loaded:
+    """Splits from arrays under conventional names, or from a single array of any name."""
+    if len(arrays) == 1:
+        arrays = {"images": next(iter(arrays.values()))}
+    found: dict[str, Images] = {}
+    for split, keys in IMAGE_KEYS.items():
+        key = next((key for key in keys if key in arrays), None)
+        if key is not None:
+            labels = next((arrays[name] for name in LABEL_KEYS[split] if name in arrays), None)
+            found[split] = images_from_array(arrays[key], labels, f"{where}[{key}]")
+    if "train" not in found:
+        known = ", ".join(IMAGE_KEYS["train"][:3])
+        raise DataError(
+            f"{where}: has no training images under any of {known}; "
+            f"it has {', '.join(sorted(arrays)) or 'nothing'}"
+        )
+    return Loaded(found["train"], found.get("validation"), found.get("test"))
+
+
+def _channels_first(array: NDArray[Any], where: str, prefer_first: bool) -> NDArray[Any]:
+    if array.ndim not in (3, 4):
+        hint = "; reshape the rows to (N, height, width)" if array.ndim == 2 else ""
+        raise DataError(f"{where}: shape {array.shape} is not (N, H, W), (N, H, W, C) or (N, C, H, W){hint}")
+    if 0 in array.shape:
+        raise DataError(f"{where}: shape {array.shape} holds no pixels")
+    if array.ndim == 3:
+        return array[:, None]
+    first, last = array.shape[1] in CHANNELS, array.shape[3] in CHANNELS
+    if first and not last:
+        return array
+    if last and not first:
+        return array.transpose(0, 3, 1, 2)
+    if prefer_first:
+        return array
+    why = (
+        "both axis 1 and axis 3 could be"
+        if first
+        else "neither axis 1 nor axis 3 has 1, 3 or 4 entries to be"
+    )
+    raise DataError(
+        f"{where}: in shape {array.shape} {why} the channels; give (N, C, H, W) as a torch tensor"
+    )
+
+
+def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if np.issubdtype(array.dtype, np.integer):
+        return _whole(array, where)
+    if np.issubdtype(array.dtype, np.floating):
+        with np.errstate(over="ignore"):  # a float64 too large for float32 is caught as infinite below
+            pixels = array.astype(np.float32)
+        bad = ~np.isfinite(pixels)
+        if bad.any():
+            raise DataError(
+                f"{where}: {int(bad.sum())} values are not finite, the first in image "
+                f"{int(np.argwhere(bad)[0][0])} (NaN or infinite); remove or replace them"
+            )
+        return pixels
+    raise DataError(f"{where}: dtype {array.dtype} is not pixels; expected uint8, bool or floating point")
+
+
+def _whole(array: NDArray[Any], where: str) -> NDArray[Any]:
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > 255:
+        outside = (array < 0) | (array > 255)
+        raise DataError(
+            f"{where}: {int(outside.sum())} whole numbers lie outside 0..255 (from {low} to {high}), the first "
+            f"in image {int(np.argwhere(outside)[0][0])}; scale them to uint8, or give floats in [0, 1]"
+        )
+    pixels = array.astype(np.uint8)
+    # A mask stored as 0 and 1 is black and white, not two shades of black.
+    return pixels * np.uint8(255) if high == 1 else pixels
+
+
+def _labels(labels: Any, n: int, where: str) -> tuple[torch.Tensor | None, tuple[str, ...] | None]:
+    if labels is None:
+        return None, None
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (n,):
+        raise DataError(f"{where}: labels of shape {array.shape} for {n} images; expected ({n},)")
+    if array.dtype.kind in "US":
+        classes, index = np.unique(array.astype(str), return_inverse=True)
+        return torch.from_numpy(index.astype(np.int64)), tuple(str(name) for name in classes)
+    whole = array.dtype.kind in "iub" or (array.dtype.kind == "f" and bool((array == np.rint(array)).all()))
+    if not whole:
+        raise DataError(f"{where}: labels of dtype {array.dtype} are not whole numbers or names")
+    return torch.from_numpy(array.astype(np.int64)), None

@@ -1,0 +1,165 @@
+"""Named files from a list of mirrors into a cache, checked against their hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nelbo.data.idx import gunzip, read_bytes
+from nelbo.errors import DataError
+
+TIMEOUT_SECONDS = 30  # without a byte from the mirror
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A published file. `content_md5` is of the uncompressed content, where that is known too."""
+
+    name: str
+    sha256: str
+    content_md5: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Files that belong together, the folder they live in, and the base URLs that have them."""
+
+    folder: str
+    files: tuple[RemoteFile, ...]
+    mirrors: tuple[str, ...]
+
+
+def data_root(data_dir: Path | str | None = None) -> Path:
+    """Where data are kept: the argument, else the variable NELBO_DATA, else the user's cache folder."""
+    given = data_dir or os.environ.get("NELBO_DATA")
+    if given:
+        return Path(given).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("nelbo"))
+
+
+def find(remote: Remote, file: RemoteFile, root: Path) -> Path | None:
+    """The file where it is already present, as published or uncompressed; None where it is not."""
+    path = root / remote.folder / file.name
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    return next((option for option in (path, plain) if option.is_file()), None)
+
+
+def is_present(remote: Remote, root: Path) -> bool:
+    """Whether every file is there (their content is checked when they are read)."""
+    return all(find(remote, file, root) for file in remote.files)
+
+
+def obtain(remote: Remote, data_dir: Path | None) -> list[Path]:
+    """The paths of the files, in their order; downloads what is missing. Raises DataError."""
+    root = data_root(data_dir)
+    folder = root / remote.folder
+    paths = []
+    for file in remote.files:
+        path = find(remote, file, root)
+        if path is None:
+            path = folder / file.name
+            _download(remote, file, folder)
+        paths.append(path)
+    return paths
+
+
+def verified_content(path: Path, file: RemoteFile) -> bytes:
+    """The file's uncompressed content; raises DataError where it is not what was published.
+
+    A file that was compressed anew has another SHA-256 and the same content, and is accepted.
+    """
+    raw = read_bytes(path)
+    content = gunzip(raw, path)
+    same = file.content_md5 and hashlib.md5(content, usedforsecurity=False).hexdigest() == file.content_md5
+    if not same and hashlib.sha256(raw).hexdigest() != file.sha256:
+        raise _differs(path, file)
+    return content
+
+
+def verify(path: Path, file: RemoteFile) -> None:
+    """Raises DataError unless the file's SHA-256 is the published one."""
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
+            raise _differs(path, file)
+
+
+def _differs(path: Path, file: RemoteFile) -> DataError:
+    return DataError(
+        f"{path}: is not the published file (SHA-256 {file.sha256}). "
+        "Delete it and run again to download it anew"
+    )
+
+
+def _download(remote: Remote, file: RemoteFile, folder: Path) -> None:
+    """Tries each mirror; the file appears in its folder complete and checked, or not at all."""
+    missing = [other for other in remote.files if not find(remote, other, folder.parent)]
+    created = [path for path in (folder, folder.parent) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be created ({error.strerror}); choose another folder with --data-dir"
+        ) from None
+    failures = []
+    for mirror in remote.mirrors:
+        failure = _from_mirror(mirror + file.name, file, folder)
+        if failure is None:
+            return
+        failures.append(f"{urlsplit(mirror).netloc}: {failure}")
+    with contextlib.suppress(OSError):  # another process may have put something there meanwhile
+        for path in created:
+            path.rmdir()
+    hashes = "\n".join(f"  {other.name}  SHA-256 {other.sha256}" for other in missing)
+    raise DataError(
+        f"{file.name} of {remote.folder} could not be downloaded ({'; '.join(failures)}).\n"
+        f"Put these files into {folder} yourself:\n{hashes}\n"
+        f"or use --data digits, which works offline"
+    )
+
+
+def _from_mirror(url: str, file: RemoteFile, folder: Path) -> str | None:
+    """None when the file is in place; otherwise why this mirror failed, in a few words."""
+    import pooch
+    import requests
+
+    fetch = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=folder)
+        os.close(handle)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written to ({error.strerror})") from None
+    part = Path(name)
+    try:
+        fetch(url, str(part), None)
+        if pooch.file_hash(str(part)) != file.sha256:
+            return "wrong SHA-256"
+        part.chmod(0o644)  # temporary files are private; a cache may be shared
+        part.replace(folder / file.name)
+    except requests.RequestException as error:
+        return _clause(error)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written to ({error.strerror})") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return None
+
+
+def _clause(error: Exception) -> str:
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "timed out"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "transfer cut off"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return type(error).__name__

@@ -1,0 +1,110 @@
+"""The resident loader: one tensor on the device, and a batch is an index into it."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from nelbo.data.images import Images
+from nelbo.data.transforms import Transform, freeze
+from nelbo.errors import ConfigError
+
+
+def materialise(images: Images, transforms: Sequence[Transform], *, indices: Tensor | None = None) -> Tensor:
+    """What evaluation sees, float32 (N, C, H, W) on the CPU; all images, or those at `indices`.
+
+    `images` is a split of `Splits`: its pixels are past `once`. Random transforms are frozen over the
+    whole split before indexing, so that an image looks the same in every subset.
+    """
+    pixels = freeze(images.pixels_NCHW, transforms)
+    if indices is not None:
+        pixels = pixels[indices]
+    x_NCHW = _to_float(pixels)
+    for transform in _of_batches(transforms, training=False):
+        x_NCHW = transform.batch(x_NCHW, None)
+    return x_NCHW
+
+
+class Batches:
+    """Batches of one split, float32 on `device`; the last short one is kept.
+
+    n, shape   number of images, and (C, H, W)
+    len()      batches an epoch
+
+    With `shuffle_seed` an epoch's order depends only on the seed and the epoch, without it images come
+    in their order. With `training` random transforms draw from a generator that depends only on seed,
+    epoch and batch, so that a run resumed in mid-epoch sees identical batches (on the same kind of
+    device); otherwise their frozen outcome is used and every epoch is identical.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        transforms: Sequence[Transform],
+        batch_size: int,
+        *,
+        device: torch.device,
+        shuffle_seed: int | None = None,
+        training: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch size must be at least 1, not {batch_size}")
+        self.n = len(images)
+        self.shape = images.shape
+        self.batch_size = batch_size
+        self.device = device
+        pixels = images.pixels_NCHW if training else freeze(images.pixels_NCHW, transforms)
+        self._pixels_ND = pixels.reshape(self.n, -1).contiguous().to(device)
+        self._transforms = _of_batches(transforms, training=training)
+        self._seed = shuffle_seed
+        noisy = any(transform.random for transform in self._transforms)
+        self._generator = Generator(device) if noisy else None
+
+    def __len__(self) -> int:
+        return -(-self.n // self.batch_size)
+
+    def epoch(self, epoch: int = 1, start: int = 0) -> Iterator[Tensor]:
+        """x_BCHW of each batch of this epoch, from batch `start` (counted from 0) on."""
+        order_N = self._order(epoch)
+        size, generator = self.batch_size, self._generator
+        for index in range(start, len(self)):
+            here = slice(index * size, (index + 1) * size)
+            if order_N is None:
+                rows = self._pixels_ND[here]
+            else:
+                rows = self._pixels_ND.index_select(0, order_N[here])
+            x_BCHW = _to_float(rows).view(-1, *self.shape)
+            if generator is not None:
+                generator.manual_seed(_mix(self._seed or 0, epoch, index))
+            for transform in self._transforms:
+                x_BCHW = transform.batch(x_BCHW, generator)
+            yield x_BCHW
+
+    def _order(self, epoch: int) -> Tensor | None:
+        if self._seed is None:
+            return None
+        # Drawn on the CPU, so that the order is the same on every device.
+        generator = Generator().manual_seed(_mix(self._seed, epoch))
+        return torch.randperm(self.n, generator=generator).to(self.device)
+
+
+def _to_float(pixels: Tensor) -> Tensor:
+    # Never a view of the resident pixels: whoever gets a batch may change it in place.
+    if pixels.dtype == torch.uint8:
+        return pixels.to(torch.float32).div_(255)
+    return pixels.to(torch.float32, copy=True)
+
+
+def _of_batches(transforms: Sequence[Transform], *, training: bool) -> list[Transform]:
+    overriding = [t for t in transforms if type(t).batch is not Transform.batch]
+    return [t for t in overriding if training or not t.random]
+
+
+def _mix(*numbers: int) -> int:
+    """A well-spread seed below 2^63 from several small numbers."""
+    packed = struct.pack(f"<{len(numbers)}q", *numbers)
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

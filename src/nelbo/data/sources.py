@@ -1,0 +1,171 @@
+"""Named data sets. A new one is one class here or in a plug-in: fields, a few facts, and `load`."""
+
+from __future__ import annotations
+
+import string
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nelbo.config import Spec
+from nelbo.core import lookup, names
+from nelbo.data import mirrors
+from nelbo.data.download import Remote, data_root, is_present, obtain, verified_content, verify
+from nelbo.data.idx import gunzip, parse_idx
+from nelbo.data.images import Images, Loaded
+from nelbo.errors import DataError
+
+
+class Dataset(Spec):
+    """A named set. `images` counts all its splits; `remote` names its entry of `mirrors.REMOTES`."""
+
+    axis: ClassVar[str] = "dataset"
+    images: ClassVar[int] = 0
+    shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
+    classes: ClassVar[int] = 10
+    remote: ClassVar[str | None] = None
+
+    def load(self, data_dir: Path | None) -> Loaded:
+        """The images, downloaded into `data_dir` where they are missing; raises DataError."""
+        raise NotImplementedError
+
+    @classmethod
+    def present(cls, data_dir: Path | None = None) -> bool:
+        """Whether it can be loaded without a download."""
+        return cls.remote is None or is_present(mirrors.REMOTES[cls.remote], data_root(data_dir))
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """One row of `nelbo data list`."""
+
+    name: str
+    images: int
+    shape: tuple[int, int, int]
+    classes: int
+    present: bool
+
+
+def available(data_dir: Path | None = None) -> list[Available]:
+    """Every registered data set, and whether its files are already there."""
+    sets = [lookup("dataset", name) for name in names("dataset")]
+    return [Available(s.name, s.images, s.shape, s.classes, s.present(data_dir)) for s in sets]
+
+
+class Digits(Dataset):
+    """The 1,797 real 8x8 digits inside scikit-learn; works offline. A fixed 20 % (359) are the test split."""
+
+    images: ClassVar[int] = 1797
+    shape: ClassVar[tuple[int, int, int]] = (1, 8, 8)
+
+    def load(self, data_dir: Path | None) -> Loaded:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        pixels = np.rint(bunch.images * 255 / 16).astype(np.uint8)  # values are 0..16
+        everything = _images(pixels, bunch.target, tuple(string.digits))
+        order = torch.from_numpy(np.random.RandomState(0).permutation(len(everything)))
+        n_test = round(0.2 * len(everything))
+        return Loaded(everything.select(order[:-n_test]), test=everything.select(order[-n_test:]))
+
+
+class MNIST(Dataset):
+    """70,000 handwritten digits, 60,000 for training. LeCun et al. 1998."""
+
+    images: ClassVar[int] = 70_000
+    remote: ClassVar[str | None] = "mnist"
+
+    def load(self, data_dir: Path | None) -> Loaded:
+        return _load_idx(mirrors.REMOTES["mnist"], data_dir, tuple(string.digits))
+
+
+class FashionMNIST(Dataset):
+    """70,000 pictures of clothes, 60,000 for training. Xiao et al. 2017."""
+
+    images: ClassVar[int] = 70_000
+    remote: ClassVar[str | None] = "fashion-mnist"
+
+    def load(self, data_dir: Path | None) -> Loaded:
+        classes = (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        )
+        return _load_idx(mirrors.REMOTES["fashion-mnist"], data_dir, classes)
+
+
+class KMNIST(Dataset):
+    """70,000 cursive Japanese characters of ten classes, 60,000 for training. Clanuwat et al. 2018."""
+
+    images: ClassVar[int] = 70_000
+    remote: ClassVar[str | None] = "kmnist"
+
+    def load(self, data_dir: Path | None) -> Loaded:
+        classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+        return _load_idx(mirrors.REMOTES["kmnist"], data_dir, classes)
+
+
+# The merged splits count a lower-case letter with its upper-case form where the two look alike.
+_EMNIST_CLASSES = {
+    "balanced": string.digits + string.ascii_uppercase + "abdefghnqrt",
+    "bymerge": string.digits + string.ascii_uppercase + "abdefghnqrt",
+    "byclass": string.digits + string.ascii_uppercase + string.ascii_lowercase,
+    "letters": string.ascii_uppercase,
+    "digits": string.digits,
+    "mnist": string.digits,
+}
+
+
+class EMNIST(Dataset):
+    """Handwritten digits and letters, 131,600 in the balanced split. Cohen et al. 2017.
+
+    Labels count from 0 in every split (in the file of `letters` they count from 1).
+    """
+
+    scalar: ClassVar[str] = "split"
+    images: ClassVar[int] = 131_600
+    classes: ClassVar[int] = 47
+    remote: ClassVar[str | None] = "emnist"
+    split: Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"] = "balanced"
+
+    def load(self, data_dir: Path | None) -> Loaded:
+        remote = mirrors.REMOTES["emnist"]
+        path = obtain(remote, data_dir)[0]
+        verify(path, remote.files[0])
+        classes = tuple(_EMNIST_CLASSES[self.split])
+        with zipfile.ZipFile(path) as archive:
+            train, test = (self._part(archive, path, part, classes) for part in ("train", "test"))
+        return Loaded(train, test=test)
+
+    def _part(self, archive: zipfile.ZipFile, path: Path, part: str, classes: tuple[str, ...]) -> Images:
+        arrays = []
+        for kind in ("images-idx3", "labels-idx1"):
+            member = f"gzip/emnist-{self.split}-{part}-{kind}-ubyte.gz"
+            where = f"{path}:{member}"
+            try:
+                content = archive.read(member)
+            except KeyError:
+                raise DataError(f"{path}: has no {member}; delete the file and run again") from None
+            arrays.append(parse_idx(gunzip(content, where), where))
+        pixels, labels = arrays
+        first = 1 if self.split == "letters" else 0
+        return _images(pixels.swapaxes(1, 2), labels.astype(np.int64) - first, classes)
+
+
+def _load_idx(remote: Remote, data_dir: Path | None, classes: tuple[str, ...]) -> Loaded:
+    """The four IDX files of a set in MNIST's layout."""
+    arrays = [
+        parse_idx(verified_content(path, file), path)
+        for path, file in zip(obtain(remote, data_dir), remote.files, strict=True)
+    ]
+    x_train, y_train, x_test, y_test = arrays
+    return Loaded(_images(x_train, y_train, classes), test=_images(x_test, y_test, classes))
+
+
+def _images(pixels_NHW: NDArray[Any], labels_N: NDArray[Any], classes: tuple[str, ...]) -> Images:
+    pixels = torch.from_numpy(np.ascontiguousarray(pixels_NHW)).unsqueeze(1)
+    return Images(pixels, torch.from_numpy(labels_N.astype(np.int64)), classes)

@@ -1,0 +1,232 @@
+"""The `[data]` table of a configuration: where images come from and how they are split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+
+from nelbo.config import Spec, build, to_dict
+from nelbo.core import lookup, names
+from nelbo.data.arrays import load_array_file
+from nelbo.data.folder import load_folder
+from nelbo.data.images import Images, Loaded, Pixels, Splits
+from nelbo.data.objects import from_object
+from nelbo.data.resize import fit_box, resize_pixels
+from nelbo.data.sources import Dataset
+from nelbo.data.transforms import Transform, apply_once, check_order, freeze
+from nelbo.errors import ConfigError, DataError, did_you_mean
+
+ARRAY_FILES = (".npy", ".npz")
+
+
+class Data(Spec):
+    """Which images, how they are split, and what happens to them before the model.
+
+    source      a named set (with its one field after a colon, "emnist:letters"), a folder, .npy or .npz
+    size        height and width at load; the centred part of that aspect ratio is kept
+    transforms  in the order in which they are applied
+    validation  share below 1, or a count, of the training images
+    test        the same, used only where the source has no test split
+    split_seed  of the permutation that both are taken from
+    """
+
+    scalar: ClassVar[str] = "source"
+
+    source: str = "digits"
+    size: int | tuple[int, int] | None = None
+    transforms: tuple[Transform, ...] = ()
+    validation: float | int = 0
+    test: float | int = 0.2
+    split_seed: int = Field(default=42, ge=0, le=2**32 - 1)
+
+    @field_validator("transforms", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return value if isinstance(value, tuple | list) else (value,)
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _height_and_width(cls, value: Any) -> Any:
+        sides = value if isinstance(value, tuple | list) and len(value) == 2 else (value,)
+        good = all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides)
+        if value is not None and not good:
+            raise ValueError("expected one number of pixels, or height and width, each at least 1")
+        return value
+
+    @field_validator("validation", "test", mode="before")
+    @classmethod
+    def _share_or_count(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or value < 0 or (isinstance(value, float) and value >= 1):
+            raise ValueError("expected a share from 0 up to below 1, or a whole number of images")
+        return value
+
+    def check_source(self) -> None:
+        """Raises DataError unless the source is a known name or an existing path; reads nothing else."""
+        path = self._path()
+        if path is None:
+            self._dataset()
+        elif not path.exists():
+            raise DataError(
+                f"data.source {self.source!r} is neither a data set nor a path that exists; "
+                f"{did_you_mean(self.source, names('dataset'))}"
+            )
+        elif path.is_file() and path.suffix.lower() not in ARRAY_FILES:
+            raise DataError(f"{path}: expected a folder of images, or a file ending in .npy or .npz")
+
+    def load(self, data_dir: Path | None = None, obj: object | None = None) -> Splits:
+        """Reads the source (or takes `obj`, see `from_object`), splits it and applies what applies once.
+
+        Raises DataError for missing or damaged data, ConfigError for settings that leave no images.
+        """
+        check_order(self.transforms)
+        if obj is None:
+            self.check_source()
+        read = self._resized(from_object(obj, size=self._size()) if obj is not None else self._read(data_dir))
+        raw = self._split(read)
+        train, validation, test = (None if images is None else self._once(images) for images in raw)
+        assert train is not None
+        assert test is not None
+        splits = [images for images in (train, validation, test) if images is not None]
+        shapes = sorted({images.shape for images in splits})
+        if len(shapes) > 1:
+            raise DataError(
+                f"{self._name(obj)}: the splits have different shapes (C, H, W): {shapes}; "
+                "--data.size makes height and width equal"
+            )
+        low, high = _range(splits, self.transforms)
+        return Splits(
+            name=self._name(obj),
+            train=train,
+            validation=validation,
+            test=test,
+            hash=self._hash(raw, test),
+            pixels=_kind(splits, self.transforms, low, high),
+            range=(low, high),
+            transforms=self.transforms,
+        )
+
+    def _name(self, obj: object | None) -> str:
+        if obj is not None:
+            return "object"
+        path = self._path()
+        return self.source if path is None else path.resolve().stem
+
+    def _size(self) -> tuple[int, int] | None:
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def _path(self) -> Path | None:
+        """The source as a path; None where it is a registered name."""
+        named = self.source.partition(":")[0].replace("_", "-") in names("dataset")
+        return None if named else Path(self.source).expanduser()
+
+    def _dataset(self) -> Dataset:
+        name, given, value = self.source.partition(":")
+        concrete: type[Dataset] = lookup("dataset", name)
+        if not given:
+            return concrete()
+        if not concrete.scalar:
+            raise ConfigError(f"data.source {self.source!r}: {name} has no variants; write {name!r}")
+        return build(concrete, {concrete.scalar: value}, f"data.source {self.source!r}")
+
+    def _read(self, data_dir: Path | None) -> Loaded:
+        path = self._path()
+        if path is None:
+            return self._dataset().load(data_dir)
+        if path.is_file():
+            return load_array_file(path)
+        return load_folder(path, size=self._size(), data_dir=data_dir)
+
+    def _resized(self, loaded: Loaded) -> Loaded:
+        size = self._size()
+        if size is None:
+            return loaded
+
+        def fit(images: Images) -> Images:
+            box = fit_box(*images.shape[1:], *size)
+            return images.with_pixels(resize_pixels(images.pixels_NCHW, *size, box))
+
+        splits = (loaded.train, loaded.validation, loaded.test)
+        return Loaded(*(fit(images) if images is not None else None for images in splits))  # type: ignore[arg-type]
+
+    def _split(self, loaded: Loaded) -> tuple[Images, Images | None, Images]:
+        """Train, validation and test; what the source lacks comes from one permutation of its train."""
+        n = len(loaded.train)
+        n_test = 0 if loaded.test is not None else _count(self.test, n)
+        n_validation = _count(self.validation, n)
+        if loaded.test is None and n_test == 0:
+            raise ConfigError("data.test is 0 and the source has no test split; give a share such as 0.2")
+        if n_test + n_validation >= n:
+            raise ConfigError(
+                f"data.validation {self.validation} and data.test {self.test} take {n_validation} and {n_test} "
+                f"of {n} images and leave none to train on; give smaller shares or counts"
+            )
+        order = torch.from_numpy(np.random.RandomState(self.split_seed).permutation(n))
+        ends = [n_test, n_test + n_validation]
+        test_index, validation_index, train_index = order.tensor_split(ends)
+        train, validation, test = loaded.train, loaded.validation, loaded.test
+        if n_test + n_validation:
+            train = loaded.train.select(train_index.sort().values)
+        if n_validation:
+            validation = loaded.train.select(validation_index.sort().values)
+        if test is None:
+            test = loaded.train.select(test_index.sort().values)
+        return train, validation, test
+
+    def _once(self, images: Images) -> Images:
+        pixels = images.pixels_NCHW
+        outside = pixels.dtype != torch.uint8 and bool((pixels.min() < 0) | (pixels.max() > 1))
+        if outside and any(transform.binary for transform in self.transforms):
+            raise DataError(
+                f"binarising needs pixels in [0, 1], but these run from {float(pixels.min()):.3g} to "
+                f"{float(pixels.max()):.3g}; scale them first"
+            )
+        return images.with_pixels(apply_once(pixels, self.transforms))
+
+    def _hash(self, raw: Sequence[Images | None], test: Images) -> str:
+        contents = {
+            "splits": [images.hash() if images is not None else None for images in raw],
+            "split_seed": self.split_seed,
+            "transforms": [to_dict(transform) for transform in self.transforms],
+        }
+        if any(transform.random for transform in self.transforms):  # the very bits that are evaluated
+            contents["test"] = Images(freeze(test.pixels_NCHW, self.transforms)).hash()
+        return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _count(share: float | int, n: int) -> int:
+    if isinstance(share, int) or share == 0:
+        return int(share)
+    return max(1, round(share * n))
+
+
+def _range(splits: Sequence[Images], transforms: Sequence[Transform]) -> tuple[float, float]:
+    """[0, 1] after the transforms, or what float pixels outside of it really span."""
+    low, high = 0.0, 1.0
+    for images in splits:
+        if images.pixels_NCHW.dtype != torch.uint8:
+            low = min(low, float(images.pixels_NCHW.min()))
+            high = max(high, float(images.pixels_NCHW.max()))
+    for transform in transforms:
+        low, high = transform.range(low, high)
+    return low, high
+
+
+def _kind(splits: Sequence[Images], transforms: Sequence[Transform], low: float, high: float) -> Pixels:
+    if low < 0 or high > 1:
+        return "real"
+    if (low, high) != (0.0, 1.0):
+        return "grey"
+    if any(transform.random and transform.binary for transform in transforms):
+        return "binary"
+    present = [images.pixels_NCHW for images in splits]
+    white = [255 if pixels.dtype == torch.uint8 else 1 for pixels in present]
+    two = all(bool(((p == 0) | (p == w)).all()) for p, w in zip(present, white, strict=True))
+    return "binary" if two else "grey"

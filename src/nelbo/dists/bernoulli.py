@@ -1,0 +1,48 @@
+"""Bernoulli pixels on logits."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nelbo.dists.base import Likelihood, Shape, sum_pixels
+
+
+class BernoulliImage:
+    """The value prod_D Bernoulli(x | sigmoid(logits)).
+
+    For pixels strictly between 0 and 1 `log_prob` is minus the cross-entropy of grey pixels, which is
+    not a log-likelihood; evaluation names it so.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        # x * logit - log(1 + exp(logit)): no sigmoid is ever taken, so no logarithm of zero either.
+        return sum_pixels(x * self.logits - F.softplus(self.logits))
+
+    def sample(self) -> Tensor:
+        return torch.bernoulli(self.mean)
+
+
+class Bernoulli(Likelihood):
+    """Bernoulli pixels on logits: a likelihood for binary images, a cross-entropy for grey ones."""
+
+    support: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    binary: ClassVar[bool] = True
+
+    def build(self, shape: Shape) -> nn.Module:
+        return BernoulliModule()
+
+
+class BernoulliModule(nn.Module):
+    def forward(self, logits: Tensor) -> BernoulliImage:
+        return BernoulliImage(logits.float())

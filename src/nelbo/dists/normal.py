@@ -1,0 +1,126 @@
+"""The diagonal Gaussian posterior in four parametrisations, and the standard normal prior."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nelbo.dists.base import LOG_2PI, Posterior, Prior
+from nelbo.nets.linear import Linear
+
+SMALLEST_STD = 1e-5  # keeps log(std) finite when softplus underflows
+
+
+class DiagonalNormal:
+    """The value N(mean, diag(std^2)), event over the last axis.
+
+    `std` may be negative where a published network emits it so: only std^2 enters the density, and the
+    noise is symmetric. With `shared_noise` one number an image moves every dimension; samples then lie
+    on a line, the density below is not theirs, and `not_a_bound` says so.
+    """
+
+    def __init__(
+        self, mean_BZ: Tensor, std_BZ: Tensor, log_var_BZ: Tensor, shared_noise: bool = False
+    ) -> None:
+        self.mean = mean_BZ
+        self.std = std_BZ
+        self.log_var = log_var_BZ
+        self.shared_noise = shared_noise
+
+    @property
+    def not_a_bound(self) -> str | None:
+        if not self.shared_noise or self.mean.shape[-1] == 1:
+            return None
+        return (
+            "the posterior's noise is one number an image, shared by all latent dimensions: the true "
+            "posterior is singular and its KL to the prior is infinite"
+        )
+
+    def rsample(self, k: int = 1) -> Tensor:
+        """k reparametrised samples, z_KBZ = mean + std * noise (Kingma & Welling 2014, eq. 4)."""
+        shape = (k, *self.mean.shape[:-1], 1 if self.shared_noise else self.mean.shape[-1])
+        noise = torch.randn(shape, dtype=self.mean.dtype, device=self.mean.device)
+        return torch.addcmul(self.mean, self.std, noise)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        scaled = (z - self.mean) / self.std
+        return -0.5 * (scaled.square() + self.log_var + LOG_2PI).sum(-1)
+
+    def kl_to(self, prior: Any) -> Tensor | None:
+        """KL(q || N(0, I)) = 1/2 (mean^2 + std^2 - 1 - log std^2) for each dimension, nats.
+
+        Kingma & Welling 2014, appendix B. None for any other prior.
+        """
+        if not isinstance(prior, StandardNormalModule):
+            return None
+        return 0.5 * (self.mean.square() + self.std.square() - 1.0 - self.log_var)
+
+
+class DiagonalGaussian(Posterior):
+    """A Gaussian with diagonal covariance from one linear head (Kingma & Welling 2014, eq. 9).
+
+    log-variance  std = exp(h / 2): the usual one, positive and well scaled
+    positive      std = softplus(h)
+    raw-sigma     std = h, unconstrained: as one tutorial publishes it. log(std^2) is -inf at 0
+    tanh          mean = tanh(g), std = tanh(h), as another publishes it: |mean| < 1, std may be negative
+
+    noise = "shared" draws one number an image for all dimensions, as published by the last one: the
+    samples do not come from the density, and no bound is reported.
+    """
+
+    parametrisation: Literal["log-variance", "positive", "raw-sigma", "tanh"] = "log-variance"
+    noise: Literal["independent", "shared"] = "independent"
+
+    def build(self, features: int, latent_dim: int) -> nn.Module:
+        return DiagonalGaussianHead(self, features, latent_dim)
+
+
+class DiagonalGaussianHead(nn.Module):
+    """features_BF -> DiagonalNormal over z_BZ. One matrix for both parameters: one product instead of two."""
+
+    def __init__(self, spec: DiagonalGaussian, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.parametrisation = spec.parametrisation
+        self.shared_noise = spec.noise == "shared"
+        self.linear = Linear(features, 2 * latent_dim)
+
+    def forward(self, features_BF: Tensor) -> DiagonalNormal:
+        mean, raw = self.linear(features_BF).float().chunk(2, dim=-1)
+        match self.parametrisation:
+            case "log-variance":
+                std, log_var = (0.5 * raw).exp(), raw
+            case "positive":
+                std = F.softplus(raw) + SMALLEST_STD
+                log_var = 2.0 * std.log()
+            case "raw-sigma":
+                std, log_var = raw, raw.square().log()
+            case "tanh":
+                mean, std = mean.tanh(), raw.tanh()
+                log_var = std.square().log()
+        return DiagonalNormal(mean, std, log_var, self.shared_noise)
+
+
+class StandardNormal(Prior):
+    """p(z) = N(0, I)."""
+
+    def build(self, latent_dim: int) -> nn.Module:
+        return StandardNormalModule(latent_dim)
+
+
+class StandardNormalModule(nn.Module):
+    """The value N(0, I), as a module so that every prior is one."""
+
+    origin: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)  # knows the device
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return -0.5 * (z.square() + LOG_2PI).sum(-1)
+
+    def sample(self, n: int) -> Tensor:
+        return torch.randn(n, len(self.origin), device=self.origin.device, dtype=self.origin.dtype)

@@ -1,0 +1,203 @@
+"""Images and arrays out of a trained model: what `nelbo sample`, `reconstruct`, `encode`, `interpolate`, `traverse` write.
+
+Images are referred to by
+
+    12           the image at that position of the split
+    digit.png    an image file
+    class:7      the mean latent of a class          (a latent, not an image)
+    example:7    the first image of a class
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nelbo import plots
+from nelbo.data import Images, materialise
+from nelbo.data.decode import decode_file
+from nelbo.data.transforms import apply_once
+from nelbo.errors import ConfigError, DataError
+from nelbo.store import atomic
+from nelbo.view import Pictures, View, line, traversal
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Something to start from: its name for files, its latent, and the image if it is one."""
+
+    name: str
+    z_Z: Tensor
+    x_CHW: Tensor | None
+
+
+def refer(view: View, text: str) -> Reference:
+    """The latent (posterior mean) that a reference stands for; see the module's docstring."""
+    kind, _, rest = text.partition(":")
+    if kind == "class" and rest:
+        label = view.find_class(rest)
+        return Reference(f"class-{_slug(view.class_name(label))}", view.class_mean(label), None)
+    if kind == "example" and rest:
+        label = view.find_class(rest)
+        name, x_CHW = _slug(view.class_name(label)), view.x_NCHW[view.example(label)]
+    elif text.isdigit():
+        name, x_CHW = f"image{int(text)}", view.x_NCHW[view.check_index(int(text))]
+    elif Path(text).is_file():
+        name, x_CHW = Path(text).stem, from_file(view, Path(text))
+    else:
+        raise ConfigError(
+            f"{text!r} is no image: give a position in the split (12), an image file, example:CLASS or class:CLASS"
+        )
+    return Reference(name, view.posterior(x_CHW[None]).mean[0].float().cpu(), x_CHW)
+
+
+def from_file(view: View, file: Path) -> Tensor:
+    """An image file as the model sees it, (C, H, W): the run's own preprocessing, no silent resizing."""
+    recipe, shape = view.run.recipe, view.splits.shape
+    size = recipe.data.size
+    box = (size, size) if isinstance(size, int) else size
+    decoded = torch.from_numpy(decode_file(file, grey=shape[0] == 1, size=box))
+    pixels = apply_once(decoded[None], recipe.data.transforms)
+    if tuple(pixels.shape[1:]) != shape:
+        raise DataError(
+            f"{file} is {pixels.shape[-2]} x {pixels.shape[-1]} pixels, but {view.run.name} was trained on images of "
+            f"{shape[1]} x {shape[2]}; resize it first"
+        )
+    return materialise(Images(pixels), recipe.data.transforms)[0]
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text).strip("-").lower()
+
+
+class Folder:
+    """Where generated files go. Remembers what it wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files: list[Path] = []
+
+    def write(self, name: str, content: bytes) -> None:
+        with atomic(self.path / name) as temporary:
+            temporary.write_bytes(content)
+        self.files.append(self.path / name)
+
+    def image(self, name: str, picture: Pictures) -> None:
+        self.write(f"{name}.png", plots.png_bytes(picture))
+
+    def grid(self, name: str, pictures: Pictures, columns: int | None = None) -> None:
+        self.write(f"{name}.png", plots.png_bytes(plots.montage(pictures, columns=columns), scale=2))
+
+    def array(self, name: str, values: np.ndarray) -> None:
+        with atomic(self.path / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+        self.files.append(self.path / f"{name}.npy")
+
+
+def sample(view: View, out: Folder, n: int, temperature: float = 1.0) -> None:
+    """n images from the prior: one PNG each, one grid, and arrays of images (n, H, W, C) and latents (n, Z)."""
+    _positive("n", n)
+    z_NZ, x_NCHW = view.samples(n, temperature)
+    pictures = view.pictures(x_NCHW)
+    digits = len(str(n - 1))
+    for index, shown in enumerate(pictures):
+        out.image(f"sample-{index:0{digits}}", shown)
+    out.grid("samples", pictures)
+    out.array("samples", pictures)
+    out.array("samples-latents", z_NZ.numpy())
+
+
+def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
+    """n draws from the posterior of each reference image, decoded: `sample-<name>-<number>.png`."""
+    _positive("n", n)
+    if any(text.startswith("class:") for text in references):
+        raise ConfigError(
+            "samples around a class start from an image of it: use example:CLASS, not class:CLASS"
+        )
+    found = [refer(view, text) for text in references]
+    x_BCHW = torch.stack([reference.x_CHW for reference in found if reference.x_CHW is not None])
+    z_NBZ, x_NBCHW = view.around(x_BCHW, n)
+    for position, reference in enumerate(found):
+        pictures = view.pictures(x_NBCHW[:, position])
+        for index, shown in enumerate(pictures):
+            out.image(f"sample-{reference.name}-{index}", shown)
+    everything = view.pictures(x_NBCHW.transpose(0, 1).flatten(0, 1))
+    out.grid("samples", everything, columns=n)
+    out.array("samples", everything.reshape(len(found), n, *everything.shape[1:]))
+    out.array("samples-latents", z_NBZ.transpose(0, 1).numpy())
+
+
+def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float:
+    """Inputs and their reconstructions from the posterior mean; returns the mean squared error a pixel."""
+    if references:
+        found = [refer(view, text) for text in references]
+        missing = [text for text, reference in zip(references, found, strict=True) if reference.x_CHW is None]
+        if missing:
+            raise ConfigError(f"{missing[0]} is a latent, not an image; use example:CLASS")
+        names = [reference.name for reference in found]
+        x_BCHW = torch.stack([reference.x_CHW for reference in found if reference.x_CHW is not None])
+    else:
+        _positive("n", n)
+        names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.x_NCHW[:n]
+    decoded = view.decode(view.posterior(x_BCHW).mean)
+    pictures = view.pictures(decoded)
+    for name, shown in zip(names, pictures, strict=True):
+        out.image(f"reconstruction-{name}", shown)
+    out.grid("reconstructions", np.concatenate([view.pictures(x_BCHW), pictures]), columns=len(names))
+    out.array("reconstructions", pictures)
+    return float((decoded - x_BCHW).square().mean())
+
+
+def encode(view: View, file: Path) -> dict[str, list[int]]:
+    """Posterior means of the split to .npy, or means, standard deviations and labels to .npz; returns the shapes."""
+    if file.suffix not in (".npy", ".npz"):
+        raise ConfigError(
+            f"--out {file}: latents are written as .npy (means) or .npz (means, deviations, labels)"
+        )
+    arrays = {"mean": view.z_NZ.numpy()}
+    if file.suffix == ".npz":
+        posterior = [view.posterior(x_BCHW) for x_BCHW in view.split.batches()]
+        if hasattr(posterior[0], "std"):
+            arrays["std"] = torch.cat([part.std.abs().float().cpu() for part in posterior]).numpy()
+        if view.labels_N is not None:
+            arrays["labels"] = view.labels_N
+    with atomic(file) as temporary, temporary.open("wb") as stream:
+        if file.suffix == ".npy":
+            np.save(stream, arrays["mean"], allow_pickle=False)
+        else:
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return {name: list(array.shape) for name, array in arrays.items()}
+
+
+def interpolate(view: View, out: Folder, start: str, end: str, steps: int) -> None:
+    """A straight line in the latent between two references: a row, an animation, arrays."""
+    a, b = refer(view, start), refer(view, end)
+    z_SZ = line(a.z_Z, b.z_Z, steps)
+    pictures = view.decoded(z_SZ)
+    name = f"interpolation-{a.name}-{b.name}"
+    out.grid(name, pictures, columns=min(steps, 10) if steps > 12 else steps)
+    out.write(f"{name}.gif", plots.gif_bytes(pictures))
+    out.array(name, pictures)
+    out.array(f"{name}-latents", z_SZ.numpy())
+
+
+def traverse(view: View, out: Folder, start: str, dimensions: list[int], span: float, steps: int) -> None:
+    """Latent dimensions moved one at a time over +-span from a reference: a row and an animation each, arrays."""
+    reference = refer(view, start)
+    if not dimensions:
+        dimensions = list(range(len(reference.z_Z)))
+    shown = [view.decoded(traversal(reference.z_Z, dimension, span, steps)) for dimension in dimensions]
+    name = f"traversal-{reference.name}"
+    out.grid(name, np.concatenate(shown), columns=len(shown[0]))
+    for dimension, frames in zip(dimensions, shown, strict=True):
+        out.write(f"{name}-z{dimension}.gif", plots.gif_bytes(frames))
+    out.array(name, np.stack(shown))
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"--{name} must be 1 or more (got {value})")

@@ -1,0 +1,18 @@
+"""Metrics: a built model and a split of the data in, named values out."""
+
+from nelbo.metrics.base import Metric, Split, Value, metric
+from nelbo.metrics.bound import Means, bound_of, elbo, quantities
+from nelbo.metrics.latent import LatentStatistics, latent_statistics
+
+__all__ = [
+    "LatentStatistics",
+    "Means",
+    "Metric",
+    "Split",
+    "Value",
+    "bound_of",
+    "elbo",
+    "latent_statistics",
+    "metric",
+    "quantities",
+]

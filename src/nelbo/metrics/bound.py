@@ -1,0 +1,115 @@
+"""The bound and its two halves: logged by training and validation, reported by evaluation, one code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from nelbo.core import Draw, Progress, Terms
+from nelbo.metrics.base import Split, Value, mean_and_error, metric
+from nelbo.models import BuiltModel
+from nelbo.objectives import ELBO
+
+GREY_NOTE = "cross-entropy of grey pixels: not a likelihood; compare only with numbers of the same kind"
+DENSITY_NOTE = "density of grey levels that were not dequantised: may be negative, is not bits/dim"
+
+
+def quantities(terms: Terms) -> dict[str, Tensor]:
+    """What every log line holds, nats an image: the loss, the objective's parts, and the bound if there is one."""
+    found = {"total": terms.loss_B, **terms.parts}
+    if terms.bound_B is not None:
+        found["bound"] = terms.bound_B
+    return found
+
+
+class Means:
+    """Means over images of named quantities, by true counts: a short last batch weighs what it holds.
+
+    Sums stay on the device until `result`: adding costs two small kernels and no synchronisation.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.sums: list[Tensor] = []
+        self.counts: list[int] = []
+
+    def add(self, found: Mapping[str, Tensor]) -> None:
+        self.names = list(found)
+        columns = torch.broadcast_tensors(*found.values())  # type: ignore[no-untyped-call]
+        self.sums.append(torch.stack([column.detach() for column in columns]).sum(-1))
+        self.counts.append(columns[0].shape[0])
+
+    def table(self) -> Tensor:
+        """Batch sums, float64 on the CPU: one row a batch, one column a quantity."""
+        return torch.stack(self.sums).double().cpu() if self.sums else torch.zeros(0, len(self.names))
+
+    def per_batch(self, name: str) -> list[float]:
+        column = self.table()[:, self.names.index(name)]
+        return [float(mean) for mean in column / torch.tensor(self.counts)]
+
+    def result(self) -> dict[str, float]:
+        means = self.table().sum(0) / max(1, sum(self.counts))
+        return dict(zip(self.names, means.tolist(), strict=True))
+
+
+def elbo(draw: Draw) -> Terms:
+    """The yardstick: the ELBO at beta 1, whatever the model was trained on."""
+    return ELBO()(draw, Progress())
+
+
+def bound_of(model: BuiltModel, split: Split) -> dict[str, Tensor]:
+    """Each image's reconstruction and KL, nats, float64 (shape N), one posterior sample an image."""
+    rows: list[Tensor] = []
+    for x_BCHW in split.batches():
+        terms = elbo(model.draw(x_BCHW))
+        rows.append(torch.stack([terms.parts["reconstruction"], terms.parts["kl"]]).double().cpu())
+    table = torch.cat(rows, dim=1)
+    return {"reconstruction": table[0], "kl": table[1]}
+
+
+def not_a_bound(model: BuiltModel, split: Split) -> str | None:
+    """Why this model's samples give no bound, or None."""
+    x_BCHW = next(split.batches(batch_size=2))
+    reason: str | None = model.draw(x_BCHW).not_a_bound
+    return reason
+
+
+def note_for(model: BuiltModel, split: Split) -> str:
+    """What has to be said beside a log-probability of these pixels under this likelihood."""
+    if split.pixels == "binary":
+        return "" if is_binary(model) else DENSITY_NOTE
+    return GREY_NOTE if is_binary(model) else DENSITY_NOTE
+
+
+def is_binary(model: BuiltModel) -> bool:
+    return model.binary_likelihood
+
+
+@metric
+def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+    """Reconstruction, KL and their sum, the NELBO: nats an image, at beta 1, one posterior sample an image.
+
+    Binary pixels under a Bernoulli also give bits/dim = NELBO / (D log 2); grey ones the same quotient as
+    a grey cross-entropy. Where samples do not come from the density, KL and NELBO do not exist.
+    """
+    reason = not_a_bound(model, split)
+    per_image = bound_of(model, split)
+    note = note_for(model, split)
+    mean, error = mean_and_error(per_image["reconstruction"])
+    yield "reconstruction", Value(mean, "nats/image", error, note)
+    if reason:
+        yield "kl", Value(None, "nats/image", None, f"infinite: {reason}")
+        yield "nelbo", Value(None, "nats/image", None, f"not a bound: {reason}")
+        return
+    mean, error = mean_and_error(per_image["kl"])
+    yield "kl", Value(mean, "nats/image", error)
+    mean, error = mean_and_error(per_image["reconstruction"] + per_image["kl"])
+    yield "nelbo", Value(mean, "nats/image", error, note)
+    if is_binary(model):
+        bits = math.prod(split.images.shape) * math.log(2.0)
+        name = "bits_per_dim" if split.pixels == "binary" else "grey_cross_entropy"
+        unit = "bits/dim" if split.pixels == "binary" else "bits/pixel"
+        yield name, Value(mean / bits, unit, error / bits if error is not None else None, note)

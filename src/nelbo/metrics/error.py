@@ -1,0 +1,21 @@
+"""Pixel errors of the reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from nelbo.metrics.base import Split, Value, mean_and_error, metric
+from nelbo.models import BuiltModel
+
+
+@metric
+def error(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+    """Mean squared error a pixel between an image and the decoded posterior mean, on the data's own scale."""
+    rows = [
+        (model.reconstruct(x_BCHW) - x_BCHW).float().square().flatten(1).mean(1).cpu()
+        for x_BCHW in split.batches()
+    ]
+    value, spread = mean_and_error(torch.cat(rows))
+    yield "mse", Value(value, "squared/pixel", spread, "from the posterior mean, on the scale the model sees")

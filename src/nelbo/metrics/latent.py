@@ -1,0 +1,100 @@
+"""What the latent dimensions carry: KL of each, and how many are active."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.bound import not_a_bound
+from nelbo.models import BuiltModel
+
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, appendix C
+COLLAPSED_KL_NATS = 1.0  # less than this cannot tell even three images apart
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LatentStatistics:
+    """Statistics of q(z | x) over a split.
+
+    kl_Z            mean KL of each dimension to the prior, nats; None without a closed form
+    mean_variance_Z variance over images of the posterior mean
+    posterior_std_Z mean standard deviation of the posterior; None where it has none
+    """
+
+    kl_Z: Tensor | None
+    mean_variance_Z: Tensor
+    posterior_std_Z: Tensor | None
+
+    @property
+    def active_units(self) -> int:
+        """Dimensions whose posterior mean varies over images by more than 0.01 (Burda et al. 2016)."""
+        return int((self.mean_variance_Z > ACTIVE_VARIANCE).sum())
+
+    @property
+    def collapsed(self) -> bool:
+        """True when the latent carries next to nothing: no active unit, or less than a nat of KL."""
+        total = None if self.kl_Z is None else float(self.kl_Z.sum())
+        return self.active_units == 0 or (total is not None and total < COLLAPSED_KL_NATS)
+
+    @property
+    def warning(self) -> str:
+        """A sentence for people, when the posterior has collapsed."""
+        if not self.collapsed:
+            return ""
+        total = "unknown" if self.kl_Z is None else f"{float(self.kl_Z.sum()):.2f} nats"
+        return (
+            f"posterior collapse: {self.active_units} of {len(self.mean_variance_Z)} latent dimensions are active, "
+            f"KL {total}. The decoder ignores z; try a warm-up (--objective.beta linear --objective.beta.epochs 25), "
+            "a smaller beta, or free bits (--objective.free-bits 0.1)"
+        )
+
+
+def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
+    """One pass of the encoder over the split; sums in float64."""
+    n, kl, square, mean, std = 0, None, None, None, None
+    for x_BCHW in split.batches():
+        posterior = model.encode(x_BCHW)
+        z = posterior.mean.double()
+        kl_BZ = posterior.kl_to(model.prior)
+        std_BZ = getattr(posterior, "std", None)
+        n += len(z)
+        mean = _plus(mean, z.sum(0))
+        square = _plus(square, z.square().sum(0))
+        kl = _plus(kl, kl_BZ.double().sum(0)) if kl_BZ is not None else None
+        std = _plus(std, std_BZ.double().abs().sum(0)) if std_BZ is not None else None
+    assert mean is not None
+    assert square is not None
+    variance = (square / n - (mean / n).square()).clamp_min(0.0)
+    return LatentStatistics(_mean(kl, n), variance.cpu(), _mean(std, n))
+
+
+def _plus(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else total + more
+
+
+def _mean(total: Tensor | None, n: int) -> Tensor | None:
+    return None if total is None else (total / n).cpu()
+
+
+@metric
+def latent(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+    """Active units and the KL of each latent dimension (Burda et al. 2016, appendix C)."""
+    statistics = latent_statistics(model, split)
+    note = f"of {len(statistics.mean_variance_Z)}; variance of the posterior mean above {ACTIVE_VARIANCE}"
+    warning = statistics.warning
+    yield (
+        "active_units",
+        Value(float(statistics.active_units), "dimensions", None, f"{note}. {warning}".rstrip(". ")),
+    )
+    if statistics.kl_Z is not None and not_a_bound(model, split) is None:
+        yield "kl_per_dimension", Value(statistics.kl_Z.tolist(), "nats", None)
+
+
+@torch.no_grad()
+def encode(model: BuiltModel, split: Split) -> Tensor:
+    """Posterior means of every image of a split, in order: z_NZ on the CPU."""
+    return torch.cat([model.encode(x_BCHW).mean.float().cpu() for x_BCHW in split.batches()])

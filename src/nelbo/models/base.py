@@ -1,0 +1,89 @@
+"""What every model is: a spec, and the module it builds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nelbo.config import Spec
+from nelbo.core import Draw
+
+Shape = tuple[int, int, int]
+DECODE_AT_ONCE = 16_384  # decoded images held at a time when k is large: memory stays flat in k
+
+
+class Model(Spec):
+    """A model's configuration; `build(shape)` gives the module for images of (C, H, W)."""
+
+    axis: ClassVar[str] = "model"
+
+    def build(self, shape: Shape) -> BuiltModel:
+        raise TypeError(f"{type(self).__name__} is abstract")
+
+
+class BuiltModel(nn.Module):
+    """A module that can draw. Subclasses give `encode`, `decode` and `draw`; the rest follows from them.
+
+    shape, latent_dim    (C, H, W) of the images, and Z
+    prior                the module p(z)
+    binary_likelihood    true when p(x | z) is a probability only for pixels that are exactly 0 or 1
+    """
+
+    shape: Shape
+    latent_dim: int
+    prior: nn.Module
+    binary_likelihood: bool
+
+    def encode(self, x_BCHW: Tensor) -> Any:
+        """The posterior q(z | x) of each image; `.mean` is z_BZ."""
+        raise TypeError(f"{type(self).__name__} is abstract")
+
+    def decode(self, z: Tensor) -> Any:
+        """The likelihood p(x | z); z has shape (..., Z), the images (..., C, H, W)."""
+        raise TypeError(f"{type(self).__name__} is abstract")
+
+    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
+        """k posterior samples for each image, with their densities."""
+        raise TypeError(f"{type(self).__name__} is abstract")
+
+    def sample_prior(self, n: int) -> Tensor:
+        """n latents z ~ p(z): (n, Z)."""
+        draw: Any = self.prior.sample
+        return torch.as_tensor(draw(n))
+
+    @torch.no_grad()
+    def sample(self, n: int, temperature: float = 1.0) -> Tensor:
+        """Means of p(x | z) for n draws z from the prior, scaled by `temperature`: (n, C, H, W)."""
+        return torch.as_tensor(self.decode(temperature * self.sample_prior(n)).mean)
+
+    @torch.no_grad()
+    def reconstruct(self, x_BCHW: Tensor) -> Tensor:
+        """Mean of p(x | z) at the posterior mean of each image: (B, C, H, W). Deterministic."""
+        return torch.as_tensor(self.decode(self.encode(x_BCHW).mean).mean)
+
+    @torch.no_grad()
+    def log_prob(self, x_BCHW: Tensor, k: int = 100) -> Tensor:
+        """Importance-weighted estimate of log p(x), nats, for each image: shape (B,).
+
+        log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), a lower bound in expectation that tightens with k
+        (Burda et al. 2016, eq. 8). Memory is bounded whatever k is.
+        """
+        return log_mean_weight(self.log_weights(x_BCHW, k))
+
+    @torch.no_grad()
+    def log_weights(self, x_BCHW: Tensor, k: int) -> Tensor:
+        """log p(x, z_k) - log q(z_k | x) for exactly k posterior samples an image, float64: shape (K, B)."""
+        at_once = max(1, DECODE_AT_ONCE // len(x_BCHW))
+        chunks = []
+        for start in range(0, k, at_once):
+            draw = self.draw(x_BCHW, min(at_once, k - start))
+            chunks.append(draw.log_px_KB.double() + draw.log_pz_KB - draw.log_qz_KB)
+        return torch.cat(chunks)
+
+
+def log_mean_weight(log_w_KB: Tensor) -> Tensor:
+    """log 1/K sum_k exp(log_w): shape (K, B) -> (B,)."""
+    return log_w_KB.logsumexp(0) - math.log(len(log_w_KB))

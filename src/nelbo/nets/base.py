@@ -1,0 +1,58 @@
+"""What a network is, and the activations all of them share."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from nelbo.config import Spec
+
+Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh"]
+Width = Annotated[int, Field(ge=1)]
+Shape = tuple[int, int, int]
+
+
+class Net(Spec):
+    """A network without an opinion on what it is for.
+
+    `encoder(shape)` maps x_BCHW to features_BF and knows `features` = F; `decoder(latent_dim, shape)`
+    maps z_MZ to likelihood parameters of that shape. Layers are listed in the order they compute.
+    """
+
+    axis: ClassVar[str] = "net"
+
+    def encoder(self, shape: Shape) -> Encoder:
+        raise TypeError(f"{type(self).__name__} builds no encoder")
+
+    def decoder(self, latent_dim: int, shape: Shape) -> nn.Module:
+        raise TypeError(f"{type(self).__name__} builds no decoder")
+
+
+class Encoder(nn.Sequential):
+    """A sequence of layers that knows how many features come out."""
+
+    def __init__(self, layers: list[nn.Module], features: int) -> None:
+        super().__init__(*layers)
+        self.features = features
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return super().forward(x_BCHW)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def activation(name: Activation) -> nn.Module:
+    """The activation layer of that name; `leaky-relu` has slope 0.2."""
+    match name:
+        case "relu":
+            return nn.ReLU()
+        case "leaky-relu":
+            return nn.LeakyReLU(0.2)
+        case "elu":
+            return nn.ELU()
+        case "gelu":
+            return nn.GELU()
+        case "silu":
+            return nn.SiLU()
+        case "tanh":
+            return nn.Tanh()

@@ -1,0 +1,74 @@
+"""Strided convolutions down, transposed convolutions up, for any height and width."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import nn
+
+from nelbo.errors import ConfigError
+from nelbo.nets.base import Activation, Encoder, Net, Shape, Width, activation
+
+
+class Conv(Net):
+    """A pyramid of convolutions, one level for each entry of `channels`.
+
+    As an encoder: one strided convolution for each of `channels`; then, with `top`, one convolution as
+    large as what is left, to `top` x 1 x 1. As a decoder: with `top`, a linear layer latent -> `top`;
+    one transposed convolution from 1 x 1 to the smallest size with `channels[0]`, one up for each
+    further entry, and one to the image. Sizes that a stride does not divide are met exactly, by
+    output padding.
+    """
+
+    channels: tuple[Width, ...] = Field(default=(32, 64), min_length=1)
+    top: Width | None = None
+    kernel: int = Field(default=4, ge=1)
+    stride: int = Field(default=2, ge=1)
+    padding: int = Field(default=1, ge=0)
+    activation: Activation = "relu"
+    batch_norm: bool = False
+
+    def encoder(self, shape: Shape) -> Encoder:
+        here, *_ = shape
+        height, width = self._sizes(shape)[-1]
+        layers: list[nn.Module] = []
+        for channels in self.channels:
+            layers += self._block(nn.Conv2d(here, channels, self.kernel, self.stride, self.padding), channels)
+            here = channels
+        if self.top is not None:
+            layers += self._block(nn.Conv2d(here, self.top, (height, width)), self.top)
+            here, height, width = self.top, 1, 1
+        return Encoder([*layers, nn.Flatten()], features=here * height * width)
+
+    def decoder(self, latent_dim: int, shape: Shape) -> nn.Module:
+        sizes = self._sizes(shape)[::-1]
+        here = self.top or latent_dim
+        layers: list[nn.Module] = [nn.Linear(latent_dim, self.top)] if self.top is not None else []
+        layers.append(nn.Unflatten(1, (here, 1, 1)))
+        layers += self._block(nn.ConvTranspose2d(here, self.channels[0], sizes[0]), self.channels[0])
+        for level, channels in enumerate(self.channels[1:]):
+            up = self._up(self.channels[level], channels, sizes[level], sizes[level + 1])
+            layers += self._block(up, channels)
+        layers.append(self._up(self.channels[-1], shape[0], sizes[-2], sizes[-1]))
+        return nn.Sequential(*layers)
+
+    def _sizes(self, shape: Shape) -> list[tuple[int, int]]:
+        """Height and width at every level, from the image inwards."""
+        sizes = [shape[1:]]
+        for _ in self.channels:
+            height, width = ((n + 2 * self.padding - self.kernel) // self.stride + 1 for n in sizes[-1])
+            if min(height, width) < 1:
+                raise ConfigError(
+                    f"model.encoder/decoder: {len(self.channels)} levels are too many for images of "
+                    f"{shape[1]} x {shape[2]}; give fewer channels, a smaller kernel, or resize the images"
+                )
+            sizes.append((height, width))
+        return sizes
+
+    def _up(self, here: int, channels: int, small: tuple[int, int], large: tuple[int, int]) -> nn.Module:
+        plain = [(n - 1) * self.stride - 2 * self.padding + self.kernel for n in small]
+        extra = (large[0] - plain[0], large[1] - plain[1])
+        return nn.ConvTranspose2d(here, channels, self.kernel, self.stride, self.padding, extra)
+
+    def _block(self, layer: nn.Module, channels: int) -> list[nn.Module]:
+        norm: list[nn.Module] = [nn.BatchNorm2d(channels)] if self.batch_norm else []
+        return [layer, *norm, activation(self.activation)]

@@ -1,0 +1,38 @@
+"""Fully connected networks."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from nelbo.nets.base import Activation, Encoder, Net, Shape, Width, activation
+from nelbo.nets.linear import Linear
+
+
+class MLP(Net):
+    """Linear layers of the given widths, each followed by batch norm (if asked for) and the activation."""
+
+    hidden: tuple[Width, ...] = (512, 256)
+    activation: Activation = "relu"
+    batch_norm: bool = False
+
+    def encoder(self, shape: Shape) -> Encoder:
+        pixels = math.prod(shape)
+        layers = [nn.Flatten(), *self._stack(pixels)]
+        return Encoder(layers, features=self.hidden[-1] if self.hidden else pixels)
+
+    def decoder(self, latent_dim: int, shape: Shape) -> nn.Module:
+        width = self.hidden[-1] if self.hidden else latent_dim
+        out = Linear(width, math.prod(shape))
+        return nn.Sequential(*self._stack(latent_dim), out, nn.Unflatten(1, shape))
+
+    def _stack(self, width: int) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for wider in self.hidden:
+            layers.append(Linear(width, wider))
+            if self.batch_norm:
+                layers.append(nn.BatchNorm1d(wider))
+            layers.append(activation(self.activation))
+            width = wider
+        return layers

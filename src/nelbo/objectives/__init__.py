@@ -1,0 +1,6 @@
+"""Objectives: Draw -> Terms. They see samples and densities, never a network."""
+
+from nelbo.objectives.base import Objective
+from nelbo.objectives.elbo import ELBO
+
+__all__ = ["ELBO", "Objective"]

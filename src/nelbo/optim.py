@@ -1,0 +1,85 @@
+"""Optimisers as values, and the running average of the weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nelbo.config import Spec
+from nelbo.core import Progress
+from nelbo.schedules import Constant, Schedule
+
+M = TypeVar("M", bound=nn.Module)
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Optimizer(Spec):
+    """A gradient method with a learning-rate schedule."""
+
+    axis: ClassVar[str] = "optimizer"
+    lr: Schedule = Constant(value=1e-3)
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        raise TypeError(f"{type(self).__name__} is abstract: use adam or adamw")
+
+    def set_rate(self, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        """Sets the learning rate for this step; free when it does not change."""
+        if isinstance(self.lr, Constant):
+            return
+        rate = self.lr(progress)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015), with L2 regularisation when `weight_decay` is set."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+
+    _method: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        # Fused: one kernel for all parameters. On two cores it takes a tenth of a small VAE's step,
+        # the loop over parameters a quarter.
+        settings: dict[str, Any] = {
+            "lr": self.lr(Progress()),
+            "betas": self.betas,
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "fused": True,
+        }
+        return self._method(list(parameters), **settings)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    weight_decay: float = Field(default=0.01, ge=0.0)
+
+    _method: ClassVar[type[torch.optim.Optimizer]] = torch.optim.AdamW
+
+
+class WeightAverage(Generic[M]):
+    """Exponential moving average of a module's weights: average <- decay * average + (1 - decay) * weights.
+
+    Buffers (batch-norm statistics) are copied: they are running averages already.
+    """
+
+    def __init__(self, module: M, decay: float) -> None:
+        self.module: M = copy.deepcopy(module).requires_grad_(False).eval()
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        mine: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(module.parameters())
+        torch._foreach_lerp_(mine, theirs, 1.0 - self.decay)
+        for kept, new in zip(self.module.buffers(), module.buffers(), strict=True):
+            kept.copy_(new)

@@ -1,0 +1,125 @@
+"""The recipe: everything that decides what a run is, in one frozen value.
+
+`recipes/` holds functions that return one. A run folder's `config.toml` is a resolved recipe.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from nelbo import config
+from nelbo.config import Spec, kebab
+from nelbo.core import lookup, register
+from nelbo.data import Data
+from nelbo.models import VAE, Model
+from nelbo.objectives import ELBO, Objective
+from nelbo.optim import Adam, Optimizer
+
+
+class Recipe(Spec):
+    """A data set, a model, an objective, an optimiser, and how long.
+
+    epochs, batch_size   as they say; the last short batch of an epoch is used
+    batch_reduction      the loss of a batch: its images' mean, or their sum as some tutorials publish it
+    seed                 of initialisation, order and noise
+    precision            fp32, or bf16 for the networks' arithmetic
+    clip_norm            largest gradient norm, or none
+    ema                  decay of a running average of the weights, which is then what is evaluated; or none
+    patience             epochs without a better validation bound before training stops; or none
+    latent_every         epochs between looks at the latent statistics; 0 for never
+    log_steps            keep the loss of every step in metrics.jsonl
+    """
+
+    recipe: str = "custom"
+    data: Data = Data()
+    model: Model = VAE()
+    objective: Objective = ELBO()
+    optimizer: Optimizer = Adam()
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    batch_reduction: Literal["mean", "sum"] = "mean"
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    clip_norm: float | None = Field(default=None, gt=0.0)
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    patience: int | None = Field(default=None, ge=1)
+    latent_every: int = Field(default=1, ge=0)
+    log_steps: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuses what cannot be run before any data is read."""
+        support = getattr(getattr(self.model, "likelihood", None), "support", None)
+        low, high = 0.0, 1.0
+        for transform in self.data.transforms:
+            low, high = transform.range(low, high)
+        if support and (low < support[0] or high > support[1]):
+            raise ValueError(
+                f"data.transforms maps pixels to [{low:g}, {high:g}], but a {self.model.likelihood.name} "  # type: ignore[attr-defined]
+                f"likelihood needs them in [{support[0]:g}, {support[1]:g}]; drop that scaling, or use "
+                "--model.likelihood gaussian"
+            )
+        if self.patience is not None and not self.data.validation:
+            raise ValueError("patience needs a validation split; set --data.validation 0.1")
+        return self
+
+
+RecipeFunction = Callable[[], Recipe]
+
+
+def recipe(function: RecipeFunction) -> RecipeFunction:
+    """Registers a function as the recipe of its own name; its docstring is its promise."""
+    name = kebab(function.__name__)
+
+    @functools.wraps(function)
+    def with_name() -> Recipe:
+        return function().model_copy(update={"recipe": name})
+
+    return register("recipe", name, with_name)
+
+
+def resolve(what: str | Path | Recipe, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe's name, a TOML file or a Recipe, with dotted overrides applied.
+
+    A file may start from a recipe: `recipe = "fashion-mlp"` and only what differs. Raises ConfigError.
+    """
+    if isinstance(what, Recipe):
+        base = what
+    elif str(what).endswith(".toml"):
+        base = _from_file(Path(what))
+    else:
+        base = named(str(what))
+    return config.override(base, overrides) if overrides else base
+
+
+def named(name: str) -> Recipe:
+    """The registered recipe of that name; raises UnknownName with the nearest."""
+    found: RecipeFunction = lookup("recipe", name)
+    return found()
+
+
+def _from_file(path: Path) -> Recipe:
+    table = config.read_toml(path)
+    name = table.get("recipe", "custom")
+    if name == "custom":
+        return config.build(Recipe, table, str(path))
+    return config.override(named(name), flatten(table), str(path))
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys; a table's `name` becomes the value of the table itself."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        dotted = prefix + str(key).replace("-", "_")
+        if isinstance(value, Mapping):
+            if "name" in value:
+                flat[dotted] = value["name"]
+            flat |= flatten({k: v for k, v in value.items() if k != "name"}, f"{dotted}.")
+        else:
+            flat[dotted] = value
+    return flat

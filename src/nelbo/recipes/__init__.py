@@ -1,0 +1,1 @@
+"""Recipes: functions that return a Recipe; the docstring is a promise that a record keeps."""

@@ -1,0 +1,26 @@
+"""Convolutional VAE with a latent plane to look at."""
+
+from nelbo.data import Data
+from nelbo.models import VAE
+from nelbo.nets import Conv
+from nelbo.objectives import ELBO
+from nelbo.optim import Adam
+from nelbo.recipe import Recipe, recipe
+
+
+@recipe
+def conv_2d() -> Recipe:
+    """MNIST, three convolutions, latent 2: the plane is there to be looked at. 10 epochs."""
+    return Recipe(
+        data=Data(source="mnist"),
+        model=VAE(
+            latent_dim=2,
+            encoder=Conv(channels=(32, 64), top=128),
+            decoder=Conv(channels=(64, 32), top=128),
+        ),
+        objective=ELBO(),
+        optimizer=Adam(lr=1e-3),
+        epochs=10,
+        batch_size=128,
+        batch_reduction="sum",
+    )

@@ -1,0 +1,27 @@
+"""Fashion-MNIST MLP with beta warm-up and a full evaluation."""
+
+from nelbo.data import Data
+from nelbo.models import VAE
+from nelbo.nets import MLP
+from nelbo.objectives import ELBO
+from nelbo.optim import Adam
+from nelbo.recipe import Recipe, recipe
+from nelbo.schedules import Linear
+
+
+@recipe
+def fashion_mlp() -> Recipe:
+    """Fashion-MNIST, MLP 784-512-256-32, beta warm-up over 25 of 50 epochs, 10 % validation split."""
+    return Recipe(
+        data=Data(source="fashion-mnist", validation=0.1, split_seed=42),
+        model=VAE(
+            latent_dim=32,
+            encoder=MLP(hidden=(512, 256), activation="leaky-relu"),
+            decoder=MLP(hidden=(256, 512), activation="leaky-relu"),
+        ),
+        objective=ELBO(beta=Linear(epochs=25)),
+        optimizer=Adam(lr=5e-4),
+        epochs=50,
+        batch_size=128,
+        latent_every=10,
+    )

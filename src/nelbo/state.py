@@ -1,0 +1,81 @@
+"""What training has to remember to go on exactly where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nelbo import engine
+from nelbo.metrics import Means
+from nelbo.models import BuiltModel
+from nelbo.optim import WeightAverage
+
+
+@dataclasses.dataclass
+class State:
+    """Weights, optimiser, random streams and counters. `batch` counts batches done within `epoch`."""
+
+    model: BuiltModel
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage[BuiltModel] | None
+    device: torch.device
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    best_bound: float | None = None
+    best_epoch: int = 0
+    images: int = 0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    means: Means = dataclasses.field(default_factory=Means)
+
+    @property
+    def evaluated(self) -> BuiltModel:
+        """The module that is measured and kept: the averaged weights where there are any."""
+        return self.average.module if self.average else self.model
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything as named tensors and plain values, ready for a checkpoint."""
+        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        if self.average:
+            tensors |= {f"average.{key}": value for key, value in self.average.module.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        tensors |= {f"random.{key}": value for key, value in engine.random_state(self.device).items()}
+        if self.means.sums:
+            tensors["means.sums"] = self.means.table()
+        about = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "best_bound": self.best_bound,
+            "best_epoch": self.best_epoch,
+            "images": self.images,
+            "seconds": self.seconds,
+            "means": {"names": self.means.names, "counts": self.means.counts},
+        }
+        return tensors, about
+
+    def unpack(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        """Puts back what `pack` returned."""
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            kind, _, rest = key.partition(".")
+            groups.setdefault(kind, {})[rest] = value
+        self.model.load_state_dict(groups["model"])
+        if self.average:
+            self.average.module.load_state_dict(groups["average"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in groups.get("optimizer", {}).items():
+            index, _, slot = key.partition(".")
+            slots.setdefault(int(index), {})[slot] = value
+        fresh = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": slots, "param_groups": fresh["param_groups"]})
+        for counter in ("epoch", "batch", "step", "best_bound", "best_epoch", "images", "seconds"):
+            setattr(self, counter, about[counter])
+        self.means = Means()
+        self.means.names, self.means.counts = about["means"]["names"], about["means"]["counts"]
+        self.means.sums = list(groups.get("means", {}).get("sums", torch.zeros(0)).to(self.device).unbind(0))
+        engine.set_random_state(groups["random"], self.device)

@@ -1,0 +1,186 @@
+"""The loop. Read it from top to bottom: batch, draw, objective, backward, clip, step, log; then evaluate, save."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from nelbo import engine
+from nelbo.core import Progress
+from nelbo.data import Batches, Splits
+from nelbo.errors import Interrupted, TrainingFailed
+from nelbo.metrics import LatentStatistics, Means, Split, latent_statistics, quantities
+from nelbo.optim import WeightAverage
+from nelbo.recipe import Recipe
+from nelbo.state import State
+from nelbo.store import Run
+
+Tell = Callable[[str, dict[str, Any]], None]
+LATENT_IMAGES = 10_000  # how many training images the latent statistics use when there is no validation split
+
+
+def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Tell) -> State:
+    """Trains until `recipe.epochs`, from the run's last checkpoint if it has one.
+
+    `tell(event, row)` hears `resume`, `step`, `epoch` and `warning`. Raises Interrupted (a checkpoint is
+    saved) and TrainingFailed (the loss is not finite; the checkpoints of earlier epochs are kept).
+    """
+    torch.manual_seed(recipe.seed)
+    model = engine.place(recipe.model.build(splits.shape), device)
+    optimizer = recipe.optimizer.build(model.parameters())
+    average = WeightAverage(model, recipe.ema) if recipe.ema else None
+    state = State(model, optimizer, average, device)
+    if run.checkpoint_path("last").is_file():
+        state.unpack(*run.load("last"))
+        run.forget_after(state.epoch - 1)
+        tell("resume", {"epoch": state.epoch, "batch": state.batch})
+    batches = Batches(
+        splits.train,
+        splits.transforms,
+        recipe.batch_size,
+        device=device,
+        shuffle_seed=recipe.seed,
+        training=True,
+    )
+    warned = False
+    with engine.interruption() as interrupted:
+        while state.epoch <= recipe.epochs and not _out_of_patience(recipe, state):
+            with clock(state, "train"):
+                train_epoch(recipe, state, batches, interrupted.is_set, tell)
+                engine.synchronise(device)
+            if state.batch < len(batches):
+                run.save("last", *state.pack())
+                raise Interrupted(f"interrupted in epoch {state.epoch}; the same command goes on from there")
+            row = close_epoch(recipe, state, splits, run)
+            warning = row.pop("warning", "")
+            tell("epoch", row)
+            if warning and not warned:
+                tell("warning", {"message": warning})
+                warned = True
+    return state
+
+
+def train_epoch(
+    recipe: Recipe, state: State, batches: Batches, stopped: Callable[[], bool], tell: Tell
+) -> None:
+    """The rest of one epoch; stops early, between two batches, when `stopped()`."""
+    model, optimizer = state.model.train(), state.optimizer
+    steps = recipe.epochs * len(batches)
+    for x_BCHW in batches.epoch(state.epoch, start=state.batch):
+        progress = Progress(state.epoch, recipe.epochs, state.step, steps)
+        with engine.autocast(state.device, recipe.precision):
+            draw = model.draw(x_BCHW, recipe.objective.k)
+            terms = recipe.objective(draw, progress)
+        loss = terms.loss_B.sum() if recipe.batch_reduction == "sum" else terms.loss_B.mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        recipe.optimizer.set_rate(optimizer, progress)
+        optimizer.step()
+        if state.average:
+            state.average.update(model)
+        state.means.add(quantities(terms))
+        state.step += 1
+        state.batch += 1
+        state.images += len(x_BCHW)
+        tell("step", {"batch": state.batch, "batches": len(batches)})
+        if stopped():
+            return
+
+
+def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[str, Any]:
+    """Measures, logs and saves after an epoch, and moves the counters to the next one."""
+    trained = state.means.result()
+    if not math.isfinite(trained["total"]):
+        raise TrainingFailed(_what_diverged(recipe, state, run))
+    row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step, "train": trained}
+    progress = Progress(state.epoch, recipe.epochs, state.step - 1, recipe.epochs * state.batch)
+    if beta := getattr(recipe.objective, "beta", None):
+        row["beta"] = beta(progress)
+    if splits.validation is not None:
+        with clock(state, "validation"):
+            row["validation"] = validate(recipe, state, splits, progress)
+    if recipe.latent_every and (state.epoch % recipe.latent_every == 0 or state.epoch == recipe.epochs):
+        with clock(state, "latent"):
+            row |= _latent_row(_latent(recipe, state, splits))
+    if recipe.log_steps:
+        run.log({"event": "steps", "epoch": state.epoch, "loss": state.means.per_batch("total")})
+    bound = row.get("validation", {}).get("bound")
+    selectable = bound is not None and math.isfinite(bound)
+    better = selectable and (state.best_bound is None or bound > state.best_bound)
+    if better:
+        state.best_bound, state.best_epoch = bound, state.epoch
+    kept = [
+        name for name, wanted in (("first", state.epoch == 1), ("best", better or not selectable)) if wanted
+    ]
+    row["seconds"] = dict(state.seconds)
+    run.log({key: value for key, value in row.items() if key != "warning"})
+    with clock(state, "checkpoint"):
+        weights = state.evaluated.state_dict() if kept else {}
+        for name in kept:
+            run.save(name, weights, {"epoch": state.epoch})
+        if not selectable:
+            state.best_epoch = state.epoch
+        state.epoch, state.batch, state.means = state.epoch + 1, 0, Means()
+        run.save("last", *state.pack())
+    return row | {"best_epoch": state.best_epoch}
+
+
+@torch.no_grad()
+def validate(recipe: Recipe, state: State, splits: Splits, progress: Progress) -> dict[str, float]:
+    """The same quantities as in training, on the validation split with fixed noise."""
+    means, model = Means(), state.evaluated.eval()
+    assert splits.validation is not None
+    split = Split(splits.validation, splits.transforms, splits.pixels, state.device, recipe.precision)
+    for x_BCHW in split.batches():
+        means.add(quantities(recipe.objective(model.draw(x_BCHW, recipe.objective.k), progress)))
+    return means.result()
+
+
+def _latent(recipe: Recipe, state: State, splits: Splits) -> LatentStatistics:
+    images = splits.validation or splits.train.select(torch.arange(min(LATENT_IMAGES, len(splits.train))))
+    split = Split(images, splits.transforms, splits.pixels, state.device, recipe.precision)
+    return latent_statistics(state.evaluated.eval(), split)
+
+
+def _latent_row(found: LatentStatistics) -> dict[str, Any]:
+    kl = None if found.kl_Z is None else [round(value, 6) for value in found.kl_Z.tolist()]
+    latent = {
+        "active_units": found.active_units,
+        "dimensions": len(found.mean_variance_Z),
+        "kl_per_dimension": kl,
+    }
+    return {"latent": latent, "warning": found.warning}
+
+
+def _out_of_patience(recipe: Recipe, state: State) -> bool:
+    return recipe.patience is not None and state.epoch - 1 - state.best_epoch >= recipe.patience
+
+
+def _what_diverged(recipe: Recipe, state: State, run: Run) -> str:
+    losses = state.means.per_batch("total")
+    bad = next(index for index, loss in enumerate(losses) if not math.isfinite(loss))
+    before = (
+        f"the checkpoint of epoch {state.epoch - 1} is kept" if state.epoch > 1 else "no epoch was finished"
+    )
+    return (
+        f"{run.name}: the loss is not finite since batch {bad + 1} of {len(losses)} in epoch {state.epoch}; {before}. "
+        f"Try a lower learning rate (--optimizer.lr), --clip-norm 1, or --model.posterior.parametrisation log-variance"
+    )
+
+
+@contextmanager
+def clock(state: State, what: str) -> Iterator[None]:
+    """Adds a block's wall time to one of the state's clocks."""
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        state.seconds[what] = state.seconds.get(what, 0.0) + time.perf_counter() - begun

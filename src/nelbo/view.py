@@ -1,0 +1,205 @@
+"""A run opened for looking: the model of one checkpoint beside one split of its data, as pictures.
+
+Latents here are posterior means unless a sample is asked for; every random choice has a seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nelbo import api, engine
+from nelbo.data import Splits, materialise
+from nelbo.errors import ConfigError, DataError, NelboError, did_you_mean
+from nelbo.metrics import LatentStatistics, Split, latent_statistics
+from nelbo.metrics.latent import encode
+from nelbo.models import BuiltModel
+from nelbo.store import Run
+
+Pictures = NDArray[np.float32]  # (..., H, W, C) in [0, 1]
+DECODE_AT_ONCE = 1000
+
+
+class NotApplicable(NelboError):
+    """A picture that this run cannot have (class means without labels, a plane of one dimension)."""
+
+    exit_code = 2
+
+
+@dataclasses.dataclass
+class View:
+    """One checkpoint and one split of a run. See `View.open`."""
+
+    run: Run
+    checkpoint: str
+    split_name: str
+    splits: Splits
+    model: BuiltModel
+    device: torch.device
+    seed: int = 0
+
+    @classmethod
+    def open(
+        cls,
+        run: Run,
+        *,
+        checkpoint: str = "best",
+        split: str = "test",
+        device: str = "auto",
+        data_dir: str | Path | None = None,
+        data: object | None = None,
+        seed: int = 0,
+    ) -> View:
+        model = api.load(run, checkpoint=checkpoint, device=device)
+        splits = api.load_same_data(run, data_dir, data)
+        splits.split(split)  # raises for an unknown or absent one
+        return cls(run, checkpoint, split, splits, model, engine.pick_device(device), seed)
+
+    def at(self, checkpoint: str) -> View:
+        """The same split seen by another checkpoint."""
+        model = api.load(self.run, checkpoint=checkpoint, device=str(self.device))
+        return dataclasses.replace(self, checkpoint=checkpoint, model=model)
+
+    # --- what it shows ---
+
+    @property
+    def title(self) -> str:
+        return f"{self.run.name} · {self.checkpoint} (epoch {self.epoch}) · {self.split_name}"
+
+    @cached_property
+    def epoch(self) -> int:
+        about = self.run.load(self.checkpoint)[1]
+        return int(about["epoch"]) - (1 if self.checkpoint == "last" else 0)
+
+    @cached_property
+    def split(self) -> Split:
+        images = self.splits.split(self.split_name)
+        precision = self.run.recipe.precision
+        return Split(images, self.splits.transforms, self.splits.pixels, self.device, precision)
+
+    @cached_property
+    def x_NCHW(self) -> Tensor:
+        """Every image of the split as the model sees it."""
+        return materialise(self.split.images, self.splits.transforms)
+
+    def __len__(self) -> int:
+        return len(self.split.images)
+
+    # --- labels ---
+
+    @property
+    def labels_N(self) -> NDArray[np.int64] | None:
+        labels = self.split.images.labels_N
+        return None if labels is None else labels.numpy()
+
+    def need_labels(self) -> NDArray[np.int64]:
+        if self.labels_N is None:
+            raise DataError(
+                f"{self.splits.name} has no labels, which a picture by class needs; put the images of each class in "
+                "a folder of its own, or add an array 'labels' to the .npz"
+            )
+        return self.labels_N
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The labels that occur in this split."""
+        return [int(label) for label in np.unique(self.need_labels())]
+
+    def class_name(self, label: int) -> str:
+        known = self.split.images.class_names
+        return known[label] if known and 0 <= label < len(known) else str(label)
+
+    def find_class(self, name: str | int) -> int:
+        """A class from its label or name; raises ConfigError with the nearest."""
+        names = {self.class_name(label).lower(): label for label in self.classes}
+        text = str(name).lower()
+        if text in names:
+            return names[text]
+        if text.lstrip("-").isdigit() and int(text) in self.classes:
+            return int(text)
+        raise ConfigError(
+            f"no class of {self.splits.name} is called {str(name)!r}; {did_you_mean(text, names)}"
+        )
+
+    def example(self, label: int) -> int:
+        """The position of the first image of a class: the same one in every picture."""
+        return int(np.flatnonzero(self.need_labels() == label)[0])
+
+    def check_index(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise ConfigError(f"no image {index} in the {self.split_name} split; it has 0 to {len(self) - 1}")
+        return index
+
+    # --- between images, latents and pictures ---
+
+    def pictures(self, x: Tensor) -> Pictures:
+        """(..., C, H, W) on the model's scale -> (..., H, W, C) in [0, 1]."""
+        low, high = self.splits.range
+        shown = ((x.detach().float().cpu() - low) / (high - low)).clamp(0.0, 1.0)
+        array: Pictures = shown.movedim(-3, -1).numpy()
+        return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
+
+    def inputs(self, index: Any) -> Pictures:
+        return self.pictures(self.x_NCHW[index])
+
+    @cached_property
+    def z_NZ(self) -> Tensor:
+        """Posterior means of the whole split, on the CPU."""
+        return encode(self.model, self.split)
+
+    @cached_property
+    def statistics(self) -> LatentStatistics:
+        return latent_statistics(self.model, self.split)
+
+    def class_mean(self, label: int) -> Tensor:
+        """Mean of the posterior means of every image of a class (counts taken from the data): z_Z."""
+        return self.z_NZ[torch.from_numpy(self.need_labels() == label)].mean(0)
+
+    @torch.no_grad()
+    def posterior(self, x_BCHW: Tensor) -> Any:
+        return self.model.encode(x_BCHW.to(self.device))
+
+    @torch.no_grad()
+    def decode(self, z_MZ: Tensor) -> Tensor:
+        """Means of p(x | z) on the CPU, in pieces of bounded size: (M, C, H, W)."""
+        pieces = torch.split(z_MZ.to(self.device, torch.float32), DECODE_AT_ONCE)
+        return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
+
+    def decoded(self, z_MZ: Tensor) -> Pictures:
+        return self.pictures(self.decode(z_MZ))
+
+    def samples(self, n: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """n draws z from the prior, and the mean image of each; the same ones for every checkpoint."""
+        with engine.fixed_seed(self.seed, self.device), torch.no_grad():
+            z_NZ = (temperature * self.model.sample_prior(n)).float().cpu()
+        return z_NZ, self.decode(z_NZ)
+
+    def around(self, x_BCHW: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """n draws from the posterior of each image, z_NBZ, and their mean images (n, B, C, H, W)."""
+        with engine.fixed_seed(self.seed, self.device), torch.no_grad():
+            z_NBZ = self.posterior(x_BCHW).rsample(n).float().cpu()
+        return z_NBZ, self.decode(z_NBZ.flatten(0, 1)).reshape(*z_NBZ.shape[:2], *x_BCHW.shape[1:])
+
+
+def line(start_Z: Tensor, end_Z: Tensor, steps: int) -> Tensor:
+    """A straight line of `steps` points between two latents, both ends included: (steps, Z)."""
+    if steps < 2:
+        raise ConfigError(f"an interpolation needs 2 steps or more (got {steps})")
+    share = torch.linspace(0.0, 1.0, steps)[:, None]
+    return start_Z * (1.0 - share) + end_Z * share
+
+
+def traversal(z_Z: Tensor, dimension: int, span: float, steps: int) -> Tensor:
+    """Copies of one latent in which one dimension runs from -span to span: (steps, Z)."""
+    if not 0 <= dimension < len(z_Z):
+        raise ConfigError(f"no latent dimension {dimension}; this model has 0 to {len(z_Z) - 1}")
+    moved = z_Z.repeat(max(2, steps), 1)
+    moved[:, dimension] = torch.linspace(-span, span, max(2, steps))
+    return moved
