@@ -1,4 +1,4 @@
-"""Images and arrays out of a trained model: what `nelbo sample`, `reconstruct`, `encode`, `interpolate`, `traverse` write.
+"""Images and arrays out of a trained model: what `nelbo sample`, `encode`, `traverse` and their kin write.
 
 Images are referred to by
 

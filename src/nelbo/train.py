@@ -49,7 +49,8 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
         training=True,
     )
     warned = False
-    with engine.interruption() as interrupted:
+    small = engine.threads_for(model, recipe.batch_size, device)
+    with small, engine.interruption() as interrupted:
         while state.epoch <= recipe.epochs and not _out_of_patience(recipe, state):
             with clock(state, "train"):
                 train_epoch(recipe, state, batches, interrupted.is_set, tell)

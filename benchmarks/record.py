@@ -1,0 +1,82 @@
+"""Trains recipes over seeds and records what they reach: the numbers in the README and in docs/tutorials.md.
+
+    python benchmarks/record.py --seeds 0 1 2 [--only mlp-sigma] [--samples 100]
+
+One file a recipe in benchmarks/records/, with the command, data hash, hardware and commit of every run.
+Needs MNIST and Fashion-MNIST (NELBO_DATA, or they are downloaded).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nelbo
+from nelbo.core import names
+from nelbo.store import Run, atomic
+
+RECORDS = Path(__file__).parent / "records"
+
+
+def record(recipe: str, seed: int, samples: int, runs: Path) -> dict[str, Any]:
+    run = nelbo.train(recipe, overrides={"seed": seed}, runs=runs)
+    cards = {
+        checkpoint: nelbo.evaluate(run, checkpoint=checkpoint, samples=samples if checkpoint == "best" else 0)
+        for checkpoint in ("first", "best", "last")
+    }
+    environment, summary = Run(run.path).read_json("env.json"), run.summary
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "command": f"nelbo train {recipe} --seed {seed} && nelbo evaluate {run.name} --samples {samples}",
+        "commit": environment.get("git"),
+        "data_hash": environment["data"]["hash"],
+        "hardware": f"{environment['processor']}, {environment['threads']} threads",
+        "torch": environment["packages"]["torch"],
+        "precision": run.recipe.precision,
+        "epochs": summary["epochs"],
+        "best_epoch": summary["best_epoch"],
+        "selection": summary["selection"],
+        "seconds": summary["seconds"],
+        "test": {
+            checkpoint: {
+                "epoch": card["epoch"],
+                "n": card["n"],
+                "metrics": {
+                    name: value for name, value in card["metrics"].items() if name != "kl_per_dimension"
+                },
+            }
+            for checkpoint, card in cards.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", default=names("recipe"))
+    parser.add_argument(
+        "--samples", type=int, default=100, help="K of the importance-weighted NLL, first seed only"
+    )
+    parser.add_argument("--runs", type=Path, default=None, help="keep the run folders here")
+    given = parser.parse_args()
+    for position, seed in enumerate(given.seeds):
+        for recipe in given.only:
+            with tempfile.TemporaryDirectory() as scratch:
+                found = record(recipe, seed, 0 if position else given.samples, given.runs or Path(scratch))
+            file = RECORDS / f"{recipe}.json"
+            kept = json.loads(file.read_text()) if file.is_file() else []
+            kept = [row for row in kept if row["seed"] != seed] + [found]
+            with atomic(file) as temporary:
+                temporary.write_text(json.dumps(sorted(kept, key=lambda row: row["seed"]), indent=1) + "\n")
+            best = found["test"]["best"]["metrics"]["nelbo"]
+            print(recipe, seed, best["value"], best["note"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
