@@ -13,11 +13,11 @@ from nelbo import engine, store
 from nelbo.core import lookup, names
 from nelbo.data import Splits
 from nelbo.errors import ConfigError, DataError, UnknownName
+from nelbo.loop import Tell, fit
 from nelbo.metrics import Split
 from nelbo.models import BuiltModel
 from nelbo.recipe import Recipe, named, resolve
 from nelbo.store import CHECKPOINTS, Run
-from nelbo.train import Tell, fit
 
 FROM_PYTHON = "python"  # the data source of a run whose images were passed as an object
 
