@@ -50,8 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `nelbo recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _report(_system_error(error), given)
     except SystemExit as stop:  # how the flag parser ends after --help (0) or a wrong flag (2)
-        return stop.code if isinstance(stop.code, int) else 2
+        code = stop.code if isinstance(stop.code, int) else 2
+        if code and "--json" in given:
+            print(json.dumps({"error": f"wrong usage of nelbo {given[0]}; see stderr", "exit_code": code}))
+        return code
 
 
 def _gentle_waiting() -> None:
@@ -70,6 +75,13 @@ def _run(verb: str, arguments: list[str]) -> int:
         raise ConfigError(f"no verb is called {verb!r}; {did_you_mean(verb, VERBS)}")
     parse(VERBS[verb], verb, arguments).run()
     return 0
+
+
+def _system_error(error: OSError) -> NelboError:
+    """What the system refused, in one line: 2 where the path is wrong, 1 where it is not (a full disk)."""
+    wrong_path = FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError
+    kind = ConfigError if isinstance(error, wrong_path) else NelboError
+    return kind(": ".join(str(part) for part in (error.filename, error.strerror) if part) or repr(error))
 
 
 def _report(error: NelboError, given: list[str]) -> int:

@@ -105,7 +105,8 @@ class Spec(BaseModel):
 
 def _expected(cls: type[Spec]) -> str:
     if cls.is_abstract():
-        return f"the name of a {cls.axis}, or a table with a name"
+        article = "an" if cls.axis[0] in "aeiou" else "a"
+        return f"the name of {article} {cls.axis}, or a table with a name"
     return f"a table of {', '.join(kebab(field) for field in cls.model_fields)}"
 
 
@@ -166,7 +167,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not readable as TOML: {error}") from None
 
 
@@ -179,8 +180,11 @@ def parse_value(text: str) -> Any:
         return None
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text.lower()):  # .001 and 1., which TOML refuses
+        return float(text)
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
+        return value if isinstance(value, str | int | float | list | dict) else text  # a date is a name here
     except tomllib.TOMLDecodeError:
         items = text.split(",")
         return [parse_value(item.strip()) for item in items if item.strip()] if len(items) > 1 else text

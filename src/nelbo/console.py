@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,11 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-WIDTH = 110  # of output that is not on a terminal
+WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
+LISTED = 12  # files named after a verb; the rest is counted
+COLLAPSE = ". posterior collapse: "  # what follows it in a note is shown below the table
 
 
 def to_stdout() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Console(width=None if known else WIDTH, highlight=False, soft_wrap=False)
 
 
 def say(message: str) -> None:
@@ -29,6 +34,14 @@ def emit(table: Any) -> None:
     print(json.dumps(table, allow_nan=False))
 
 
+def show_files(files: Sequence[Path]) -> None:
+    """What was written, on stdout; of many files the first ones."""
+    for file in files[:LISTED]:
+        print(f"  {file}")
+    if len(files) > LISTED:
+        print(f"  and {len(files) - LISTED} more in {files[-1].parent}")
+
+
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A table on stdout."""
     table = Table(
@@ -36,24 +49,23 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "")
     )
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    to_stdout().print(table)
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    console = to_stdout()
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def metric_cells(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Value, standard error, unit and note of one metric; a value of None is shown as what the note calls it."""
-    value, error = entry["value"], entry["standard_error"]
+    value, error, note = entry["value"], entry["standard_error"], entry["note"].partition(COLLAPSE)[0]
     if value is None:
-        word, _, rest = entry["note"].partition(": ")
+        word, _, rest = note.partition(": ")
         return word, "", entry["unit"], rest
     if isinstance(value, list):
-        return f"{len(value)} values", "", entry["unit"], entry["note"]
+        return f"{min(value):.2f} to {max(value):.2f}", "", entry["unit"], note
     digits = 0 if entry["unit"] == "dimensions" else 2 if abs(value) >= 10 else 4
     spread = "" if error is None else f"± {error:.{max(digits, 2)}f}"
-    return f"{value:.{digits}f}", spread, entry["unit"], entry["note"]
+    return f"{value:.{digits}f}", spread, entry["unit"], note
 
 
 def show_card(card: Mapping[str, Any]) -> None:
@@ -61,6 +73,13 @@ def show_card(card: Mapping[str, Any]) -> None:
     rows = [(name.replace("_", " "), *metric_cells(entry)) for name, entry in card["metrics"].items()]
     title = f"{card['run']} · {card['checkpoint']} (epoch {card['epoch']}) · {card['split']}, n = {card['n']}"
     show(["metric", "value", "", "unit", "note"], rows, title)
+
+
+def warn(card: Mapping[str, Any]) -> None:
+    """Says below a table what would be too long for a cell of it."""
+    for entry in card["metrics"].values():
+        if COLLAPSE in entry["note"]:
+            say(f"warning: {card['checkpoint']}: {(COLLAPSE + entry['note'].partition(COLLAPSE)[2])[2:]}")
 
 
 class Training:

@@ -44,7 +44,7 @@ def refer(view: View, text: str) -> Reference:
     if kind == "example" and rest:
         label = view.find_class(rest)
         name, x_CHW = _slug(view.class_name(label)), view.x_NCHW[view.example(label)]
-    elif text.isdigit():
+    elif text.isdecimal():
         name, x_CHW = f"image{int(text)}", view.x_NCHW[view.check_index(int(text))]
     elif Path(text).is_file():
         name, x_CHW = Path(text).stem, from_file(view, Path(text))
@@ -53,6 +53,23 @@ def refer(view: View, text: str) -> Reference:
             f"{text!r} is no image: give a position in the split (12), an image file, example:CLASS or class:CLASS"
         )
     return Reference(name, view.posterior(x_CHW[None]).mean[0].float().cpu(), x_CHW)
+
+
+def _of_each_class(view: View) -> list[str]:
+    return [f"example:{label}" for label in view.classes]
+
+
+def _refer_all(view: View, texts: list[str]) -> list[Reference]:
+    """References with names of their own: two files called 1.png become `1` and `1-2`."""
+    found: list[Reference] = []
+    for text in texts:
+        reference = refer(view, text)
+        taken, name, count = {other.name for other in found}, reference.name, 1
+        while name in taken:
+            count += 1
+            name = f"{reference.name}-{count}"
+        found.append(dataclasses.replace(reference, name=name))
+    return found
 
 
 def from_file(view: View, file: Path) -> Tensor:
@@ -103,12 +120,12 @@ def sample(view: View, out: Folder, n: int, temperature: float = 1.0) -> None:
     _positive("n", n)
     z_NZ, x_NCHW = view.samples(n, temperature)
     pictures = view.pictures(x_NCHW)
-    digits = len(str(n - 1))
-    for index, shown in enumerate(pictures):
-        out.image(f"sample-{index:0{digits}}", shown)
     out.grid("samples", pictures)
     out.array("samples", pictures)
     out.array("samples-latents", z_NZ.numpy())
+    digits = len(str(n - 1))
+    for index, shown in enumerate(pictures):
+        out.image(f"sample-{index:0{digits}}", shown)
 
 
 def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
@@ -118,23 +135,24 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
         raise ConfigError(
             "samples around a class start from an image of it: use example:CLASS, not class:CLASS"
         )
-    found = [refer(view, text) for text in references]
+    references = [each for text in references for each in (_of_each_class(view) if text == "all" else [text])]
+    found = _refer_all(view, references)
     x_BCHW = torch.stack([reference.x_CHW for reference in found if reference.x_CHW is not None])
     z_NBZ, x_NBCHW = view.around(x_BCHW, n)
-    for position, reference in enumerate(found):
-        pictures = view.pictures(x_NBCHW[:, position])
-        for index, shown in enumerate(pictures):
-            out.image(f"sample-{reference.name}-{index}", shown)
     everything = view.pictures(x_NBCHW.transpose(0, 1).flatten(0, 1))
     out.grid("samples", everything, columns=n)
     out.array("samples", everything.reshape(len(found), n, *everything.shape[1:]))
     out.array("samples-latents", z_NBZ.transpose(0, 1).numpy())
+    digits = len(str(n - 1))
+    for position, reference in enumerate(found):
+        for index, shown in enumerate(view.pictures(x_NBCHW[:, position])):
+            out.image(f"sample-{reference.name}-{index:0{digits}}", shown)
 
 
 def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float:
     """Inputs and their reconstructions from the posterior mean; returns the mean squared error a pixel."""
     if references:
-        found = [refer(view, text) for text in references]
+        found = _refer_all(view, references)
         missing = [text for text, reference in zip(references, found, strict=True) if reference.x_CHW is None]
         if missing:
             raise ConfigError(f"{missing[0]} is a latent, not an image; use example:CLASS")
@@ -145,19 +163,16 @@ def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float
         names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.x_NCHW[:n]
     decoded = view.decode(view.posterior(x_BCHW).mean)
     pictures = view.pictures(decoded)
-    for name, shown in zip(names, pictures, strict=True):
-        out.image(f"reconstruction-{name}", shown)
     out.grid("reconstructions", np.concatenate([view.pictures(x_BCHW), pictures]), columns=len(names))
     out.array("reconstructions", pictures)
+    for name, shown in zip(names, pictures, strict=True):
+        out.image(f"reconstruction-{name}", shown)
     return float((decoded - x_BCHW).square().mean())
 
 
 def encode(view: View, file: Path) -> dict[str, list[int]]:
     """Posterior means of the split to .npy, or means, standard deviations and labels to .npz; returns the shapes."""
-    if file.suffix not in (".npy", ".npz"):
-        raise ConfigError(
-            f"--out {file}: latents are written as .npy (means) or .npz (means, deviations, labels)"
-        )
+    check_latents_file(file)
     arrays = {"mean": view.z_NZ.numpy()}
     if file.suffix == ".npz":
         posterior = [view.posterior(x_BCHW) for x_BCHW in view.split.batches()]
@@ -171,6 +186,14 @@ def encode(view: View, file: Path) -> dict[str, list[int]]:
         else:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
     return {name: list(array.shape) for name, array in arrays.items()}
+
+
+def check_latents_file(file: Path) -> None:
+    """Raises ConfigError for a name that `encode` cannot write to."""
+    if file.suffix not in (".npy", ".npz"):
+        raise ConfigError(
+            f"--out {file}: latents are written as .npy (means) or .npz (means, deviations, labels)"
+        )
 
 
 def interpolate(view: View, out: Folder, start: str, end: str, steps: int) -> None:

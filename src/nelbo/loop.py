@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from nelbo import engine
 from nelbo.core import Progress
 from nelbo.data import Batches, Splits
 from nelbo.errors import Interrupted, TrainingFailed
-from nelbo.metrics import LatentStatistics, Means, Split, latent_statistics, quantities
+from nelbo.metrics import Means, Split, latent_statistics, quantities
 from nelbo.optim import WeightAverage
 from nelbo.recipe import Recipe
 from nelbo.state import State
@@ -52,7 +50,7 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
     small = engine.threads_for(model, recipe.batch_size, device)
     with small, engine.interruption() as interrupted:
         while state.epoch <= recipe.epochs and not _out_of_patience(recipe, state):
-            with clock(state, "train"):
+            with state.clock("train"):
                 train_epoch(recipe, state, batches, interrupted.is_set, tell)
                 engine.synchronise(device)
             if state.batch < len(batches):
@@ -100,17 +98,17 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[
     """Measures, logs and saves after an epoch, and moves the counters to the next one."""
     trained = state.means.result()
     if not math.isfinite(trained["total"]):
-        raise TrainingFailed(_what_diverged(recipe, state, run))
+        raise TrainingFailed(f"{run.name}: {state.what_diverged()}")
     row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step, "train": trained}
     progress = Progress(state.epoch, recipe.epochs, state.step - 1, recipe.epochs * state.batch)
     if beta := getattr(recipe.objective, "beta", None):
         row["beta"] = beta(progress)
     if splits.validation is not None:
-        with clock(state, "validation"):
+        with state.clock("validation"):
             row["validation"] = validate(recipe, state, splits, progress)
     if recipe.latent_every and (state.epoch % recipe.latent_every == 0 or state.epoch == recipe.epochs):
-        with clock(state, "latent"):
-            row |= _latent_row(_latent(recipe, state, splits))
+        with state.clock("latent"):
+            row |= look_at_latents(recipe, state, splits)
     if recipe.log_steps:
         run.log({"event": "steps", "epoch": state.epoch, "loss": state.means.per_batch("total")})
     bound = row.get("validation", {}).get("bound")
@@ -123,7 +121,7 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[
     ]
     row["seconds"] = dict(state.seconds)
     run.log({key: value for key, value in row.items() if key != "warning"})
-    with clock(state, "checkpoint"):
+    with state.clock("checkpoint"):
         weights = state.evaluated.state_dict() if kept else {}
         for name in kept:
             run.save(name, weights, {"epoch": state.epoch})
@@ -145,43 +143,13 @@ def validate(recipe: Recipe, state: State, splits: Splits, progress: Progress) -
     return means.result()
 
 
-def _latent(recipe: Recipe, state: State, splits: Splits) -> LatentStatistics:
+def look_at_latents(recipe: Recipe, state: State, splits: Splits) -> dict[str, Any]:
+    """KL of each latent dimension and active units, with a warning when the posterior has collapsed."""
     images = splits.validation or splits.train.select(torch.arange(min(LATENT_IMAGES, len(splits.train))))
     split = Split(images, splits.transforms, splits.pixels, state.device, recipe.precision)
-    return latent_statistics(state.evaluated.eval(), split)
-
-
-def _latent_row(found: LatentStatistics) -> dict[str, Any]:
-    kl = None if found.kl_Z is None else [round(value, 6) for value in found.kl_Z.tolist()]
-    latent = {
-        "active_units": found.active_units,
-        "dimensions": len(found.mean_variance_Z),
-        "kl_per_dimension": kl,
-    }
-    return {"latent": latent, "warning": found.warning}
+    found = latent_statistics(state.evaluated.eval(), split)
+    return {"latent": found.to_row(), "warning": found.warning}
 
 
 def _out_of_patience(recipe: Recipe, state: State) -> bool:
     return recipe.patience is not None and state.epoch - 1 - state.best_epoch >= recipe.patience
-
-
-def _what_diverged(recipe: Recipe, state: State, run: Run) -> str:
-    losses = state.means.per_batch("total")
-    bad = next(index for index, loss in enumerate(losses) if not math.isfinite(loss))
-    before = (
-        f"the checkpoint of epoch {state.epoch - 1} is kept" if state.epoch > 1 else "no epoch was finished"
-    )
-    return (
-        f"{run.name}: the loss is not finite since batch {bad + 1} of {len(losses)} in epoch {state.epoch}; {before}. "
-        f"Try a lower learning rate (--optimizer.lr), --clip-norm 1, or --model.posterior.parametrisation log-variance"
-    )
-
-
-@contextmanager
-def clock(state: State, what: str) -> Iterator[None]:
-    """Adds a block's wall time to one of the state's clocks."""
-    begun = time.perf_counter()
-    try:
-        yield
-    finally:
-        state.seconds[what] = state.seconds.get(what, 0.0) + time.perf_counter() - begun

@@ -61,6 +61,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
+    name: ClassVar[str] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0.0)
 
     _method: ClassVar[type[torch.optim.Optimizer]] = torch.optim.AdamW

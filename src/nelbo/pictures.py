@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from nelbo import plots
 from nelbo.core import lookup, names, register
 from nelbo.metrics.latent import ACTIVE_VARIANCE
-from nelbo.store import Run, atomic
+from nelbo.store import atomic
 from nelbo.view import NotApplicable, View, line, traversal
 
 Drawn = Iterator[tuple[str, Figure | bytes]]
@@ -154,7 +154,7 @@ def curves(view: View) -> Drawn:
         raise NotApplicable(f"{view.run.name} has no finished epoch to draw")
     series: dict[str, dict[str, list[float | None]]] = {}
     for quantity in ("total", "reconstruction", "kl", "bound"):
-        sign, name = (-1.0, "NELBO") if quantity == "bound" else (1.0, quantity)
+        sign, name = {"bound": (-1.0, "NELBO"), "kl": (1.0, "KL")}.get(quantity, (1.0, quantity))
         for split in ("train", "validation"):
             values = [row.get(split, {}).get(quantity) for row in history]
             if any(value is not None for value in values):
@@ -289,16 +289,19 @@ def class_means(view: View) -> Drawn:
 
 @picture
 def interpolation(view: View) -> Drawn:
-    """Straight lines in the latent between pairs of test images, ends shown as they are."""
+    """Straight lines in the latent between pairs of test images, ends shown as they are; the first pair animated."""
     index = _pairs(view)
-    shown = []
-    for a, b in index:
-        ends = view.posterior(view.x_NCHW[[a, b]]).mean.float().cpu()
-        between = view.decoded(line(ends[0], ends[1], SHOWN))
-        shown.append(np.concatenate([view.inputs([a]), between, view.inputs([b])]))
+    shown = [_line_between(view, a, b, SHOWN) for a, b in index]
     row_labels = [f"{_image_name(view, a)} to {_image_name(view, b)}" for a, b in index]
     title = f"{view.title} · interpolation"
     yield "interpolation", plots.rows(shown, title=title, row_labels=row_labels, apart="ends")
+    yield "interpolation", plots.gif_bytes(_line_between(view, *index[0], 50)[1:-1])
+
+
+def _line_between(view: View, a: int, b: int, steps: int) -> Any:
+    """Image a, the decoded line between the two latents, image b."""
+    ends = view.posterior(view.x_NCHW[[a, b]]).mean.float().cpu()
+    return np.concatenate([view.inputs([a]), view.decoded(line(ends[0], ends[1], steps)), view.inputs([b])])
 
 
 def _pairs(view: View) -> list[tuple[int, int]]:
@@ -327,15 +330,24 @@ def class_interpolation(view: View) -> Drawn:
 
 def traversals(view: View) -> Drawn:
     """One row a latent dimension, most informative first, moved over +-3 from the posterior mean of an image."""
-    start = view.posterior(view.x_NCHW[[_examples(view)[0]]]).mean[0].float().cpu()
-    kl_Z = view.statistics.kl_Z
-    weight = view.statistics.mean_variance_Z if kl_Z is None else kl_Z
-    order = torch.argsort(weight, descending=True)[:SHOWN].tolist()
-    shown = [view.decoded(traversal(start, dimension, 3.0, 11)) for dimension in order]
+    order = _informative(view)[:SHOWN]
+    shown = [view.decoded(traversal(_start(view), dimension, 3.0, 11)) for dimension in order]
     labels = [f"z{dimension}" for dimension in order]
     columns = [f"{value:+.1f}" for value in np.linspace(-3, 3, 11)]
     title = f"{view.title} · traversals"
     yield "traversal", plots.rows(shown, title=title, row_labels=labels, column_labels=columns)
+
+
+def _start(view: View) -> torch.Tensor:
+    """The posterior mean of the first example."""
+    return torch.as_tensor(view.posterior(view.x_NCHW[[_examples(view)[0]]]).mean[0].float().cpu())
+
+
+def _informative(view: View) -> list[int]:
+    """Latent dimensions by falling KL, or by the variance of their means where there is no closed form."""
+    kl_Z = view.statistics.kl_Z
+    weight = view.statistics.mean_variance_Z if kl_Z is None else kl_Z
+    return [int(dimension) for dimension in torch.argsort(weight, descending=True)]
 
 
 register("picture", "traversal", traversals)
@@ -346,41 +358,51 @@ register("picture", "traversal", traversals)
 
 @picture
 def first_against_best(view: View) -> Drawn:
-    """Reconstructions, prior samples and latents of the first epoch beside those of the best."""
-    before, after = view.at("first"), view.at("best")
-    titles = (f"first (epoch {before.epoch})", f"best (epoch {after.epoch})")
+    """The first epoch beside the best: reconstructions, prior samples, latents, an interpolation, a traversal."""
+    sides = view.at("first"), view.at("best")
+    titles = (f"first (epoch {sides[0].epoch})", f"best (epoch {sides[1].epoch})")
     title = f"{view.run.name} · {view.split_name}"
+    stem = "first-against-best"
     index = list(range(min(len(view), 8)))
-    sides = [[side.inputs(index), _reconstructed(side, index)] for side in (before, after)]
+    pairs = [[side.inputs(index), _reconstructed(side, index)] for side in sides]
+    names_ = ["input", "reconstruction"]
+    yield f"{stem}-reconstructions", plots.side_by_side(*pairs, titles=titles, title=title, row_labels=names_)
+    drawn = [side.pictures(side.samples(36)[1]) for side in sides]
+    yield f"{stem}-samples", plots.side_by_side(*drawn, titles=titles, title=f"{title} · prior samples")
+    ends = _pairs(view)
+    lines = [[_line_between(side, a, b, 8) for a, b in ends] for side in sides]
+    names_ = [f"{_image_name(view, a)} to {_image_name(view, b)}" for a, b in ends]
     yield (
-        "first-against-best-reconstructions",
-        plots.side_by_side(*sides, titles=titles, title=title, row_labels=["input", "reconstruction"]),
+        f"{stem}-interpolation",
+        plots.side_by_side(*lines, titles=titles, title=title, row_labels=names_, apart="ends"),
     )
-    left, right = (side.pictures(side.samples(36)[1]) for side in (before, after))
+    order = _informative(view.at("best"))[:4]
+    moved = [[side.decoded(traversal(_start(side), z, 3.0, 9)) for z in order] for side in sides]
+    names_ = [f"z{z}, -3 to 3" for z in order]
+    yield f"{stem}-traversal", plots.side_by_side(*moved, titles=titles, title=title, row_labels=names_)
+    yield from _latents_side_by_side(sides, titles, title, f"{stem}-latents")
+
+
+def _latents_side_by_side(sides: tuple[View, View], titles: tuple[str, str], title: str, stem: str) -> Drawn:
+    """The plane itself when Z = 2, otherwise principal axes, and t-SNE of at most 2,000 images."""
+    known: dict[str, Any] = {"titles": titles, "class_names": _names(sides[0])}
+    labels = sides[0].labels_N
+    found = [side.z_NZ.numpy() for side in sides]
+    if found[0].shape[1] == 2:
+        yield stem, plots.two_scatters(found[0], found[1], labels, title=title, **known)
+        return
+    flat = [plots.project(z_NZ, "pca", max_points=None)[0] for z_NZ in found]
+    axes = ("PC 1", "PC 2")
     yield (
-        "first-against-best-samples",
-        plots.side_by_side(left, right, titles=titles, title=f"{title} · prior samples"),
-    )
-    points, axes = [], ("z0", "z1")
-    for side in (before, after):
-        z_NZ = side.z_NZ.numpy()
-        if z_NZ.shape[1] != 2:
-            z_NZ, axes = plots.project(z_NZ, "pca", max_points=None)[0], ("PC 1", "PC 2")
-        points.append(z_NZ)
-    yield (
-        "first-against-best-latents",
+        stem,
         plots.two_scatters(
-            points[0],
-            points[1],
-            view.labels_N,
-            titles=titles,
-            title=title,
-            class_names=_names(view),
-            axis_labels=(axes, axes),
+            flat[0], flat[1], labels, title=f"{title} · PCA", axis_labels=(axes, axes), **known
         ),
     )
-
-
-def figures_of(run: Run) -> Path:
-    """Where a run's pictures go."""
-    return run.path / "figures"
+    close = [plots.project(z_NZ, "tsne", max_points=TSNE_POINTS) for z_NZ in found]
+    labels = None if labels is None else labels[close[0][1]]
+    words = f"{title} · t-SNE, {len(close[0][1])} images"
+    yield (
+        f"{stem}-tsne",
+        plots.two_scatters(close[0][0], close[1][0], labels, title=words, axis_labels=(None, None), **known),
+    )

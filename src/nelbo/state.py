@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +39,27 @@ class State:
     def evaluated(self) -> BuiltModel:
         """The module that is measured and kept: the averaged weights where there are any."""
         return self.average.module if self.average else self.model
+
+    @contextmanager
+    def clock(self, what: str) -> Iterator[None]:
+        """Adds a block's wall time to one of the clocks: training, validation and saving are told apart."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - begun
+
+    def what_diverged(self) -> str:
+        """A sentence on the first batch of this epoch whose loss is not finite, and the ways out."""
+        losses = self.means.per_batch("total")
+        bad = next(index for index, loss in enumerate(losses) if not math.isfinite(loss))
+        kept = (
+            f"the checkpoint of epoch {self.epoch - 1} is kept" if self.epoch > 1 else "no epoch was finished"
+        )
+        return (
+            f"the loss is not finite since batch {bad + 1} of {len(losses)} in epoch {self.epoch}; {kept}. Try a lower "
+            "learning rate (--optimizer.lr), --clip-norm 1, or --model.posterior.parametrisation log-variance"
+        )
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything as named tensors and plain values, ready for a checkpoint."""

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nelbo import config
-from nelbo.errors import RunError, did_you_mean
+from nelbo.errors import ConfigError, RunError, did_you_mean
 from nelbo.models import BuiltModel
 from nelbo.recipe import Recipe
 
@@ -224,6 +224,17 @@ def default_name(recipe: Recipe, plain: Recipe | None) -> str:
     return f"{stem}-{digest}"
 
 
+def check_folder(path: Path, flag: str) -> None:
+    """Raises ConfigError where no folder can be: something on the way to it is a file."""
+    for place in (path, *path.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ConfigError(
+                    f"{flag}: {place} is a file, so nothing can be written in a folder of that name"
+                )
+            return
+
+
 def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
     """Refuses a path that holds something else, before any work is done and without writing.
 
@@ -243,6 +254,7 @@ def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
         raise RunError(
             f"{path} exists and is not a run folder, so nothing is written there; choose another --name"
         )
+    check_folder(path.parent, "--runs")
 
 
 def start(recipe: Recipe, path: Path, *, overwrite: bool = False) -> Run:

@@ -11,22 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from nelbo.errors import ConfigError
+from nelbo import flags, looking
+from nelbo.errors import ConfigError, did_you_mean
+from nelbo.flags import plain
 
 if TYPE_CHECKING:
-    from nelbo.generate import Folder
     from nelbo.store import Run
-    from nelbo.view import View
-
-Json = Annotated[bool, arg(help="one JSON object on stdout and nothing else; progress stays on stderr")]
-Runs = Annotated[Path, arg(help="folder that holds the runs", metavar="DIR")]
-DataDir = Annotated[
-    Path | None, arg(help="where data sets are kept; default: NELBO_DATA, or a cache folder", metavar="DIR")
-]
-Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:N or mps", metavar="NAME")]
-Reference = Annotated[
-    str, arg(help="12 (position in the split), FILE.png, example:CLASS or class:CLASS", metavar="A")
-]
 
 
 @dataclass
@@ -38,22 +28,18 @@ class Train:
     `nelbo train RECIPE --dry-run` lists them all.
     """
 
-    recipe: Positional[Annotated[str, arg(help="a recipe's name (see nelbo recipes) or FILE.toml")]]
-    runs: Runs = Path("runs")
-    name: Annotated[str | None, arg(help="of the run folder; default: recipe and seed", metavar="NAME")] = (
-        None
-    )
-    device: Device = "auto"
-    data_dir: DataDir = None
-    overwrite: Annotated[bool, arg(help="replace a run of that name")] = False
-    dry_run: Annotated[
-        bool, arg(help="check everything, print the configuration and the number of weights, train nothing")
-    ] = False
-    no_figures: Annotated[bool, arg(help="do not draw the pictures at the end")] = False
-    import_: Annotated[
-        tuple[Path, ...], arg(name="import", help="Python files that register components", metavar="FILE")
-    ] = ()
-    json: Json = False
+    recipe: Positional[
+        Annotated[str, plain("a recipe's name (see nelbo recipes) or FILE.toml", metavar="RECIPE")]
+    ]
+    runs: flags.Runs = Path("runs")
+    name: Annotated[str | None, plain("of the run folder; default: recipe and seed", metavar="NAME")] = None
+    device: flags.Device = "auto"
+    data_dir: flags.DataDir = None
+    overwrite: Annotated[bool, plain("replace a run of that name")] = False
+    dry_run: Annotated[bool, plain("check and print the configuration, read no data, train nothing")] = False
+    no_figures: Annotated[bool, plain("do not draw the pictures at the end")] = False
+    import_: flags.Imports = ()
+    json: flags.Json = False
     overrides: tyro.conf.Suppress[dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -101,7 +87,7 @@ class Train:
             summary["seconds"]["evaluate"] = time.perf_counter() - begun
             if not self.no_figures:
                 begun = time.perf_counter()
-                files, _ = _draw(_view(run, self.device, self.data_dir), [])
+                files, _ = looking.draw(looking.open_view(run, self.device, self.data_dir), [])
                 summary["seconds"]["figures"] = time.perf_counter() - begun
                 console.say(f"{len(files)} pictures in {run.path / 'figures'}")
             run.write_json("summary.json", summary)
@@ -117,20 +103,18 @@ class Train:
 class Evaluate:
     """Measure a checkpoint on a split: NELBO, reconstruction, KL, importance-weighted NLL, active units, MSE."""
 
-    run_: Positional[
-        Annotated[str, arg(help="a run folder, its name under --runs, or latest", metavar="RUN")]
-    ]
-    checkpoint: Annotated[Literal["best", "last", "first"], arg(help="which weights")] = "best"
-    split: Annotated[str, arg(help="test, validation or train")] = "test"
-    samples: Annotated[int, arg(help="K of the importance-weighted NLL; 0 leaves it out")] = 500
-    compare_first: Annotated[bool, arg(help="the first checkpoint beside this one")] = False
-    runs: Runs = Path("runs")
-    device: Device = "auto"
-    data_dir: DataDir = None
-    import_: Annotated[
-        tuple[Path, ...], arg(name="import", help="Python files that register components", metavar="FILE")
-    ] = ()
-    json: Json = False
+    run_: flags.RunName
+    checkpoint: flags.Checkpoint = "best"
+    split: flags.SplitName = "test"
+    samples: Annotated[int, arg(help="K of the importance-weighted NLL; 0 leaves it out", metavar="INT")] = (
+        500
+    )
+    compare_first: Annotated[bool, plain("the first checkpoint beside this one")] = False
+    runs: flags.Runs = Path("runs")
+    device: flags.Device = "auto"
+    data_dir: flags.DataDir = None
+    import_: flags.Imports = ()
+    json: flags.Json = False
 
     def run(self) -> None:
         from nelbo import api, console, store
@@ -150,167 +134,17 @@ class Evaluate:
         if self.json:
             return console.emit(card | ({"first": cards["first"]} if self.compare_first else {}))
         if self.compare_first:
-            return console.show_two_cards(cards["first"], card)
-        return console.show_card(card)
-
-
-@dataclass
-class OnView:
-    """Opens one checkpoint and one split of a run."""
-
-    run_: Positional[
-        Annotated[str, arg(help="a run folder, its name under --runs, or latest", metavar="RUN")]
-    ]
-    checkpoint: Annotated[Literal["best", "last", "first"], arg(help="which weights")] = "best"
-    split: Annotated[str, arg(help="test, validation or train")] = "test"
-    seed: Annotated[int, arg(help="of every random choice")] = 0
-    out: Annotated[
-        Path | None, arg(help="where to write; default: a folder inside the run", metavar="PATH")
-    ] = None
-    runs: Runs = Path("runs")
-    device: Device = "auto"
-    data_dir: DataDir = None
-    json: Json = False
-
-    def view(self) -> View:
-        from nelbo import store
-
-        run = store.find(self.run_, self.runs)
-        return _view(run, self.device, self.data_dir, self.checkpoint, self.split, self.seed)
-
-    def folder(self, view: View) -> Folder:
-        from nelbo.generate import Folder
-
-        return Folder(self.out or view.run.path / "generated")
-
-    def report(self, view: View, files: list[Path], **more: Any) -> None:
-        from nelbo import console
-
-        table = {"run": view.run.name, "checkpoint": view.checkpoint, "split": view.split_name}
-        if self.json:
-            return console.emit(table | {"files": [str(file) for file in files]} | more)
-        shown = [f"  {file}" for file in files[:12]] + (
-            [f"  and {len(files) - 12} more"] if len(files) > 12 else []
-        )
-        print("\n".join(shown))
-        return None
-
-
-@dataclass
-class Plot(OnView):
-    """Draw pictures of a run: all that apply, or those named. `nelbo list picture` says what there is."""
-
-    what: Positional[
-        Annotated[tuple[str, ...], arg(help="names of pictures; none for all", metavar="WHAT")]
-    ] = ()
-    format: Annotated[tuple[Literal["png", "pdf", "svg"], ...], arg(help="of the figures")] = ("png",)
-
-    def run(self) -> None:
-        view = self.view()
-        from nelbo import console
-
-        files, left_out = _draw(view, list(self.what), self.out, self.format)
-        for name, why in left_out.items():
-            console.say(f"left out {name}: {why}")
-        self.report(view, files, left_out=left_out)
-
-
-@dataclass
-class Sample(OnView):
-    """Images from the prior; or, with --like, draws from the posterior of given images.
-
-    --like example:3 --like example:7 draws like the first 3 and the first 7 of the split; --like all takes
-    an example of every class.
-    """
-
-    n: Annotated[int, arg(aliases=("-n",), help="how many (for each image, with --like)")] = 16
-    like: Annotated[tuple[str, ...], arg(help="12, FILE.png, example:CLASS, or all", metavar="A")] = ()
-    temperature: Annotated[float, arg(help="scales draws from the prior")] = 1.0
-
-    def run(self) -> None:
-        view = self.view()
-        from nelbo import generate
-
-        out = self.folder(view)
-        like = [f"example:{label}" for label in view.classes] if self.like == ("all",) else list(self.like)
-        if like:
-            generate.sample_like(view, out, self.n, like)
+            console.show_two_cards(cards["first"], card)
         else:
-            generate.sample(view, out, self.n, self.temperature)
-        self.report(view, out.files)
-
-
-@dataclass
-class Reconstruct(OnView):
-    """Images through the model and back, from the posterior mean; the first of the split when none is given."""
-
-    images: Positional[
-        Annotated[tuple[str, ...], arg(help="12, FILE.png or example:CLASS", metavar="IMAGE")]
-    ] = ()
-    n: Annotated[int, arg(aliases=("-n",), help="how many, when no image is given")] = 16
-
-    def run(self) -> None:
-        view = self.view()
-        from nelbo import generate
-
-        out = self.folder(view)
-        error = generate.reconstruct(view, out, list(self.images), self.n)
-        self.report(view, out.files, mse=error)
-
-
-@dataclass
-class Encode(OnView):
-    """Posterior means of a split to .npy, or means, standard deviations and labels to .npz."""
-
-    def run(self) -> None:
-        view = self.view()
-        from nelbo import generate
-
-        file = self.out or view.run.path / "generated" / f"latents-{view.split_name}.npz"
-        shapes = generate.encode(view, file)
-        self.report(view, [file], arrays=shapes)
-
-
-@dataclass
-class Interpolate(OnView):
-    """A straight line in the latent between two images or class means: a row, an animation, arrays."""
-
-    a: Positional[Reference] = "0"
-    b: Positional[Reference] = "1"
-    steps: Annotated[int, arg(help="points on the line, both ends included")] = 10
-
-    def run(self) -> None:
-        view = self.view()
-        from nelbo import generate
-
-        out = self.folder(view)
-        generate.interpolate(view, out, self.a, self.b, self.steps)
-        self.report(view, out.files)
-
-
-@dataclass
-class Traverse(OnView):
-    """Latent dimensions moved one at a time from an image or a class mean: rows, animations, arrays."""
-
-    a: Positional[Reference] = "0"
-    dimensions: Annotated[tuple[int, ...], arg(help="which; none for all", metavar="INT")] = ()
-    span: Annotated[float, arg(help="from -span to span")] = 3.0
-    steps: Annotated[int, arg(help="images a dimension")] = 11
-
-    def run(self) -> None:
-        view = self.view()
-        from nelbo import generate
-
-        out = self.folder(view)
-        generate.traverse(view, out, self.a, list(self.dimensions), self.span, self.steps)
-        self.report(view, out.files)
+            console.show_card(card)
+        return console.warn(card)
 
 
 @dataclass
 class Recipes:
     """Every recipe, with its promise."""
 
-    json: Json = False
+    json: flags.Json = False
 
     def run(self) -> None:
         from nelbo import console
@@ -328,15 +162,16 @@ class Recipes:
 class List:
     """Every registered name of an axis (objective, prior, likelihood, net, dataset, picture, ...) with its fields."""
 
-    axis: Positional[Annotated[str, arg(help="an axis; none lists them all", metavar="AXIS")]] = ""
-    json: Json = False
+    axis: Positional[Annotated[str, plain("an axis; none lists them all", metavar="[AXIS]")]] = ""
+    import_: flags.Imports = ()
+    json: flags.Json = False
 
     def run(self) -> None:
         from nelbo import console
         from nelbo.core import HOMES
-        from nelbo.errors import did_you_mean
-        from nelbo.registering import describe
+        from nelbo.registering import describe, import_files
 
+        import_files(self.import_)
         axis = self.axis if self.axis in HOMES else self.axis.removesuffix("s")
         if axis and axis not in HOMES:
             raise ConfigError(f"no axis is called {self.axis!r}; {did_you_mean(self.axis, HOMES)}")
@@ -356,9 +191,9 @@ class Data:
     """Data sets: list what there is, get one, or check a folder or file of images."""
 
     action: Positional[Annotated[Literal["list", "get", "check"], arg(help="what to do")]] = "list"
-    what: Positional[Annotated[str, arg(help="a name (get) or a path (check)", metavar="NAME|PATH")]] = ""
-    data_dir: DataDir = None
-    json: Json = False
+    what: Positional[Annotated[str, plain("a name (get) or a path (check)", metavar="[NAME|PATH]")]] = ""
+    data_dir: flags.DataDir = None
+    json: flags.Json = False
 
     def run(self) -> None:
         from nelbo import api, console
@@ -367,7 +202,7 @@ class Data:
         if self.action == "list":
             rows = [dataclasses.asdict(row) for row in sets.available(self.data_dir)]
             if self.json:
-                return console.emit(rows)
+                return console.emit({"datasets": rows})
             return console.show(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
         if not self.what:
             raise ConfigError(
@@ -385,7 +220,7 @@ class Data:
 class Env:
     """Versions and hardware, as every run records them."""
 
-    json: Json = False
+    json: flags.Json = False
 
     def run(self) -> None:
         from nelbo import console, engine
@@ -399,12 +234,12 @@ class Env:
 VERBS: dict[str, type[Any]] = {
     "train": Train,
     "evaluate": Evaluate,
-    "plot": Plot,
-    "sample": Sample,
-    "reconstruct": Reconstruct,
-    "encode": Encode,
-    "interpolate": Interpolate,
-    "traverse": Traverse,
+    "plot": looking.Plot,
+    "sample": looking.Sample,
+    "reconstruct": looking.Reconstruct,
+    "encode": looking.Encode,
+    "interpolate": looking.Interpolate,
+    "traverse": looking.Traverse,
     "recipes": Recipes,
     "data": Data,
     "list": List,
@@ -414,9 +249,13 @@ VERBS: dict[str, type[Any]] = {
 
 def parse(verb: type[Any], name: str, arguments: list[str]) -> Any:
     """A verb with its flags. For `train`, flags that are not its own are fields of the recipe."""
+    own = {"--" + item.name.rstrip("_").replace("_", "-") for item in fields(Train)} | {"--help", "-h"}
+    arguments, foreign = flags.sort(arguments, own - {"--recipe", "--overrides"})
     overrides: dict[str, Any] = {}
-    if verb is Train:
-        arguments, overrides = _split_overrides(arguments)
+    if verb is not Train:
+        arguments += foreign
+    elif foreign and not {"--help", "-h"} & {*arguments}:
+        overrides = _overrides(foreign, own)
     found = tyro.cli(
         verb,
         prog=f"nelbo {name}",
@@ -430,43 +269,20 @@ def parse(verb: type[Any], name: str, arguments: list[str]) -> Any:
     return found
 
 
-def _split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
-    from nelbo.config import parse_flags
+def _overrides(foreign: list[str], own: set[str]) -> dict[str, Any]:
+    """Flags as fields of a recipe; raises ConfigError for one that is neither a field nor a flag."""
+    from nelbo.config import kebab, parse_flags
+    from nelbo.recipe import Recipe
 
-    own = {"--" + item.name.rstrip("_").replace("_", "-") for item in fields(Train)} | {"--help", "-h"}
-    own -= {"--recipe", "--overrides"}
-    switches = {"--overwrite", "--dry-run", "--no-figures", "--json", "--help", "-h"}
-    mine: list[str] = []
-    fields_: list[str] = []
-    target, expects = mine, False
-    for word in arguments:
-        if word.startswith("--") or word == "-h":
-            flag, _, value = word.partition("=")
-            target = mine if flag.replace("_", "-") in own else fields_
-            expects = not value and flag not in switches
-            target.append(word)
-        elif expects:
-            target.append(word)
-            expects = False
-        else:
-            mine.append(word)
-    return mine, parse_flags(fields_)
-
-
-def _view(
-    run: Run, device: str, data_dir: Path | None, checkpoint: str = "best", split: str = "test", seed: int = 0
-) -> View:
-    from nelbo.view import View
-
-    return View.open(run, checkpoint=checkpoint, split=split, device=device, data_dir=data_dir, seed=seed)
-
-
-def _draw(
-    view: View, what: list[str], out: Path | None = None, formats: tuple[str, ...] = ("png",)
-) -> tuple[list[Path], dict[str, str]]:
-    from nelbo import pictures
-
-    return pictures.draw(view, what, out or view.run.path / "figures", formats=formats)
+    heads = {kebab(name) for name in Recipe.model_fields} - {"recipe"}
+    for word in foreign:
+        head = word.partition("=")[0].removeprefix("--").partition(".")[0]
+        if flags.is_flag(word) and kebab(head) not in heads:
+            known = heads | {flag.removeprefix("--") for flag in own} - {"h", "-h", "overrides", "recipe"}
+            raise ConfigError(
+                f"no flag or field is called {word.partition('=')[0]}; {did_you_mean(head, known)}"
+            )
+    return parse_flags(foreign)
 
 
 def _cell(value: Any) -> str:

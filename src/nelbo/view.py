@@ -122,8 +122,9 @@ class View:
         text = str(name).lower()
         if text in names:
             return names[text]
-        if text.lstrip("-").isdigit() and int(text) in self.classes:
-            return int(text)
+        by_number = {str(label): label for label in self.classes}
+        if text in by_number:
+            return by_number[text]
         raise ConfigError(
             f"no class of {self.splits.name} is called {str(name)!r}; {did_you_mean(text, names)}"
         )
@@ -200,6 +201,8 @@ def traversal(z_Z: Tensor, dimension: int, span: float, steps: int) -> Tensor:
     """Copies of one latent in which one dimension runs from -span to span: (steps, Z)."""
     if not 0 <= dimension < len(z_Z):
         raise ConfigError(f"no latent dimension {dimension}; this model has 0 to {len(z_Z) - 1}")
-    moved = z_Z.repeat(max(2, steps), 1)
-    moved[:, dimension] = torch.linspace(-span, span, max(2, steps))
+    if steps < 2:
+        raise ConfigError(f"a traversal needs 2 steps or more (got {steps})")
+    moved = z_Z.repeat(steps, 1)
+    moved[:, dimension] = torch.linspace(-span, span, steps)
     return moved

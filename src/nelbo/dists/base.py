@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from nelbo.config import Spec
@@ -52,6 +53,16 @@ class Likelihood(Spec):
 
     def build(self, shape: Shape) -> nn.Module:
         raise TypeError(f"{type(self).__name__} is abstract")
+
+
+def full(value: Tensor) -> Tensor:
+    """At least float32: what a bf16 network puts out becomes float32, float64 stays."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def exact(value: Tensor) -> Tensor:
+    """float64, on the CPU where the device has none (Apple MPS)."""
+    return value.cpu().double() if value.device.type == "mps" else value.double()
 
 
 def sum_pixels(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nelbo.dists.base import Likelihood, Shape, sum_pixels
+from nelbo.dists.base import Likelihood, Shape, full, sum_pixels
 
 
 class BernoulliImage:
@@ -45,4 +45,4 @@ class Bernoulli(Likelihood):
 
 class BernoulliModule(nn.Module):
     def forward(self, logits: Tensor) -> BernoulliImage:
-        return BernoulliImage(logits.float())
+        return BernoulliImage(full(logits))

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nelbo.dists.base import LOG_2PI, Likelihood, Shape, sum_pixels
+from nelbo.dists.base import LOG_2PI, Likelihood, Shape, full, sum_pixels
 
 
 class GaussianImage:
@@ -61,7 +61,7 @@ class GaussianModule(nn.Module):
             self.register_buffer("log_sigma", log_sigma)
 
     def forward(self, outputs: Tensor) -> GaussianImage:
-        outputs = outputs.float()
+        outputs = full(outputs)
         if self.squash == "tanh":
             outputs = outputs.tanh()
         elif self.squash == "sigmoid":

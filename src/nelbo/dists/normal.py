@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nelbo.dists.base import LOG_2PI, Posterior, Prior
+from nelbo.dists.base import LOG_2PI, Posterior, Prior, full
 from nelbo.nets.linear import Linear
 
 SMALLEST_STD = 1e-5  # keeps log(std) finite when softplus underflows
@@ -38,6 +38,10 @@ class DiagonalNormal:
             "the posterior's noise is one number an image, shared by all latent dimensions: the true "
             "posterior is singular and its KL to the prior is infinite"
         )
+
+    def with_independent_noise(self) -> DiagonalNormal:
+        """The same density, sampled as it says."""
+        return DiagonalNormal(self.mean, self.std, self.log_var)
 
     def rsample(self, k: int = 1) -> Tensor:
         """k reparametrised samples, z_KBZ = mean + std * noise (Kingma & Welling 2014, eq. 4)."""
@@ -88,7 +92,7 @@ class DiagonalGaussianHead(nn.Module):
         self.linear = Linear(features, 2 * latent_dim)
 
     def forward(self, features_BF: Tensor) -> DiagonalNormal:
-        mean, raw = self.linear(features_BF).float().chunk(2, dim=-1)
+        mean, raw = full(self.linear(features_BF)).chunk(2, dim=-1)
         match self.parametrisation:
             case "log-variance":
                 std, log_var = (0.5 * raw).exp(), raw

@@ -65,6 +65,6 @@ def metric(function: Metric) -> Metric:
 
 def mean_and_error(per_image_N: Tensor) -> tuple[float, float | None]:
     """Mean over images and the standard error of that mean (None for one image), in float64."""
-    values = per_image_N.double()
+    values = per_image_N.cpu().double()
     error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
     return float(values.mean()), error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,12 @@ class LatentStatistics:
         total = None if self.kl_Z is None else float(self.kl_Z.sum())
         return self.active_units == 0 or (total is not None and total < COLLAPSED_KL_NATS)
 
+    def to_row(self) -> dict[str, Any]:
+        """What a line of metrics.jsonl keeps."""
+        kl = None if self.kl_Z is None else [round(value, 6) for value in self.kl_Z.tolist()]
+        dimensions = len(self.mean_variance_Z)
+        return {"active_units": self.active_units, "dimensions": dimensions, "kl_per_dimension": kl}
+
     @property
     def warning(self) -> str:
         """A sentence for people, when the posterior has collapsed."""
@@ -58,18 +65,18 @@ def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
     n, kl, square, mean, std = 0, None, None, None, None
     for x_BCHW in split.batches():
         posterior = model.encode(x_BCHW)
-        z = posterior.mean.double()
+        z = posterior.mean.cpu().double()
         kl_BZ = posterior.kl_to(model.prior)
         std_BZ = getattr(posterior, "std", None)
         n += len(z)
         mean = _plus(mean, z.sum(0))
         square = _plus(square, z.square().sum(0))
-        kl = _plus(kl, kl_BZ.double().sum(0)) if kl_BZ is not None else None
-        std = _plus(std, std_BZ.double().abs().sum(0)) if std_BZ is not None else None
+        kl = _plus(kl, kl_BZ.cpu().double().sum(0)) if kl_BZ is not None else None
+        std = _plus(std, std_BZ.cpu().double().abs().sum(0)) if std_BZ is not None else None
     assert mean is not None
     assert square is not None
     variance = (square / n - (mean / n).square()).clamp_min(0.0)
-    return LatentStatistics(_mean(kl, n), variance.cpu(), _mean(std, n))
+    return LatentStatistics(_mean(kl, n), variance, _mean(std, n))
 
 
 def _plus(total: Tensor | None, more: Tensor) -> Tensor:
@@ -77,7 +84,7 @@ def _plus(total: Tensor | None, more: Tensor) -> Tensor:
 
 
 def _mean(total: Tensor | None, n: int) -> Tensor | None:
-    return None if total is None else (total / n).cpu()
+    return None if total is None else total / n
 
 
 @metric

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nelbo.config import Spec
 from nelbo.core import Draw
+from nelbo.dists.base import exact
 
 Shape = tuple[int, int, int]
 DECODE_AT_ONCE = 16_384  # decoded images held at a time when k is large: memory stays flat in k
@@ -80,7 +81,7 @@ class BuiltModel(nn.Module):
         chunks = []
         for start in range(0, k, at_once):
             draw = self.draw(x_BCHW, min(at_once, k - start))
-            chunks.append(draw.log_px_KB.double() + draw.log_pz_KB - draw.log_qz_KB)
+            chunks.append(exact(draw.log_px_KB) + exact(draw.log_pz_KB) - exact(draw.log_qz_KB))
         return torch.cat(chunks)
 
 

@@ -1,0 +1,160 @@
+"""Writes the tables of the README and of docs/tutorials.md from benchmarks/records/, between their markers.
+
+    python benchmarks/tables.py [--check]
+
+--check changes nothing and fails when a table is not what the records say.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "benchmarks" / "records"
+ORDER = [
+    "digits",
+    "conv-2d",
+    "mlp-sigma-as-published",
+    "mlp-sigma",
+    "conv-bn-128",
+    "mlp-tanh-binary-as-published",
+    "mlp-tanh-binary",
+    "fashion-mlp",
+]
+
+
+def rows_of(recipe: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((RECORDS / f"{recipe}.json").read_text())
+    return rows
+
+
+def cell(rows: list[dict[str, Any]], metric: str, checkpoint: str = "best", digits: int = 1) -> str:
+    """Mean over seeds ± their standard deviation; the first word of the note where there is no number."""
+    found = [row["test"][checkpoint]["metrics"].get(metric) for row in rows]
+    if any(entry is None for entry in found):
+        return ""
+    values = [entry["value"] for entry in found]
+    if any(value is None for value in values):
+        return str(found[0]["note"]).partition(":")[0]
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def recipes_table() -> str:
+    lines = [
+        "| recipe | test NELBO, nats | reconstruction | KL | IW-NLL (K) | active | pixels | n | train, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for recipe in ORDER:
+        rows = rows_of(recipe)
+        metrics = rows[0]["test"]["best"]["metrics"]
+        importance = metrics.get("iw_nll")
+        k = (
+            ""
+            if not importance or importance["value"] is None
+            else importance["note"].split(";")[0].removeprefix("K = ")
+        )
+        iw = f"{importance['value']:.1f} ({k})" if k else ""
+        kind = "binary" if "bits_per_dim" in metrics else "grey" if "grey_cross_entropy" in metrics else ""
+        kind = kind or ("binary" if "binary" in recipe else "grey, Gaussian")
+        nelbo = cell(rows, "nelbo")
+        nelbo = f"**{nelbo}**" if nelbo[:1].isdigit() or nelbo[:1] == "-" else f"*{nelbo}*"
+        seconds = statistics.median(row["seconds"]["train"] for row in rows)
+        lines.append(
+            f"| `{recipe}` | {nelbo} | {cell(rows, 'reconstruction')} | {cell(rows, 'kl')} | {iw} "
+            f"| {cell(rows, 'active_units', digits=0)} | {kind} | {len(rows)} | {seconds:.0f} |"
+        )
+    first = rows_of(ORDER[0])[0]
+    commits = sorted({row["commit"] for recipe in ORDER for row in rows_of(recipe)})
+    hardware = sorted({row["hardware"] for recipe in ORDER for row in rows_of(recipe)})
+    lines.append(
+        f"\nTest split, best checkpoint, mean ± standard deviation over n seeds (0, 1, ...); IW-NLL of seed 0. "
+        f"float32, torch {first['torch']}, {'; '.join(hardware)}, commit {', '.join(commits)}; "
+        "made by `python benchmarks/record.py`, written by `python benchmarks/tables.py`."
+    )
+    return "\n".join(lines)
+
+
+def speed_table() -> str:
+    table = json.loads((RECORDS / "speed.json").read_text())
+    lines = ["| recipe | tutorial, s an epoch | nelbo, s an epoch | ratio (all pairs) |", "|---|---|---|---|"]
+    for recipe, row in table["seconds_an_epoch"].items():
+        pairs = ", ".join(f"{value:.1f}" for value in row["ratio"]["all"])
+        lines.append(
+            f"| `{recipe}` | {row['baseline_s']['median']:.2f} | {row['nelbo_s']['median']:.2f} "
+            f"| **{row['ratio']['median']:.1f}×** ({pairs}) |"
+        )
+    environment = table["environment"]
+    lines.append(
+        f"\nMedians of alternating epochs, one process, {environment['processor']}, {environment['threads']} threads, "
+        f"torch {environment['packages']['torch']}, float32, commit {environment.get('git', '?')}; "
+        f"`{table['command']}`."
+    )
+    return "\n".join(lines)
+
+
+def first_best_table() -> str:
+    rows = rows_of("fashion-mlp")
+    lines = ["| | reconstruction | KL | NELBO | bits/pixel of grey cross-entropy |", "|---|---|---|---|---|"]
+    lines.append("| published, first | 537.49 | 5.85 | 543.33 | 0.9998 |")
+    lines.append("| published, best | 516.20 | 7.96 | 524.16 | 0.9645 |")
+    for checkpoint in ("first", "best"):
+        cells = [cell(rows, name, checkpoint, 2) for name in ("reconstruction", "kl", "nelbo")]
+        bits = cell(rows, "grey_cross_entropy", checkpoint, 4)
+        lines.append(f"| here, {checkpoint} (n = {len(rows)}) | {' | '.join(cells)} | {bits} |")
+    return "\n".join(lines)
+
+
+def not_a_bound_table() -> str:
+    published, corrected = rows_of("mlp-tanh-binary-as-published"), rows_of("mlp-tanh-binary")
+    lines = ["| | as published | corrected |", "|---|---|---|"]
+    for metric, words in (
+        ("reconstruction", "reconstruction, nats"),
+        ("kl", "KL, nats"),
+        ("nelbo", "NELBO, nats"),
+        ("nelbo_independent_noise", "NELBO of the same networks, each dimension with its own noise"),
+    ):
+        lines.append(f"| {words} | {cell(published, metric)} | {cell(corrected, metric)} |")
+    return "\n".join(lines)
+
+
+TABLES = {
+    "recipes": recipes_table,
+    "speed": speed_table,
+    "first-best": first_best_table,
+    "not-a-bound": not_a_bound_table,
+}
+
+
+def written(text: str) -> str:
+    """The text with every table between its markers made anew."""
+    for name, make in TABLES.items():
+        opening, closing = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
+        if opening in text:
+            head, _, rest = text.partition(opening)
+            _, _, tail = rest.partition(closing)
+            text = f"{head}{opening}\n{make()}\n{closing}{tail}"
+    return text
+
+
+def main() -> int:
+    stale = []
+    for file in (ROOT / "README.md", ROOT / "docs" / "tutorials.md"):
+        now = file.read_text(encoding="utf-8")
+        new = written(now)
+        if new != now:
+            stale.append(file.name)
+            if "--check" not in sys.argv:
+                file.write_text(new, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        print("not what the records say:", ", ".join(stale))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

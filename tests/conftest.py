@@ -1,0 +1,82 @@
+"""Shared by all tests: one thread, small made-up data, a recipe that trains in a blink, one finished run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; tests run beside each other
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import numpy as np
+import pytest
+import torch
+
+from nelbo import api
+from nelbo.recipe import Recipe, resolve
+from nelbo.store import Run
+
+CLASSES = ("cat", "dog", "owl")
+TINY: dict[str, Any] = {
+    "data.validation": 0.2,
+    "model.latent_dim": 3,
+    "model.encoder.hidden": [32],
+    "model.decoder.hidden": [32],
+    "optimizer.lr": 0.02,
+    "epochs": 3,
+    "batch_size": 40,  # 96 training images: 40, 40 and a short batch of 16
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_images(n: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """n grey 8x8 images, uint8: a bright band a class, with noise; and their class names."""
+    stream = np.random.RandomState(seed)
+    classes = stream.randint(0, 3, n)
+    images = stream.randint(0, 90, (n, 8, 8))
+    for image, label in zip(images, classes, strict=True):
+        image[3 * label : 3 * label + 2] += 150
+    return images.astype(np.uint8), np.array(CLASSES)[classes]
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tiny.npz: 120 training and 40 test images, 8x8, grey, three named classes."""
+    images, labels = make_images(120, seed=1)
+    x_test, y_test = make_images(40, seed=2)
+    file = tmp_path_factory.mktemp("tiny-data") / "tiny.npz"
+    np.savez(file, images=images, labels=labels, x_test=x_test, y_test=y_test)
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_data: Path) -> Callable[..., Recipe]:
+    """(overrides) -> a Recipe on tiny.npz: 3 epochs of 3 batches. Dotted keys: {"objective.beta": 4}."""
+
+    def make(overrides: dict[str, Any] | None = None) -> Recipe:
+        return resolve(Recipe(), {"data": str(tiny_data), **TINY, **(overrides or {})})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run named `tiny`, 20 epochs, a healthy posterior. Shared: read it, or change a `run_copy`."""
+    runs = tmp_path_factory.mktemp("runs")
+    return api.train(tiny_recipe({"epochs": 20, "log_steps": True}), runs=runs, name="tiny", device="cpu")
+
+
+@pytest.fixture
+def run_copy(tiny_run: Run, tmp_path: Path) -> Run:
+    """The finished run again, under `tmp_path/runs/tiny`, to damage."""
+    return Run(Path(shutil.copytree(tiny_run.path, tmp_path / "runs" / "tiny")))
