@@ -64,7 +64,7 @@ def tiny_recipe(tiny_data: Path) -> Callable[..., Recipe]:
     """(overrides) -> a Recipe on tiny.npz: 3 epochs of 3 batches. Dotted keys: {"objective.beta": 4}."""
 
     def make(overrides: dict[str, Any] | None = None) -> Recipe:
-        return resolve(Recipe(), {"data": str(tiny_data), **TINY, **(overrides or {})})
+        return resolve(resolve(Recipe(), {"data": str(tiny_data), **TINY}), overrides)
 
     return make
 

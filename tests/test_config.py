@@ -8,7 +8,6 @@ import tomllib
 import pytest
 from pydantic import ValidationError
 
-from nelbo import config
 from nelbo.config import Spec, build, differences, dumps, kebab, override, parse_flags, parse_value, to_dict
 from nelbo.core import HOMES, lookup, names
 from nelbo.data import Binarise, Data, Scale
@@ -47,11 +46,12 @@ def test_a_recipe_survives_tables_toml_and_its_own_repr(name, tmp_path):
 @pytest.mark.parametrize(
     "spec",
     [
-        Recipe(ema=0.9, clip_norm=1.0, patience=2, data=Data(size=(9, 7), transforms=(Binarise(threshold=3),), validation=5)),
+        Recipe(ema=0.9, clip_norm=1.0, patience=2, data=Data(size=(9, 7), validation=5)),
+        Recipe(data=Data(transforms=(Binarise(threshold=3), Scale(low=0.1, high=0.9)))),
         Recipe(model=VAE(encoder=Conv(channels=(4,), top=3), likelihood=Gaussian(sigma=0.1, learned=True))),
         Recipe(objective=ELBO(beta=Linear(steps=7)), optimizer=Adam(lr=Cosine(start=0.1), betas=(0.5, 0.9))),
     ],
-)  # fmt: skip
+)
 def test_a_recipe_with_every_kind_of_field_survives_too(spec):
     again = build(Recipe, tomllib.loads(dumps(spec)))
     assert again == spec
@@ -109,10 +109,7 @@ def test_names_are_kebab_case(name, expected):
 
 def refused(table, overrides=None) -> str:
     with pytest.raises(ConfigError) as caught:
-        if overrides is None:
-            build(Recipe, table)
-        else:
-            override(table, overrides)
+        override(table, overrides) if overrides else build(Recipe, table)
     assert caught.value.exit_code == 2
     return str(caught.value)
 
@@ -122,14 +119,22 @@ def refused(table, overrides=None) -> str:
     [
         ({"epoch": 3}, "epoch:", "did you mean 'epochs'"),
         ({"model": {"name": "vae", "latnt-dim": 3}}, "model.latnt-dim:", "did you mean 'latent-dim'"),
-        ({"model": {"name": "vae", "encoder": {"name": "mlp", "hiden": [3]}}}, "model.encoder.hiden:", "'hidden'"),
+        (
+            {"model": {"name": "vae", "encoder": {"name": "mlp", "hiden": [3]}}},
+            "model.encoder.hiden:",
+            "'hidden'",
+        ),
         ({"model": {"name": "vea"}}, "model:", "did you mean 'vae'"),
         ({"objective": "elbw"}, "objective:", "did you mean 'elbo'"),
         ({"epochs": "many"}, "epochs:", "got 'many'"),
         ({"epochs": 0}, "epochs:", "got 0"),
         ({"epochs": 2.5}, "epochs:", "got 2.5"),
         ({"model": {"name": "vae", "latent_dim": 0}}, "model.latent-dim:", "got 0"),
-        ({"model": {"name": "vae", "encoder": {"name": "mlp", "hidden": [3, 0]}}}, "model.encoder.hidden.1:", "got 0"),
+        (
+            {"model": {"name": "vae", "encoder": {"name": "mlp", "hidden": [3, 0]}}},
+            "model.encoder.hidden.1:",
+            "got 0",
+        ),
         ({"objective": {"name": "elbo", "kl": "closed"}}, "objective.kl:", "'closed-form'"),
         ({"optimizer": {"name": "adam", "lr": math.nan}}, "optimizer.lr", "finite"),
         ({"objective": 4}, "objective:", "the name of an objective"),
@@ -140,7 +145,7 @@ def refused(table, overrides=None) -> str:
         ({"data": {"size": 0}}, "data.size:", "at least 1"),
         ({"data": {"transforms": ["binarize"]}}, "data.transforms.0:", "did you mean 'binarise'"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_named_with_its_path_and_the_nearest_right_name(table, where, says):
     message = refused(table)
     assert f"\n  {where}" in message
@@ -219,13 +224,17 @@ def test_none_takes_a_setting_back():
 
 def test_a_list_of_transforms_is_replaced_as_a_whole():
     base = Recipe(data=Data(transforms=(Binarise(threshold=3),)))
-    assert override(base, {"data.transforms": "dynamic-binarise"}).data.transforms[0].name == "dynamic-binarise"
+    assert (
+        override(base, {"data.transforms": "dynamic-binarise"}).data.transforms[0].name == "dynamic-binarise"
+    )
     assert override(base, {"data.transforms": []}).data.transforms == ()
     two = override(base, {"data.transforms": [{"name": "resize", "height": 4}, "binarise"]}).data.transforms
     assert [step.name for step in two] == ["resize", "binarise"]
 
 
-@pytest.mark.parametrize("key", ["nothing.at.all", "seed.x", "objective.k.x", "model.encoder.hidden.0", "", "."])
+@pytest.mark.parametrize(
+    "key", ["nothing.at.all", "seed.x", "objective.k.x", "model.encoder.hidden.0", "", "."]
+)
 def test_a_path_that_leads_nowhere_is_refused(key):
     assert "unknown field" in refused(Recipe(), {key: 3}) or "expected" in refused(Recipe(), {key: 3})
 
@@ -307,7 +316,8 @@ def test_a_file_may_start_from_a_recipe_and_name_what_differs(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(
         'recipe = "fashion-mlp"\nepochs = 3\n'
-        "[model]\nlatent-dim = 8\n[model.encoder]\nhidden = [64]\n[objective.beta]\nepochs = 2\n[data]\nsource = 'digits'\n"
+        "[model]\nlatent-dim = 8\n[model.encoder]\nhidden = [64]\n"
+        "[objective.beta]\nepochs = 2\n[data]\nsource = 'digits'\n"
     )
     base = named("fashion-mlp")
     found = resolve(file, {"seed": 4})
@@ -334,11 +344,14 @@ def test_a_file_without_a_recipe_starts_from_the_defaults(tmp_path):
         ("a = 1\na = 2", r"bad\.toml: not readable as TOML"),
         (b"\xff\xfe", r"bad\.toml: not readable as TOML"),
         ("epoch = 2", r"(?s)bad\.toml cannot be used.*did you mean 'epochs'"),
-        ('recipe = "digits"\n[model]\nlatnt-dim = 2', r"(?s)bad\.toml cannot be used.*model\.latnt-dim.*'latent-dim'"),
+        (
+            'recipe = "digits"\n[model]\nlatnt-dim = 2',
+            r"(?s)bad\.toml cannot be used.*model\.latnt-dim.*'latent-dim'",
+        ),
         ('recipe = "digts"', r"did you mean 'digits'"),
         (None, r"bad\.toml: no such configuration file"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_cannot_be_used_is_named(tmp_path, text, says):
     file = tmp_path / "bad.toml"
     if text is not None:
@@ -348,7 +361,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, text, says):
 
 
 def test_a_folder_is_no_configuration_file(tmp_path):
-    with pytest.raises(ConfigError, match="not readable as TOML"):
+    with pytest.raises(ConfigError, match=r"\.toml: cannot be read"):
         resolve(tmp_path.rename(tmp_path.with_suffix(".toml")))
 
 
@@ -362,7 +375,7 @@ def test_a_recipe_or_its_name_resolves_to_itself():
     assert resolve(Recipe(seed=3)) == Recipe(seed=3)
 
 
-def test_every_abstract_spec_says_what_to_use():
+def test_a_spec_without_an_axis_is_a_plain_table():
     class Loose(Spec):
         """A spec without an axis is not registered."""
 
@@ -370,4 +383,5 @@ def test_every_abstract_spec_says_what_to_use():
 
     assert not Loose.is_abstract()
     assert to_dict(Loose()) == {"x": 1}
-    assert "expected a table of x" in str(pytest.raises(ConfigError, config.build, Loose, 3).value)
+    with pytest.raises(ConfigError, match="expected a table of x"):
+        build(Loose, 3)

@@ -99,7 +99,9 @@ def test_the_average_is_its_formula_and_buffers_are_copied(decay):
                 p.add_(torch.randn_like(p))
         net(torch.randn(8, 4))  # moves the running statistics
         average.update(net)
-        expected = [decay * a + (1 - decay) * p.detach() for a, p in zip(expected, net.parameters(), strict=True)]
+        expected = [
+            decay * a + (1 - decay) * p.detach() for a, p in zip(expected, net.parameters(), strict=True)
+        ]
     for kept, formula, now in zip(average.module.parameters(), expected, net.parameters(), strict=True):
         torch.testing.assert_close(kept, formula.float(), rtol=1e-5, atol=1e-6)
         assert not torch.allclose(kept, now)

@@ -12,7 +12,7 @@ import torch
 from nelbo import engine, store
 from nelbo.core import lookup, names
 from nelbo.data import Splits
-from nelbo.errors import ConfigError, DataError, UnknownName
+from nelbo.errors import ConfigError, DataError, RunError, UnknownName
 from nelbo.loop import Tell, fit
 from nelbo.metrics import Split
 from nelbo.models import BuiltModel
@@ -176,7 +176,12 @@ def load(
         tensors = {
             key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
         }
-    shape = found.read_json("env.json")["data"]["shape"]
+    shape = found.read_json("env.json").get("data", {}).get("shape")
+    if not shape:
+        raise RunError(
+            f"{found.path / 'env.json'} does not say the shape of the images; the run is damaged: "
+            "train again with --overwrite"
+        )
     module = store.rebuild(found.recipe, tuple(shape), tensors, found.checkpoint_path(checkpoint))
     return engine.place(module, engine.pick_device(device))
 

@@ -151,6 +151,8 @@ def _explain(error: ValidationError) -> Iterable[str]:
             message = f"unknown field; {item['ctx']['hint']}"
         elif item["type"] == "missing":
             message = "is required and was not given"
+        elif item["type"] == "tuple_type":
+            message = f"expected a list, as in 32,16 or [32, 16] (got {item['input']!r})"
         elif isinstance(item["input"], str | int | float | bool):
             message = f"{message} (got {item['input']!r})"
         yield f"{where}: {message}" if where else message
@@ -167,7 +169,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as TOML: {error}") from None
 
 

@@ -42,11 +42,11 @@ def show_files(files: Sequence[Path]) -> None:
         print(f"  and {len(files) - LISTED} more in {files[-1].parent}")
 
 
-def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """A table on stdout."""
-    table = Table(
-        *columns, title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", fixed: int = 1) -> None:
+    """A table on stdout; its first `fixed` columns keep their lines whole."""
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for position, name in enumerate(columns):
+        table.add_column(name, no_wrap=position < fixed)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     console = to_stdout()
@@ -72,7 +72,7 @@ def show_card(card: Mapping[str, Any]) -> None:
     """The result of an evaluation as a table."""
     rows = [(name.replace("_", " "), *metric_cells(entry)) for name, entry in card["metrics"].items()]
     title = f"{card['run']} · {card['checkpoint']} (epoch {card['epoch']}) · {card['split']}, n = {card['n']}"
-    show(["metric", "value", "", "unit", "note"], rows, title)
+    show(["metric", "value", "", "unit", "note"], rows, title, fixed=4)
 
 
 def warn(card: Mapping[str, Any]) -> None:
@@ -91,14 +91,9 @@ class Training:
         self.task = TaskID(0)
         self.running = False
         if sys.stderr.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[loss]}"),
-                TimeRemainingColumn(),
-            )
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8)
-            self.task = self.bar.add_task("epoch 1", loss="")
+            self.task = self.bar.add_task("epoch 1")
 
     def __enter__(self) -> Training:
         if self.bar:
@@ -175,4 +170,5 @@ def show_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
         after = metric_cells(right)
         rows.append((name.replace("_", " "), " ".join(before), " ".join(after[:2]), after[2], after[3]))
     columns = [f"{card['checkpoint']} (epoch {card['epoch']})" for card in (first, other)]
-    show(["metric", *columns, "unit", "note"], rows, f"{other['run']} · {other['split']}, n = {other['n']}")
+    title = f"{other['run']} · {other['split']}, n = {other['n']}"
+    show(["metric", *columns, "unit", "note"], rows, title, fixed=4)

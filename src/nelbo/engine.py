@@ -86,10 +86,12 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 @contextlib.contextmanager
 def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
     """Runs a block with its own random stream and puts the caller's back afterwards."""
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    before = random_state(device)
+    try:
         torch.manual_seed(seed)
         yield
+    finally:
+        set_random_state(before, device)
 
 
 @contextlib.contextmanager
@@ -121,6 +123,8 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -129,6 +133,8 @@ def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> No
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
 
 
 def synchronise(device: torch.device) -> None:

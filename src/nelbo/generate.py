@@ -77,7 +77,7 @@ def from_file(view: View, file: Path) -> Tensor:
     recipe, shape = view.run.recipe, view.splits.shape
     size = recipe.data.size
     box = (size, size) if isinstance(size, int) else size
-    decoded = torch.from_numpy(decode_file(file, grey=shape[0] == 1, size=box))
+    decoded = torch.from_numpy(decode_file(file, grey=shape[0] == 1, size=box).copy())
     pixels = apply_once(decoded[None], recipe.data.transforms)
     if tuple(pixels.shape[1:]) != shape:
         raise DataError(

@@ -36,8 +36,8 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
     state = State(model, optimizer, average, device)
     if run.checkpoint_path("last").is_file():
         state.unpack(*run.load("last"))
-        run.forget_after(state.epoch - 1)
         tell("resume", {"epoch": state.epoch, "batch": state.batch})
+    run.forget_after(state.epoch - 1)
     batches = Batches(
         splits.train,
         splits.transforms,
@@ -116,16 +116,15 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[
     better = selectable and (state.best_bound is None or bound > state.best_bound)
     if better:
         state.best_bound, state.best_epoch = bound, state.epoch
-    kept = [
-        name for name, wanted in (("first", state.epoch == 1), ("best", better or not selectable)) if wanted
-    ]
+    newest = state.best_bound is None  # nothing to select on so far: the last epoch is kept
+    kept = [name for name, wanted in (("first", state.epoch == 1), ("best", better or newest)) if wanted]
     row["seconds"] = dict(state.seconds)
     run.log({key: value for key, value in row.items() if key != "warning"})
     with state.clock("checkpoint"):
         weights = state.evaluated.state_dict() if kept else {}
         for name in kept:
             run.save(name, weights, {"epoch": state.epoch})
-        if not selectable:
+        if newest:
             state.best_epoch = state.epoch
         state.epoch, state.batch, state.means = state.epoch + 1, 0, Means()
         run.save("last", *state.pack())

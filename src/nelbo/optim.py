@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from nelbo.config import Spec
@@ -23,6 +23,13 @@ class Optimizer(Spec):
 
     axis: ClassVar[str] = "optimizer"
     lr: Schedule = Constant(value=1e-3)
+
+    @field_validator("lr")
+    @classmethod
+    def _descends(cls, lr: Schedule) -> Schedule:
+        if min(lr(Progress()), lr(Progress(10**6, 10**6, 10**9, 10**9))) < 0:
+            raise ValueError("a learning rate must be 0 or more")
+        return lr
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         raise TypeError(f"{type(self).__name__} is abstract: use adam or adamw")

@@ -35,8 +35,8 @@ def draw(
 ) -> tuple[list[Path], dict[str, str]]:
     """Draws the named pictures (all, when none is named) into `folder`.
 
-    Returns the files, and the reason for each picture that this run cannot have; when it was asked for by
-    name that reason is raised instead.
+    Returns the files, and the reason for each picture that this run cannot have (no labels, too few images);
+    when it was asked for by name that reason is raised instead.
     """
     chosen = {name: lookup("picture", name) for name in what or names("picture")}
     files: list[Path] = []
@@ -45,7 +45,7 @@ def draw(
         try:
             for stem, drawn in function(view):
                 files += _write(folder, stem, drawn, formats)
-        except NotApplicable as error:
+        except (NotApplicable, plots.PlotError) as error:
             if what:
                 raise
             left_out[name] = str(error)
@@ -114,10 +114,8 @@ def around(view: View) -> Drawn:
         for position, i in enumerate(index)
     ]
     row_labels = [_image_name(view, i) for i in index]
-    yield (
-        "around",
-        plots.rows(shown, title=f"{view.title} · draws from q(z|x)", row_labels=row_labels, apart="first"),
-    )
+    title = f"{view.title} · draws from q(z|x)"
+    yield "around", plots.rows(shown, title=title, row_labels=row_labels, apart="first")
 
 
 @picture
@@ -233,18 +231,9 @@ def tsne(view: View) -> Drawn:
     flat, index = plots.project(view.z_NZ.numpy(), "tsne", max_points=TSNE_POINTS)
     pca, _ = plots.project(view.z_NZ.numpy()[index], "pca", max_points=None)
     labels = None if view.labels_N is None else view.labels_N[index]
-    yield (
-        "tsne",
-        plots.two_scatters(
-            pca,
-            flat,
-            labels,
-            titles=("PCA", "t-SNE"),
-            title=f"{view.title} · {len(index)} images",
-            class_names=_names(view),
-            axis_labels=(("PC 1", "PC 2"), None),
-        ),
-    )
+    words: dict[str, Any] = {"titles": ("PCA", "t-SNE"), "title": f"{view.title} · {len(index)} images"}
+    axes = (("PC 1", "PC 2"), None)
+    yield "tsne", plots.two_scatters(pca, flat, labels, class_names=_names(view), axis_labels=axes, **words)
 
 
 @picture
@@ -256,7 +245,8 @@ def manifold(view: View) -> Drawn:
     centre, first, second, labels = _plane(view)
     ticks = torch.linspace(-2.5, 2.5, size)
     grid = centre + ticks[None, :, None] * first + ticks[:, None, None] * second
-    images = view.decoded(grid.flatten(0, 1)).reshape(size, size, *view.decoded(grid[0, :1]).shape[1:])
+    decoded = view.decoded(grid.flatten(0, 1))
+    images = decoded.reshape(size, size, *decoded.shape[1:])
     title = f"{view.title} · decoded plane"
     yield "manifold", plots.manifold(images, title=title, extent=(-2.5, 2.5, -2.5, 2.5), axis_labels=labels)
 
@@ -281,10 +271,8 @@ def class_means(view: View) -> Drawn:
     labels = _some_classes(view)
     shown = view.decoded(torch.stack([view.class_mean(label) for label in labels]))
     names_ = [view.class_name(label) for label in labels]
-    yield (
-        "class-means",
-        plots.image_grid(shown, title=f"{view.title} · class means", labels=names_, columns=SHOWN),
-    )
+    title = f"{view.title} · class means"
+    yield "class-means", plots.image_grid(shown, title=title, labels=names_, columns=SHOWN)
 
 
 @picture

@@ -98,9 +98,17 @@ class State:
             slots.setdefault(int(index), {})[slot] = value
         fresh = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": slots, "param_groups": fresh["param_groups"]})
+        # Fused kernels walk weights and slots side by side in memory, so a slot takes its weight's layout
+        # (channels-last); a checkpoint holds it row by row.
+        for weight, slots_of_weight in self.optimizer.state.items():
+            for slot, value in slots_of_weight.items():
+                if value.shape == weight.shape:
+                    slots_of_weight[slot] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
         for counter in ("epoch", "batch", "step", "best_bound", "best_epoch", "images", "seconds"):
             setattr(self, counter, about[counter])
         self.means = Means()
         self.means.names, self.means.counts = about["means"]["names"], about["means"]["counts"]
-        self.means.sums = list(groups.get("means", {}).get("sums", torch.zeros(0)).to(self.device).unbind(0))
+        self.means.sums = list(
+            groups.get("means", {}).get("sums", torch.zeros(0)).float().to(self.device).unbind(0)
+        )
         engine.set_random_state(groups["random"], self.device)

@@ -71,8 +71,9 @@ class Run:
         try:
             table = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
             raise RunError(
-                f"{file} cannot be read ({error}); the run is damaged: train again with --overwrite"
+                f"{file} cannot be read ({why}); the run is damaged: train again with --overwrite"
             ) from None
         if not isinstance(table, dict):
             raise RunError(f"{file} holds no table; the run is damaged: train again with --overwrite")

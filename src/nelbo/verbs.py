@@ -144,12 +144,14 @@ class Evaluate:
 class Recipes:
     """Every recipe, with its promise."""
 
+    import_: flags.Imports = ()
     json: flags.Json = False
 
     def run(self) -> None:
         from nelbo import console
-        from nelbo.registering import docline, entries
+        from nelbo.registering import docline, entries, import_files
 
+        import_files(self.import_)
         rows = {name: docline(entry) for name, entry in entries("recipe").items()}
         if self.json:
             return console.emit(rows)

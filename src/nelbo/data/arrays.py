@@ -45,10 +45,10 @@ def images_from_array(
 def load_array_file(path: Path) -> Loaded:
     """A .npy or .npz file (never pickled objects); raises DataError naming the file."""
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return Loaded(images_from_array(content, where=str(path)))
-        with content:
+        with path.open("rb") as file:  # numpy leaves a handle of its own open where the archive is damaged
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return Loaded(images_from_array(content, where=str(path)))
             arrays = {key: content[key] for key in content.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(

@@ -72,9 +72,10 @@ def bound_of(model: BuiltModel, split: Split) -> dict[str, Tensor]:
 
 def not_a_bound(model: BuiltModel, split: Split) -> str | None:
     """Why this model's samples give no bound, or None."""
-    x_BCHW = next(split.batches(batch_size=2))
-    reason: str | None = model.draw(x_BCHW).not_a_bound
-    return reason
+    for x_BCHW in split.batches(batch_size=2):  # a draw within the split's own random stream
+        reason: str | None = model.draw(x_BCHW).not_a_bound
+        return reason
+    return None
 
 
 def note_for(model: BuiltModel, split: Split) -> str:

@@ -6,6 +6,7 @@ from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
 from nelbo.recipe import Recipe, recipe
+from nelbo.schedules import Linear
 
 
 @recipe
@@ -14,7 +15,7 @@ def digits() -> Recipe:
     return Recipe(
         data=Data(source="digits", transforms=(Binarise(),), validation=0.1),
         model=VAE(latent_dim=2, encoder=MLP(hidden=(256, 128)), decoder=MLP(hidden=(128, 256))),
-        objective=ELBO(),
+        objective=ELBO(beta=Linear(epochs=20)),  # without the ramp the latent is ignored for ten epochs
         optimizer=Adam(lr=1e-3),
         epochs=100,
         batch_size=64,

@@ -1,0 +1,323 @@
+"""Metrics: means by true counts, exactly K samples, the right name for every number, and the same number twice."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nelbo import api
+from nelbo.core import Draw, Terms, lookup, names
+from nelbo.data import Images
+from nelbo.dists.bernoulli import BernoulliImage
+from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
+from nelbo.metrics import Means, Split, Value, bound_of, elbo, latent_statistics, quantities
+from nelbo.metrics.base import mean_and_error
+from nelbo.metrics.latent import encode
+from nelbo.models import BuiltModel
+from nelbo.models.base import DECODE_AT_ONCE
+from nelbo.store import find
+
+CPU = torch.device("cpu")
+
+
+class Known(BuiltModel):
+    """A model whose posterior mean is the first pixels of an image, times `scale`; std 1/2. Counts its draws."""
+
+    def __init__(self, scale=(1.0, 1.0, 1.0), not_a_bound=False, binary=True) -> None:
+        super().__init__()
+        self.shape, self.latent_dim, self.binary_likelihood = (1, 2, 2), len(scale), binary
+        self.prior = StandardNormalModule(self.latent_dim)
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.shared = not_a_bound
+        self.drawn: list[int] = []
+
+    def encode(self, x_BCHW):
+        mean_BZ = self.scale * x_BCHW.flatten(1)[:, : self.latent_dim]
+        std_BZ = torch.full_like(mean_BZ, 0.5)
+        return DiagonalNormal(mean_BZ, std_BZ, 2 * std_BZ.log(), shared_noise=self.shared)
+
+    def decode(self, z):
+        return BernoulliImage(z.sum(-1)[..., None, None, None].expand(*z.shape[:-1], 1, 2, 2))
+
+    def draw(self, x_BCHW, k=1):
+        self.drawn.append(k)
+        posterior = self.encode(x_BCHW)
+        z_KBZ = posterior.rsample(k)
+        return Draw(
+            z_KBZ=z_KBZ, log_px_KB=self.decode(z_KBZ).log_prob(x_BCHW), posterior=posterior, prior=self.prior
+        )
+
+
+def split_of(n=23, pixels="binary", **more) -> Split:
+    stream = torch.Generator().manual_seed(0)
+    white = torch.randint(0, 2 if pixels == "binary" else 256, (n, 1, 2, 2), generator=stream)
+    images = Images((white * 255 if pixels == "binary" else white).to(torch.uint8))
+    return Split(images, (), pixels, CPU, **more)
+
+
+def measured(model, split) -> dict[str, Value]:
+    return dict(value for name in names("metric") for value in lookup("metric", name)(model, split))
+
+
+# --- means ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 5, 10, 23, 100])
+def test_means_are_over_images_whatever_the_batches(size):
+    loss_N, kl_N = torch.linspace(0, 50, 23).exp2(), torch.arange(23.0)
+    means = Means()
+    for start in range(0, 23, size):
+        here = slice(start, start + size)
+        means.add({"total": loss_N[here], "kl": kl_N[here], "constant": torch.tensor(3.0)})
+    assert means.names == ["total", "kl", "constant"]
+    assert sum(means.counts) == 23
+    found = means.result()
+    assert found["total"] == pytest.approx(float(loss_N.double().mean()), rel=1e-6)
+    assert found["kl"] == 11.0
+    assert found["constant"] == 3.0
+    chunks = [chunk.mean().item() for chunk in kl_N.split(size)]
+    assert means.per_batch("kl") == pytest.approx(chunks)
+    assert (sum(chunks) / len(chunks) == pytest.approx(11.0)) == (size in (1, 23, 100))
+
+
+def test_means_keep_no_graph_and_no_sums_are_zero_images():
+    means = Means()
+    means.add({"total": torch.ones(2, requires_grad=True) * 2})
+    assert not means.sums[0].requires_grad
+    assert Means().result() == {}
+
+
+def test_the_mean_and_its_standard_error():
+    values = torch.tensor([1.0, 2.0, 4.0, 9.0])
+    mean, error = mean_and_error(values)
+    assert mean == 4.0
+    assert error == pytest.approx(math.sqrt(((9 + 4 + 0 + 25) / 3) / 4), rel=1e-12)
+    assert mean_and_error(torch.tensor([2.0])) == (2.0, None)
+    far = torch.tensor([1e8, 1e8 + 8])  # float64 inside: float32 would lose this spread
+    assert mean_and_error(far) == (pytest.approx(1e8 + 4), pytest.approx(4.0))
+
+
+def test_the_log_holds_the_loss_the_parts_and_the_bound_if_there_is_one():
+    one = torch.ones(2)
+    assert list(quantities(Terms(loss_B=one, bound_B=-one, parts={"kl": one}))) == ["total", "kl", "bound"]
+    assert list(quantities(Terms(loss_B=one, bound_B=None, parts={"kl": one}))) == ["total", "kl"]
+
+
+# --- importance sampling ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 7, 163, 164, 200, 1000])
+def test_exactly_k_samples_are_drawn_for_every_image(k):
+    """Not the batch size when k is smaller, and not a multiple of it when k is larger."""
+    model, split = Known(), split_of(230, samples=k)
+    found = dict(lookup("metric", "importance")(model, split))["iw_nll"]
+    drawn = model.drawn[1:]  # the first is the question whether there is a bound at all
+    per_chunk = DECODE_AT_ONCE // 100
+    assert max(drawn) <= DECODE_AT_ONCE // 30
+    assert sum(drawn) == 3 * k  # batches of 100, 100 and 30 images
+    assert len(drawn) >= 3 * math.ceil(k / (DECODE_AT_ONCE // 30)) >= 3
+    assert (len(drawn) == 3) == (k <= per_chunk)
+    assert f"K = {k};" in found.note
+    assert model.log_weights(next(split.batches(100)), k).shape == (k, 100)
+
+
+def test_the_estimate_its_error_and_the_number_at_a_tenth_of_k_are_their_formulas():
+    model, split = Known(), split_of(23, samples=99)
+    found = dict(lookup("metric", "importance")(model, split))["iw_nll"]
+    (x_BCHW,) = split.batches()
+    (log_w_KB,) = (model.log_weights(x, 99) for x in split.batches(100))
+    assert x_BCHW.shape[0] == 23
+    nll_N = -(log_w_KB.exp().mean(0).log())
+    assert found.value == pytest.approx(float(nll_N.mean()), rel=1e-6)
+    assert found.standard_error == pytest.approx(float(nll_N.std() / math.sqrt(23)), rel=1e-6)
+    tenth = float(-(log_w_KB[:9].exp().mean(0).log()).mean())
+    assert found.note == f"K = 99; {tenth:.2f} at K = 9"
+    assert found.unit == "nats/image"
+
+
+def test_importance_weights_are_densities_of_the_very_samples():
+    model, (x_BCHW,) = Known(), split_of(4).batches()
+    torch.manual_seed(1)
+    log_w_KB = model.log_weights(x_BCHW, 5)
+    torch.manual_seed(1)
+    posterior = model.encode(x_BCHW)
+    z_KBZ = posterior.rsample(5)
+    q = torch.distributions.Normal(posterior.mean, posterior.std)
+    p = torch.distributions.Normal(0.0, 1.0)
+    px = torch.distributions.Bernoulli(logits=z_KBZ.sum(-1)[..., None].expand(5, 4, 4))
+    expected = px.log_prob(x_BCHW.flatten(1)).sum(-1) + p.log_prob(z_KBZ).sum(-1) - q.log_prob(z_KBZ).sum(-1)
+    torch.testing.assert_close(log_w_KB.float(), expected, rtol=1e-5, atol=1e-5)
+    assert log_w_KB.dtype == torch.float64
+    assert not log_w_KB.requires_grad
+
+
+def test_more_samples_tighten_the_estimate_below_the_nelbo():
+    model, measure = Known((0.3, 0.3, 0.3)), lookup("metric", "importance")
+    values = [dict(measure(model, split_of(200, samples=k)))["iw_nll"].value for k in (1, 10, 200)]
+    assert values[0] > values[1] > values[2]
+
+
+def test_no_samples_no_estimate():
+    assert "iw_nll" not in measured(Known(), split_of(samples=0))
+
+
+# --- names and notes --------------------------------------------------------------------------
+
+
+def test_binary_pixels_under_a_bernoulli_have_bits_per_dim():
+    found = measured(Known(), split_of(samples=3))
+    assert "grey_cross_entropy" not in found
+    bits = found["bits_per_dim"]
+    assert bits.unit == "bits/dim"
+    assert bits.value == pytest.approx(found["nelbo"].value / (4 * math.log(2)), rel=1e-12)
+    assert bits.standard_error == pytest.approx(found["nelbo"].standard_error / (4 * math.log(2)), rel=1e-12)
+    assert found["nelbo"].note == bits.note == ""
+
+
+def test_grey_pixels_under_a_bernoulli_have_a_cross_entropy_and_every_number_says_so():
+    found = measured(Known(), split_of(pixels="grey", samples=3))
+    assert "bits_per_dim" not in found
+    grey = found["grey_cross_entropy"]
+    assert grey.unit == "bits/pixel"
+    assert grey.value == pytest.approx(found["nelbo"].value / (4 * math.log(2)), rel=1e-12)
+    for name in ("nelbo", "reconstruction", "iw_nll", "grey_cross_entropy"):
+        assert "not a likelihood" in found[name].note, name
+
+
+@pytest.mark.parametrize("pixels", ["grey", "real", "binary"])
+def test_a_density_has_neither_name_and_says_that_it_may_be_negative(pixels):
+    found = measured(Known(binary=False), split_of(pixels=pixels, samples=3))
+    assert not {"bits_per_dim", "grey_cross_entropy"} & set(found)
+    for name in ("nelbo", "reconstruction", "iw_nll"):
+        assert "not dequantised" in found[name].note, name
+        assert found[name].value is not None
+
+
+def test_samples_that_do_not_come_from_the_density_give_no_bound():
+    found = measured(Known(not_a_bound=True), split_of(samples=3))
+    for name in ("nelbo", "kl", "iw_nll"):
+        assert found[name].value is None
+        assert found[name].standard_error is None
+        assert "shared by all latent dimensions" in found[name].note, name
+    for name in ("nelbo", "iw_nll"):
+        assert found[name].note.startswith("not a bound")
+    assert not {"bits_per_dim", "grey_cross_entropy", "kl_per_dimension"} & set(found)
+    assert found["reconstruction"].value > 0  # it exists all the same
+    assert found["mse"].value > 0
+
+
+def test_a_shared_noise_of_one_dimension_is_an_ordinary_bound():
+    found = measured(Known((1.0,), not_a_bound=True), split_of(samples=3))
+    assert found["nelbo"].value > 0
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def test_kl_and_reconstruction_are_their_formulas():
+    split = split_of(23, pixels="grey", samples=0)
+    found = measured(Known(), split)
+    mean_NZ = torch.cat([x.flatten(1)[:, :3] for x in split.batches()]).double()
+    kl_NZ = 0.5 * (mean_NZ.square() + 0.25 - 1 - math.log(0.25))
+    assert found["kl"].value == pytest.approx(float(kl_NZ.sum(1).mean()), rel=1e-6)
+    assert found["kl"].standard_error == pytest.approx(float(kl_NZ.sum(1).std() / math.sqrt(23)), rel=1e-6)
+    assert found["kl_per_dimension"].value == pytest.approx(kl_NZ.mean(0).tolist(), rel=1e-6)
+    assert sum(found["kl_per_dimension"].value) == pytest.approx(found["kl"].value, rel=1e-6)
+    assert found["nelbo"].value == pytest.approx(found["reconstruction"].value + found["kl"].value, rel=1e-12)
+
+
+def test_the_squared_error_is_of_the_decoded_mean():
+    split = split_of(23, pixels="grey", samples=0)
+    x_NCHW = torch.cat(list(split.batches()))
+    guess = x_NCHW.flatten(1)[:, :3].sum(1).sigmoid()[:, None, None, None]
+    error_N = (guess - x_NCHW).square().flatten(1).mean(1)
+    found = measured(Known(), split)["mse"]
+    assert found.value == pytest.approx(float(error_N.mean()), rel=1e-6)
+    assert found.standard_error == pytest.approx(float(error_N.std() / math.sqrt(23)), rel=1e-6)
+
+
+def test_active_units_are_dimensions_whose_mean_varies_by_more_than_a_hundredth():
+    """Binary pixels have a variance near 1/4: a scale of 1/4 leaves 0.016, one of 1/6 leaves 0.007."""
+    split = split_of(4000)
+    found = latent_statistics(Known((1.0, 0.25, 1 / 6, 0.0)), split)
+    pixels_NZ = torch.cat(list(split.batches())).flatten(1).double()
+    expected = pixels_NZ.var(0, unbiased=False) * torch.tensor([1.0, 0.25, 1 / 6, 0.0]).double().square()
+    torch.testing.assert_close(found.mean_variance_Z, expected, rtol=1e-5, atol=1e-9)
+    assert found.active_units == 2
+    assert found.posterior_std_Z.tolist() == pytest.approx([0.5] * 4)
+    assert not found.collapsed
+    assert found.warning == ""
+    assert measured(Known((1.0, 0.25, 1 / 6, 0.0)), split_of(4000, samples=0))["active_units"].value == 2.0
+
+
+def test_a_large_mean_does_not_hide_or_invent_activity():
+    images = Images(torch.full((50, 1, 2, 2), 255, dtype=torch.uint8))
+    assert latent_statistics(Known((1000.0,) * 3), Split(images, (), "binary", CPU)).active_units == 0
+
+
+def test_a_posterior_that_ignores_the_image_is_a_collapse():
+    flat = latent_statistics(Known((0.0, 0.0)), split_of())
+    assert flat.active_units == 0
+    assert flat.collapsed
+    assert "posterior collapse: 0 of 2" in flat.warning
+    assert "posterior collapse" in measured(Known((0.0, 0.0)), split_of(samples=0))["active_units"].note
+
+
+@pytest.mark.parametrize("size", [1, 7, 23, 500])
+def test_statistics_do_not_depend_on_the_batch_size(size):
+    here, there = (latent_statistics(Known(), split_of(batch_size=b)) for b in (size, 23))
+    torch.testing.assert_close(here.kl_Z, there.kl_Z, rtol=1e-9, atol=0)
+    torch.testing.assert_close(here.mean_variance_Z, there.mean_variance_Z, rtol=1e-9, atol=0)
+    means = encode(Known(), split_of(batch_size=size))
+    assert means.shape == (23, 3)
+    assert torch.equal(means, encode(Known(), split_of(batch_size=23)))
+    for key, value in bound_of(Known(), split_of(batch_size=size)).items():
+        assert value.shape == (23,), key
+        assert value.dtype == torch.float64
+
+
+def test_the_yardstick_is_the_bound_at_beta_1():
+    model, (x_BCHW,) = Known(), split_of().batches()
+    terms = elbo(model.draw(x_BCHW))
+    expected = terms.parts["reconstruction"] + terms.parts["kl"]
+    assert torch.equal(terms.bound_B, -expected)
+    assert torch.equal(terms.loss_B, expected)
+
+
+# --- the same numbers twice -------------------------------------------------------------------
+
+
+def test_a_split_gives_the_same_noise_every_time_and_the_callers_back():
+    model = Known()
+    torch.manual_seed(0)
+    first = torch.rand(3)
+    torch.manual_seed(0)
+    a = measured(model, split_of(samples=30))
+    assert torch.equal(torch.rand(3), first)  # measuring took nothing from the caller's stream
+    torch.manual_seed(77)
+    b = measured(model, split_of(samples=30))
+    assert a == b
+    assert measured(model, split_of(samples=30, seed=1))["iw_nll"] != a["iw_nll"]
+
+
+def test_measuring_twice_gives_equal_cards(run_copy):
+    cards = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        card = api.evaluate(find(run_copy), samples=30, device="cpu")
+        cards.append({key: value for key, value in card.items() if key != "seconds"})
+    assert cards[0] == cards[1]
+
+
+def test_measuring_leaves_no_gradients_and_tells_how_far_it_is():
+    heard = []
+    split = split_of(23, samples=3, batch_size=10, tell=lambda what, share: heard.append(share))
+    model = Known()
+    measured(model, split)
+    assert model.scale.grad is None
+    assert heard[:1] == [0.0]
+    assert 0 < max(heard) < 1
+    assert torch.is_grad_enabled()

@@ -1,0 +1,332 @@
+"""The Python surface: refuses early, writes nothing by halves, measures on the data it was trained on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+import nelbo
+from nelbo import api
+from nelbo.data import Data
+from nelbo.errors import ConfigError, DataError, DeviceError, NelboError, RunError, UnknownName
+from nelbo.recipe import Recipe, resolve
+from nelbo.store import start
+
+
+@pytest.fixture
+def images(tiny_data):
+    with np.load(tiny_data) as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
+def short(**overrides) -> Recipe:
+    return resolve(Recipe(), {"epochs": 1, "model.latent_dim": 2, "model.encoder.hidden": [8], **overrides})
+
+
+# --- refused before any data is read ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        ({"recipe": "digts"}, UnknownName, "did you mean 'digits'"),
+        ({"recipe": "nowhere.toml"}, ConfigError, "no such configuration file"),
+        ({"overrides": {"model.latnt_dim": 2}}, ConfigError, "did you mean 'latent-dim'"),
+        ({"overrides": {"epochs": "many"}}, ConfigError, "got 'many'"),
+        ({"overrides": {"data.transforms": [{"name": "scale", "low": -1}]}}, ConfigError, "bernoulli"),
+        ({"overrides": {"data": "mnits"}}, DataError, "did you mean 'mnist'"),
+        ({"overrides": {"data": "/no/such/folder"}}, DataError, "/no/such/folder"),
+        ({"name": "taken"}, RunError, "epochs: 3 -> 100"),
+        ({"name": "thesis"}, RunError, "is not a run folder"),
+        ({"device": "cuda:99"}, DeviceError, "cuda:99"),
+        ({"device": "gpu"}, DeviceError, "'gpu'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_mistake_is_refused_before_data_is_read_and_nothing_is_written(
+    tmp_path, monkeypatch, call, error, says
+):
+    start(resolve("digits", {"epochs": 3}), tmp_path / "taken")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(Data, "load", lambda *a, **k: pytest.fail("data was read"))
+    with pytest.raises(error, match=says) as caught:
+        api.train(**{"recipe": "digits", "runs": tmp_path, "device": "cpu", **call})
+    assert isinstance(caught.value, NelboError)
+    assert caught.value.exit_code == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_plan_is_the_resolved_recipe_and_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(Data, "load", lambda *a, **k: pytest.fail("data was read"))
+    recipe, folder = api.plan("digits", {"seed": 2}, runs=tmp_path)
+    assert recipe == resolve("digits", {"seed": 2})
+    assert folder == tmp_path / "digits-s2"
+    assert api.plan("digits", runs=tmp_path, name="mine")[1] == tmp_path / "mine"
+    assert api.plan("digits", {"epochs": 3}, runs=tmp_path)[1].name.startswith("digits-s0-")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- nothing by halves ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "says"),
+    [
+        ({"data": "broken.npz"}, DataError, r"broken\.npz: not readable as an array"),
+        ({"data": "empty"}, DataError, "empty"),
+        ({"data.validation": 5000}, ConfigError, "leave none to train on"),
+        (
+            {"model.encoder": {"name": "conv", "channels": [4] * 5}},
+            ConfigError,
+            "too many for images of 8 x 8",
+        ),
+    ],
+)
+def test_nothing_is_written_when_the_data_cannot_be_used(tmp_path, monkeypatch, overrides, error, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not all of it")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(error, match=says):
+        api.train("digits", overrides=overrides, device="cpu")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.npz", "empty"]
+
+
+def test_pixels_that_the_likelihood_cannot_take_are_refused(tmp_path):
+    bright = np.random.default_rng(0).random((30, 4, 4), dtype=np.float32) * 200
+    with pytest.raises(
+        DataError, match=r"pixels lie in \[0, 1\d\d.*bernoulli likelihood needs them in \[0, 1\]"
+    ):
+        nelbo.train(short(), data=bright, runs=tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
+    gaussian = nelbo.train(
+        short(**{"model.likelihood": "gaussian"}), data=bright, runs=tmp_path, device="cpu"
+    )
+    assert gaussian.finished
+
+
+# --- images from Python -----------------------------------------------------------------------
+
+
+class Items:
+    """A torch-style data set of (image, label)."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return torch.from_numpy(self.images[index])[None], int(self.labels[index])
+
+
+OBJECTS = {
+    "array": lambda x, y: x,
+    "tensor": lambda x, y: torch.from_numpy(x)[:, None],
+    "pair": lambda x, y: (x, y),
+    "float": lambda x, y: x.astype(np.float64) / 255,
+    "dataset": lambda x, y: Items(x, y),
+    "torch": lambda x, y: TensorDataset(torch.from_numpy(x)[:, None].float() / 255, torch.from_numpy(y)),
+    "splits": lambda x, y: {"train": x[:80], "test": x[80:]},
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_objects_train_and_are_measured_when_they_are_passed_again(tmp_path, images, kind):
+    labels = np.unique(images["labels"], return_inverse=True)[1]
+    data = OBJECTS[kind](images["images"], labels)
+    run = nelbo.train(short(), data=data, runs=tmp_path, name="mine", device="cpu")
+    assert run.recipe.data.source == "python"
+    card = nelbo.evaluate(run, data=data, samples=2, device="cpu")
+    assert card["n"] == (40 if kind == "splits" else 24)
+    assert card["metrics"]["nelbo"]["value"] > 0
+    with pytest.raises(DataError, match="passed from Python; pass them again as data="):
+        nelbo.evaluate(run, device="cpu")
+    with pytest.raises(DataError, match="was trained on data with hash"):
+        nelbo.evaluate(run, data=images["x_test"], device="cpu")
+    assert nelbo.train(short(), data=data, runs=tmp_path, name="mine", device="cpu").path == run.path
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    with pytest.raises(DataError, match="expected a NumPy array, a tensor"):
+        nelbo.train(short(), data=3, runs=tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+# --- the same data ----------------------------------------------------------------------------
+
+
+def test_changed_data_is_refused(tmp_path, images):
+    file = tmp_path / "own.npz"
+    np.savez(file, **images)
+    recipe = short(data=str(file))
+    run = api.train(recipe, runs=tmp_path, name="own", device="cpu")
+    before = run.read_json("env.json")["data"]["hash"]
+    assert api.evaluate(run, samples=0, device="cpu")["data_hash"] == before
+    images["images"][0, 0, 0] ^= 1
+    np.savez(file, **images)
+    with pytest.raises(DataError, match=rf"own was trained on data with hash {before}, but own now has"):
+        api.evaluate(run, samples=0, device="cpu")
+    (run.path / "summary.json").unlink()  # as if it had been interrupted
+    with pytest.raises(DataError, match="Bring the same data back"):
+        api.train(recipe, runs=tmp_path, name="own", device="cpu")
+    assert run.read_json("env.json")["data"]["hash"] == before
+    again = api.train(recipe, runs=tmp_path, name="own", device="cpu", overwrite=True)
+    assert again.read_json("env.json")["data"]["hash"] != before
+
+
+def test_overwriting_with_data_that_cannot_be_read_keeps_the_old_run(tmp_path, images):
+    file = tmp_path / "own.npz"
+    np.savez(file, **images)
+    recipe = short(data=str(file))
+    run = api.train(recipe, runs=tmp_path, name="own", device="cpu")
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    file.write_bytes(b"PK")
+    with pytest.raises(DataError):
+        api.train(recipe, runs=tmp_path, name="own", device="cpu", overwrite=True)
+    assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+# --- the model --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return nelbo.load(tiny_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def x_BCHW(tiny_run):
+    return tiny_run.recipe.data.load().test.pixels_NCHW[:6] / 255
+
+
+def test_loading_is_ready_to_measure(tiny_run, model):
+    assert not model.training
+    assert model.shape == (1, 8, 8)
+    best = tiny_run.load("best")[0]
+    assert all(torch.equal(value, best[key]) for key, value in model.state_dict().items())
+
+
+def test_a_run_is_loaded_by_name_folder_or_object(tiny_run, model):
+    runs = tiny_run.path.parent
+    for what in ("tiny", "latest", tiny_run.path, str(tiny_run.path), tiny_run):
+        again = nelbo.load(what, runs=runs, device="cpu")
+        assert torch.equal(again.encoder[1].weight, model.encoder[1].weight)
+    with pytest.raises(RunError, match="did you mean 'tiny'"):
+        nelbo.load("tinny", runs=runs)
+
+
+def test_reconstructions_and_latents_are_means_and_so_the_same_twice(model, x_BCHW):
+    assert torch.equal(model.reconstruct(x_BCHW), model.reconstruct(x_BCHW))
+    assert model.reconstruct(x_BCHW).shape == x_BCHW.shape
+    mean = model.encode(x_BCHW).mean
+    assert torch.equal(mean, model.encode(x_BCHW).mean)
+    assert mean.shape == (6, 3)
+    assert torch.equal(model.reconstruct(x_BCHW), model.decode(mean).mean)
+    assert not torch.equal(model.draw(x_BCHW).z_KBZ, model.draw(x_BCHW).z_KBZ)  # a draw is one
+
+
+def test_samples_follow_the_temperature_and_nothing_asks_for_gradients(model, x_BCHW):
+    samples = model.sample(5)
+    assert samples.shape == (5, 1, 8, 8)
+    assert 0 <= samples.min() < samples.max() <= 1
+    cold = model.sample(5, temperature=0.0)
+    assert torch.allclose(cold, cold[:1].expand(5, -1, -1, -1))
+    assert torch.allclose(cold[0], model.decode(torch.zeros(3)).mean, atol=1e-6)
+    for value in (samples, model.reconstruct(x_BCHW), model.log_prob(x_BCHW, 3)):
+        assert not value.requires_grad
+
+
+def test_log_prob_tightens_with_k(model, x_BCHW):
+    torch.manual_seed(0)
+    loose = torch.stack([model.log_prob(x_BCHW, 1) for _ in range(200)]).mean(0)
+    tight = torch.stack([model.log_prob(x_BCHW, 50) for _ in range(20)]).mean(0)
+    assert loose.shape == tight.shape == (6,)
+    assert (tight > loose).all()
+
+
+# --- the card ---------------------------------------------------------------------------------
+
+
+def test_a_card_says_what_was_measured_and_is_kept(run_copy):
+    card = api.evaluate(run_copy, samples=10, device="cpu")
+    assert list(card) == ["run", "checkpoint", "epoch", "split", "n", "data_hash", "seconds", "metrics"]
+    assert (card["run"], card["checkpoint"], card["split"], card["n"]) == ("tiny", "best", "test", 40)
+    assert card["epoch"] == run_copy.summary["best_epoch"]
+    assert card["data_hash"] == run_copy.read_json("env.json")["data"]["hash"]
+    assert list(card["metrics"])[:4] == ["nelbo", "reconstruction", "kl", "iw_nll"]
+    for value in card["metrics"].values():
+        assert list(value) == ["value", "unit", "standard_error", "note"]
+    assert run_copy.read_json("evaluation/test-best.json") == card
+
+
+def test_every_checkpoint_and_split_is_measured(run_copy):
+    epochs, nelbos = {}, {}
+    for checkpoint in ("first", "best", "last"):
+        card = api.evaluate(run_copy, checkpoint=checkpoint, samples=0, device="cpu")
+        epochs[checkpoint] = card["epoch"]
+        nelbos[checkpoint] = card["metrics"]["nelbo"]["value"]
+    assert epochs == {"first": 1, "best": run_copy.summary["best_epoch"], "last": 20}
+    assert len(set(nelbos.values())) == 3
+    assert nelbos["first"] > nelbos["best"]
+    counts = {
+        s: api.evaluate(run_copy, split=s, samples=0, device="cpu")["n"] for s in ("train", "validation")
+    }
+    assert counts == {"train": 96, "validation": 24}
+    logged = run_copy.history()[epochs["best"] - 1]["validation"]["bound"]
+    measured = run_copy.read_json("evaluation/validation-best.json")["metrics"]["nelbo"]["value"]
+    assert -logged == pytest.approx(measured, rel=1e-6)  # one code, one noise: the log is the evaluation
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        ({"checkpoint": "bets"}, RunError, "did you mean 'best'"),
+        ({"split": "tset"}, ConfigError, "did you mean 'test'"),
+        ({"metrics": ["bond"]}, UnknownName, "did you mean 'bound'"),
+        ({"samples": -1}, ConfigError, "samples must be 0 or more"),
+        ({"device": "cuda:99"}, DeviceError, "cuda:99"),
+    ],
+)
+def test_a_measurement_that_cannot_be_made_is_refused(run_copy, call, error, says):
+    with pytest.raises(error, match=says):
+        api.evaluate(run_copy, **{"device": "cpu", **call})
+    assert not (run_copy.path / "evaluation").exists()
+
+
+def test_a_split_that_was_not_taken_says_how_to_take_it(tmp_path, tiny_recipe):
+    run = api.train(tiny_recipe({"data.validation": 0, "epochs": 1}), runs=tmp_path, name="run", device="cpu")
+    with pytest.raises(ConfigError, match=r"has no validation split.*--data\.validation"):
+        api.evaluate(run, split="validation", device="cpu")
+
+
+def test_only_the_metrics_asked_for_are_measured(run_copy):
+    card = api.evaluate(run_copy, metrics=["error"], device="cpu")
+    assert list(card["metrics"]) == ["mse"]
+
+
+# --- the package ------------------------------------------------------------------------------
+
+
+def test_importing_the_package_is_cheap_and_its_functions_survive_its_modules():
+    code = (
+        "import sys, nelbo; assert 'torch' not in sys.modules, 'torch was imported';"
+        "assert 'pydantic' not in sys.modules;"
+        "import nelbo.loop, nelbo.api, nelbo.store, nelbo.cli;"
+        "assert all(callable(getattr(nelbo, name)) for name in nelbo.__all__);"
+        "from nelbo import train, evaluate, load, Recipe, Run;"
+        "assert train is nelbo.api.train and load is nelbo.api.load and evaluate is nelbo.api.evaluate"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_an_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'trian'"):
+        _ = nelbo.trian

@@ -1,0 +1,112 @@
+"""Devices, threads and random streams: refused by name, and given back as they were."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nelbo import engine
+
+CPU = torch.device("cpu")
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "mps", "cuda", "xpu", "gpu", "cuda:x"])
+def test_a_device_that_is_not_there_is_refused(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(engine.DeviceError, match=f"--device '?{name}'?") as caught:
+        engine.pick_device(name)
+    assert "cpu" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert engine.pick_device() == engine.pick_device("cpu") == CPU
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert engine.pick_device().type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert engine.pick_device().type == "cuda"
+    assert engine.pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(engine.DeviceError, match="cuda:0, cuda:1"):
+        engine.pick_device("cuda:2")
+
+
+def test_a_fixed_seed_gives_its_numbers_and_the_callers_stream_back():
+    torch.manual_seed(3)
+    first, second = torch.rand(4), torch.rand(4)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(4), first)
+    drawn = []
+    for _ in range(2):
+        with engine.fixed_seed(11, CPU):
+            drawn.append(torch.rand(4))
+    assert torch.equal(*drawn)
+    assert torch.equal(torch.rand(4), second)
+    with pytest.raises(Crash), engine.fixed_seed(11, CPU):
+        raise Crash
+
+
+def test_small_steps_run_on_one_thread_and_the_setting_comes_back():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        net = torch.nn.Linear(10, 10)
+        with engine.threads_for(net, 100, CPU):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with engine.threads_for(net, 10**6, CPU):
+            assert torch.get_num_threads() == 2
+        with pytest.raises(Crash), engine.threads_for(net, 1, CPU):
+            raise Crash
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_random_state_comes_back():
+    torch.manual_seed(3)
+    kept = engine.random_state(CPU)
+    first = torch.rand(3)
+    engine.set_random_state(kept, CPU)
+    assert torch.equal(torch.rand(3), first)
+
+
+def test_precision_bf16_is_refused_on_mps():
+    with pytest.raises(engine.ConfigError, match="--precision fp32"):
+        engine.autocast(torch.device("mps"), "bf16")
+
+
+def test_an_apple_gpu_gives_its_stream_back_too(monkeypatch):
+    """Where the device's own stream did not come back, every epoch would repeat the noise of the validation."""
+    stream = {"state": torch.tensor([1], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: stream["state"].clone())
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: stream.update(state=state))
+    mps = torch.device("mps")
+    with engine.fixed_seed(3, mps):
+        stream["state"] = torch.tensor([2], dtype=torch.uint8)
+    assert stream["state"].tolist() == [1]
+    kept = engine.random_state(mps)
+    stream["state"] = torch.tensor([3], dtype=torch.uint8)
+    engine.set_random_state(kept, mps)
+    assert stream["state"].tolist() == [1]
+
+
+@pytest.mark.gpu
+def test_cuda_gives_its_stream_back():
+    cuda = engine.pick_device("cuda")
+    torch.manual_seed(3)
+    expected = torch.rand(3, device=cuda)
+    torch.manual_seed(3)
+    kept = engine.random_state(cuda)
+    with engine.fixed_seed(4, cuda):
+        torch.rand(3, device=cuda)
+    assert torch.equal(torch.rand(3, device=cuda), expected)
+    engine.set_random_state(kept, cuda)
+    assert torch.equal(torch.rand(3, device=cuda), expected)

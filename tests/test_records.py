@@ -1,0 +1,61 @@
+"""The recorded runs keep the promises, and the documents show what the records say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nelbo.core import names
+
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "benchmarks" / "records"
+LIMITS = {"fashion-mlp": 240.0, "conv-2d": 152.0, "mlp-sigma": 106.2, "mlp-tanh-binary": 88.0}
+
+
+def runs(recipe: str) -> list[dict]:
+    return json.loads((RECORDS / f"{recipe}.json").read_text())
+
+
+@pytest.mark.parametrize("recipe", names("recipe"))
+def test_every_recipe_has_a_record_that_says_how_it_was_made(recipe):
+    for row in runs(recipe):
+        assert f"nelbo train {recipe} --seed {row['seed']}" in row["command"]
+        assert len(row["data_hash"]) == 16
+        assert "+changes" not in row["commit"], "made by code that is in no commit"
+        assert row["test"]["best"]["n"] in (359, 10_000)
+
+
+@pytest.mark.parametrize(("recipe", "limit"), LIMITS.items())
+def test_recorded_bounds_reach_their_limits(recipe, limit):
+    for row in runs(recipe):
+        assert row["test"]["best"]["metrics"]["nelbo"]["value"] <= limit, row["seed"]
+
+
+def test_the_singular_posterior_is_recorded_as_no_bound():
+    for row in runs("mlp-tanh-binary-as-published"):
+        found = row["test"]["best"]["metrics"]
+        for name in ("nelbo", "kl"):
+            assert found[name]["value"] is None
+        assert found["nelbo"]["note"].startswith("not a bound")
+        assert 55 < found["reconstruction"]["value"] < 65, "the tutorial's own 61, which is only half of it"
+
+
+def test_documents_show_the_records():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_training_is_as_fast_as_the_tutorials():
+    table = json.loads((RECORDS / "speed.json").read_text())["seconds_an_epoch"]
+    for recipe in ("conv-2d", "mlp-sigma", "conv-bn-128", "mlp-tanh-binary", "fashion-mlp"):
+        wanted = 1.0 if recipe.startswith("conv") else 2.0
+        assert table[recipe]["ratio"]["median"] >= wanted, recipe
