@@ -385,3 +385,18 @@ def test_a_spec_without_an_axis_is_a_plain_table():
     assert to_dict(Loose()) == {"x": 1}
     with pytest.raises(ConfigError, match="expected a table of x"):
         build(Loose, 3)
+
+
+@pytest.mark.parametrize(
+    "table", [{"epochs": True}, {"model": {"latent_dim": True}}, {"objective": {"beta": True}}]
+)
+def test_true_is_not_one(table):
+    with pytest.raises(ConfigError):
+        build(Recipe, table)
+
+
+def test_a_runs_own_configuration_trains_the_same_run(tmp_path):
+    """A resolved file leaves out what is none, and must not be laid over its recipe again."""
+    wanted = resolve("fashion-mlp", {"objective.beta": {"name": "linear", "steps": 100}, "data.size": None})
+    (tmp_path / "config.toml").write_text(dumps(wanted))
+    assert resolve(tmp_path / "config.toml") == wanted

@@ -132,8 +132,8 @@ def test_an_epoch_is_one_plain_line(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "epoch  2/10 | train total 12.00 = recon 10.00 + 0.5 x KL 4.00, NELBO 14.00"
-        " | validation total 13.00 = recon 11.00 + 0.5 x KL 4.00, NELBO 15.00 | 3/4 active | best",
+        "epoch  2/10 | beta 0.5 | train loss 12.00, recon 10.00, KL 4.00, NELBO 14.00"
+        " | validation loss 13.00, recon 11.00, KL 4.00, NELBO 15.00 | 3/4 active | best",
         "warning: posterior collapse",
         "going on with epoch 3, batch 5",
     ]
@@ -144,7 +144,7 @@ def test_an_objective_without_a_bound_claims_none(capsys):
         listener("epoch", {"epoch": 1, "train": {"total": 7.0}, "best_epoch": 1})
         listener("epoch", ROW | {"epoch": 3, "validation": {"total": 1.0, "reconstruction": 1.0, "kl": 0.0}})
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "epoch 1/3 | train total 7.00"
+    assert lines[0] == "epoch 1/3 | train loss 7.00"
     assert lines[1].count("NELBO") == 1
     assert "best" not in lines[1]
 
@@ -164,7 +164,7 @@ def test_a_terminal_gets_a_bar_and_the_same_lines(monkeypatch):
         listener("epoch", ROW)
     text = terminal.getvalue()
     assert "\x1b[" in text
-    assert "epoch  2/10 | train total 12.00" in text
+    assert "epoch  2/10 | beta 0.5 | train loss 12.00" in text
     assert "epoch 3" in text
 
 

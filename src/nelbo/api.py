@@ -41,6 +41,8 @@ def plan(
         wanted = resolve(wanted, {"data.source": FROM_PYTHON})
     else:
         wanted.data.check_source()
+        if Path(wanted.data.source).exists() and wanted.data.source not in names("dataset"):
+            wanted = resolve(wanted, {"data.source": str(Path(wanted.data.source).resolve())})
     plain = None
     if wanted.recipe != "custom":
         plain = _known(wanted.recipe)

@@ -89,6 +89,12 @@ class Spec(BaseModel):
                 raise PydanticCustomError(
                     "unknown_field", "unknown field {field!r}; {hint}", {"field": kebab(key), "hint": hint}
                 )
+        for key, entry in table.items():
+            # pydantic would take true for 1
+            if isinstance(entry, bool) and bool not in _options(cls.model_fields[key].annotation):
+                raise PydanticCustomError(
+                    "no_bool", "{field}: expected another value than true or false", {"field": kebab(key)}
+                )
         return handler(table)  # type: ignore[no-any-return]
 
     @classmethod
@@ -255,13 +261,17 @@ def _set(table: dict[str, Any], cls: type[Spec], path: list[str], value: Any) ->
         table[head] = value
 
 
+def _options(annotation: Any) -> list[Any]:
+    """The types a field may hold: `int | None` -> [int | None, int, NoneType]."""
+    return [annotation, *get_args(annotation)]
+
+
 def _spec_of_field(cls: type[Spec], field: str) -> type[Spec] | None:
     """The spec class that a field holds, if it holds one."""
     info = cls.model_fields.get(field)
     if info is None:
         return None
-    options = [info.annotation, *get_args(info.annotation)]
-    return next((o for o in options if inspect.isclass(o) and issubclass(o, Spec)), None)
+    return next((o for o in _options(info.annotation) if inspect.isclass(o) and issubclass(o, Spec)), None)
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -18,6 +18,8 @@ WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say o
 LISTED = 12  # files named after a verb; the rest is counted
 COLLAPSE = ". posterior collapse: "  # what follows it in a note is shown below the table
 
+QUANTITIES = {"total": "loss", "reconstruction": "recon", "kl": "KL"}
+
 
 def to_stdout() -> Console:
     known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
@@ -127,17 +129,15 @@ class Training:
 
     def _epoch(self, row: Mapping[str, Any]) -> None:
         parts = [f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
+        if row.get("beta", 1.0) != 1.0:
+            parts.append(f"beta {row['beta']:.3g}")
         for split in ("train", "validation"):
-            if split in row:
-                found = row[split]
-                parts.append(
-                    f"{split} total {found['total']:.2f} = recon {found['reconstruction']:.2f} + "
-                    f"{row.get('beta', 1.0):.2g} x KL {found['kl']:.2f}"
-                    if "reconstruction" in found and "kl" in found
-                    else f"{split} total {found['total']:.2f}"
-                )
-                if "bound" in found:
-                    parts[-1] += f", NELBO {-found['bound']:.2f}"
+            found = row.get(split, {})
+            shown = [(label, found[key]) for key, label in QUANTITIES.items() if key in found]
+            if "bound" in found:
+                shown.append(("NELBO", -found["bound"]))
+            if shown:
+                parts.append(f"{split} " + ", ".join(f"{label} {value:.2f}" for label, value in shown))
         if "latent" in row:
             parts.append(f"{row['latent']['active_units']}/{row['latent']['dimensions']} active")
         if row.get("best_epoch") == row["epoch"] and "validation" in row:

@@ -60,7 +60,7 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
             warning = row.pop("warning", "")
             tell("epoch", row)
             if warning and not warned:
-                tell("warning", {"message": warning})
+                tell("warning", {"message": f"after epoch {row['epoch']}: {warning}"})
                 warned = True
     return state
 
@@ -84,7 +84,7 @@ def train_epoch(
         recipe.optimizer.set_rate(optimizer, progress)
         optimizer.step()
         if state.average:
-            state.average.update(model)
+            state.average.update(model, state.step)
         state.means.add(quantities(terms))
         state.step += 1
         state.batch += 1

@@ -75,9 +75,11 @@ class AdamW(Adam):
 
 
 class WeightAverage(Generic[M]):
-    """Exponential moving average of a module's weights: average <- decay * average + (1 - decay) * weights.
+    """Exponential moving average of a module's weights: average <- d * average + (1 - d) * weights.
 
-    Buffers (batch-norm statistics) are copied: they are running averages already.
+    d is min(decay, (1 + n) / (10 + n)) at update n = 0, 1, ...: the average forgets the initial weights early and
+    reaches the full decay later, so that it is usable from the first epoch on. Buffers
+    (batch-norm statistics) are copied: they are running averages already.
     """
 
     def __init__(self, module: M, decay: float) -> None:
@@ -85,9 +87,10 @@ class WeightAverage(Generic[M]):
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
+    def update(self, module: nn.Module, n: int) -> None:
+        decay = min(self.decay, (1 + n) / (10 + n))
         mine: list[Tensor] = list(self.module.parameters())
         theirs: list[Tensor] = list(module.parameters())
-        torch._foreach_lerp_(mine, theirs, 1.0 - self.decay)
+        torch._foreach_lerp_(mine, theirs, 1.0 - decay)
         for kept, new in zip(self.module.buffers(), module.buffers(), strict=True):
             kept.copy_(new)

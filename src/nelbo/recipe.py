@@ -106,7 +106,9 @@ def named(name: str) -> Recipe:
 def _from_file(path: Path) -> Recipe:
     table = config.read_toml(path)
     name = table.get("recipe", "custom")
-    if name == "custom":
+    # A resolved file (a run's own config.toml) leaves out what is none, so it must not be laid over a recipe.
+    complete = {"data", "model", "objective", "optimizer"} <= set(table)
+    if name == "custom" or complete:
         return config.build(Recipe, table, str(path))
     return config.override(named(name), flatten(table), str(path))
 

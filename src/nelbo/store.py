@@ -53,7 +53,12 @@ class Run:
         file = self.path / "config.toml"
         if not file.is_file():
             raise RunError(f"{self.path} is not a run: it has no config.toml")
-        return config.build(Recipe, config.read_toml(file), str(file))
+        try:
+            return config.build(Recipe, config.read_toml(file), str(file))
+        except ConfigError as error:
+            raise RunError(
+                f"{error}\nif it was trained with --import FILE, give that again; otherwise it is damaged"
+            ) from None
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -194,6 +194,9 @@ class Data:
 
     action: Positional[Annotated[Literal["list", "get", "check"], arg(help="what to do")]] = "list"
     what: Positional[Annotated[str, plain("a name (get) or a path (check)", metavar="[NAME|PATH]")]] = ""
+    size: Annotated[
+        int | None, plain("height and width to resize to, as --data.size of train", metavar="INT")
+    ] = None
     data_dir: flags.DataDir = None
     json: flags.Json = False
 
@@ -210,7 +213,7 @@ class Data:
             raise ConfigError(
                 f"nelbo data {self.action} needs a name or a path, as in nelbo data {self.action} mnist"
             )
-        source = sets.Data(source=self.what)
+        source = sets.Data(source=self.what, size=self.size)
         source.check_source()
         table = api.describe_data(source.load(self.data_dir))
         if self.json:

@@ -108,7 +108,7 @@ def test_size_applies_to_every_source(size):
     [
         ({"validation": -1}, r"validation: expected a share .*\(got -1\)"),
         ({"validation": 1.5}, "validation: expected a share"),
-        ({"validation": True}, "validation: expected a share"),
+        ({"validation": True}, "validation: expected another value than true or false"),
         ({"test": "many"}, "test: expected a share"),
         ({"size": 0}, "size: expected one number of pixels, or height and width"),
         ({"size": [3, 4, 5]}, "size: expected one number of pixels"),

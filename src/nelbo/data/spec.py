@@ -39,7 +39,7 @@ class Data(Spec):
 
     scalar: ClassVar[str] = "source"
 
-    source: str = "digits"
+    source: str = Field(default="digits", coerce_numbers_to_str=True)  # a folder may be called 2024
     size: int | tuple[int, int] | None = None
     transforms: tuple[Transform, ...] = ()
     validation: float | int = 0
