@@ -330,3 +330,17 @@ def test_importing_the_package_is_cheap_and_its_functions_survive_its_modules():
 def test_an_unknown_attribute_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'trian'"):
         _ = nelbo.trian
+
+
+def test_batch_norm_and_a_last_batch_of_one_image_are_refused_together(tmp_path):
+    from nelbo.models import VAE
+    from nelbo.nets import MLP
+
+    images = np.random.default_rng(0).integers(0, 256, size=(41, 6, 6), dtype=np.uint8)
+    model = VAE(latent_dim=2, encoder=MLP(hidden=(8,), batch_norm=True), decoder=MLP(hidden=(8,)))
+    data = (images, np.zeros(41, dtype=np.int64))
+    recipe = Recipe(model=model, epochs=1, batch_size=8)
+    with pytest.raises(ConfigError, match="batch-size: with 33 training images and batches of 8"):
+        nelbo.train(recipe, data=data, runs=tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert nelbo.train(recipe.model_copy(update={"batch_size": 7}), data=data, runs=tmp_path).finished

@@ -16,8 +16,9 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nelbo import api, pictures
+from nelbo import api, pictures, plots
 from nelbo.core import lookup, names
+from nelbo.pictures import base
 from nelbo.plots import PlotError
 from nelbo.recipe import Recipe
 from nelbo.store import Run
@@ -67,13 +68,13 @@ def words(figure: Figure) -> str:
 def captured(monkeypatch: pytest.MonkeyPatch, view: View, picture: str, plot: str) -> list[tuple[Any, Any]]:
     """What a picture hands to a plotting function: positional and named arguments of each call."""
     calls: list[tuple[Any, Any]] = []
-    real = getattr(pictures.plots, plot)
+    real = getattr(plots, plot)
 
     def listen(*given: Any, **named: Any) -> Any:
         calls.append((given, named))
         return real(*given, **named)
 
-    monkeypatch.setattr(pictures.plots, plot, listen)
+    monkeypatch.setattr(plots, plot, listen)
     list(lookup("picture", picture)(view))
     return calls
 
@@ -211,7 +212,7 @@ def test_class_means_decode_the_true_means(views, monkeypatch):
 def test_interpolations_end_in_the_reconstructions_of_their_ends(kind, views, monkeypatch):
     view = views[kind]
     ((shown,), named), *_ = captured(monkeypatch, view, "interpolation", "rows")
-    pairs = pictures._pairs(view)
+    pairs = base.pairs_of_images(view)
     if kind == "colour-plane":  # classes are digits: 1 and 7 come first
         assert named["row_labels"][0] == "1 to 7"
     assert named["apart"] == "ends"

@@ -88,7 +88,7 @@ def train(
     splits = load_data(wanted, data_dir, data)
     if not overwrite:
         _same_data(Run(folder), splits)
-    wanted.model.build(splits.shape)  # a network that does not fit the images is refused here
+    _check_fits(wanted, splits)
     run = store.start(wanted, folder, overwrite=overwrite)
     environment = engine.describe(where) | {"command": engine.command_line(), "data": describe_data(splits)}
     run.write_json("env.json", environment)
@@ -112,6 +112,21 @@ def train(
         },
     )
     return run
+
+
+def _check_fits(recipe: Recipe, splits: Splits) -> None:
+    """Refuses, before anything is written, a network that the images or the batches do not fit."""
+    model = recipe.model.build(splits.shape)
+    if len(splits.train) % recipe.batch_size != 1 % recipe.batch_size:
+        return
+    try:  # batch norm cannot normalise a batch of one number a channel
+        with torch.no_grad():
+            model.train().draw(torch.zeros(1, *splits.shape))
+    except ValueError:
+        raise ConfigError(
+            f"batch-size: with {len(splits.train)} training images and batches of {recipe.batch_size} the last batch "
+            "holds one image, which batch norm cannot normalise; use another --batch-size"
+        ) from None
 
 
 def _selection(splits: Splits, best_bound: float | None) -> str:

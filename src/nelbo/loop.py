@@ -38,14 +38,8 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
         state.unpack(*run.load("last"))
         tell("resume", {"epoch": state.epoch, "batch": state.batch})
     run.forget_after(state.epoch - 1)
-    batches = Batches(
-        splits.train,
-        splits.transforms,
-        recipe.batch_size,
-        device=device,
-        shuffle_seed=recipe.seed,
-        training=True,
-    )
+    images, size = splits.train, recipe.batch_size
+    batches = Batches(images, splits.transforms, size, device=device, shuffle_seed=recipe.seed, training=True)
     warned = False
     small = engine.threads_for(model, recipe.batch_size, device)
     with small, engine.interruption() as interrupted:

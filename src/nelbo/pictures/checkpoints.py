@@ -1,0 +1,72 @@
+"""The first epoch beside the best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nelbo import plots
+from nelbo.pictures.base import (
+    TSNE_POINTS,
+    Drawn,
+    by_information,
+    class_names,
+    image_name,
+    line_between,
+    pairs_of_images,
+    picture,
+    reconstructed,
+    start_of_traversal,
+)
+from nelbo.view import View, traversal
+
+
+@picture
+def first_against_best(view: View) -> Drawn:
+    """The first epoch beside the best: reconstructions, prior samples, latents, an interpolation, a traversal."""
+    sides = view.at("first"), view.at("best")
+    titles = (f"first (epoch {sides[0].epoch})", f"best (epoch {sides[1].epoch})")
+    title = f"{view.run.name} · {view.split_name}"
+    stem = "first-against-best"
+    index = list(range(min(len(view), 8)))
+    pairs = [[side.inputs(index), reconstructed(side, index)] for side in sides]
+    names_ = ["input", "reconstruction"]
+    yield f"{stem}-reconstructions", plots.side_by_side(*pairs, titles=titles, title=title, row_labels=names_)
+    drawn = [side.pictures(side.samples(36)[1]) for side in sides]
+    yield f"{stem}-samples", plots.side_by_side(*drawn, titles=titles, title=f"{title} · prior samples")
+    ends = pairs_of_images(view)
+    lines = [[line_between(side, a, b, 8) for a, b in ends] for side in sides]
+    names_ = [f"{image_name(view, a)} to {image_name(view, b)}" for a, b in ends]
+    yield (
+        f"{stem}-interpolation",
+        plots.side_by_side(*lines, titles=titles, title=title, row_labels=names_, apart="ends"),
+    )
+    order = by_information(view.at("best"))[:4]
+    moved = [[side.decoded(traversal(start_of_traversal(side), z, 3.0, 9)) for z in order] for side in sides]
+    names_ = [f"z{z}, -3 to 3" for z in order]
+    yield f"{stem}-traversal", plots.side_by_side(*moved, titles=titles, title=title, row_labels=names_)
+    yield from _latents_side_by_side(sides, titles, title, f"{stem}-latents")
+
+
+def _latents_side_by_side(sides: tuple[View, View], titles: tuple[str, str], title: str, stem: str) -> Drawn:
+    """The plane itself when Z = 2, otherwise principal axes, and t-SNE of at most 2,000 images."""
+    known: dict[str, Any] = {"titles": titles, "class_names": class_names(sides[0])}
+    labels = sides[0].labels_N
+    found = [side.z_NZ.numpy() for side in sides]
+    if found[0].shape[1] == 2:
+        yield stem, plots.two_scatters(found[0], found[1], labels, title=title, **known)
+        return
+    flat = [plots.project(z_NZ, "pca", max_points=None)[0] for z_NZ in found]
+    axes = ("PC 1", "PC 2")
+    yield (
+        stem,
+        plots.two_scatters(
+            flat[0], flat[1], labels, title=f"{title} · PCA", axis_labels=(axes, axes), **known
+        ),
+    )
+    close = [plots.project(z_NZ, "tsne", max_points=TSNE_POINTS) for z_NZ in found]
+    labels = None if labels is None else labels[close[0][1]]
+    words = f"{title} · t-SNE, {len(close[0][1])} images"
+    yield (
+        f"{stem}-tsne",
+        plots.two_scatters(close[0][0], close[1][0], labels, title=words, axis_labels=(None, None), **known),
+    )

@@ -1,0 +1,69 @@
+"""Images as they are, reconstructed, drawn from the prior and around examples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nelbo import plots
+from nelbo.pictures.base import (
+    SHOWN,
+    Drawn,
+    examples,
+    image_name,
+    picture,
+    reconstructed,
+    some_classes,
+)
+from nelbo.view import View
+
+
+@picture
+def data(view: View) -> Drawn:
+    """The first images of the split as the model sees them, with their classes."""
+    n = min(len(view), 40)
+    labels = None if view.labels_N is None else [view.class_name(int(label)) for label in view.labels_N[:n]]
+    yield "data", plots.image_grid(view.inputs(slice(n)), title=view.title, labels=labels, columns=SHOWN)
+
+
+@picture
+def reconstructions(view: View) -> Drawn:
+    """Inputs above their reconstructions from the posterior mean."""
+    index = list(range(min(len(view), 2 * SHOWN)))
+    pairs = [index[:SHOWN], index[SHOWN:]]
+    shown = [row for part in pairs if part for row in (view.inputs(part), reconstructed(view, part))]
+    row_labels = ["input", "reconstruction"] * (len(shown) // 2)
+    yield "reconstructions", plots.rows(shown, title=view.title, row_labels=row_labels)
+
+
+@picture
+def samples(view: View) -> Drawn:
+    """Decoded draws from the prior."""
+    _, x_NCHW = view.samples(64)
+    yield "samples", plots.image_grid(view.pictures(x_NCHW), title=f"{view.title} · prior samples", columns=8)
+
+
+@picture
+def around(view: View) -> Drawn:
+    """Draws from the posterior of one image, decoded, beside the image."""
+    index = examples(view)[:4]
+    _, x_NBCHW = view.around(view.x_NCHW[index], SHOWN - 1)
+    shown = [
+        np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, position])])
+        for position, i in enumerate(index)
+    ]
+    row_labels = [image_name(view, i) for i in index]
+    title = f"{view.title} · draws from q(z|x)"
+    yield "around", plots.rows(shown, title=title, row_labels=row_labels, apart="first")
+
+
+@picture
+def resampled(view: View) -> Drawn:
+    """A row for each class: one example, then draws from its posterior."""
+    index = [view.example(label) for label in some_classes(view)]
+    _, x_NBCHW = view.around(view.x_NCHW[index], SHOWN)
+    shown = [
+        np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, row])]) for row, i in enumerate(index)
+    ]
+    row_labels = [view.class_name(label) for label in some_classes(view)]
+    title = f"{view.title} · one example of each class, resampled"
+    yield "resampled", plots.rows(shown, title=title, row_labels=row_labels, apart="first")

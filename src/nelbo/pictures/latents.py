@@ -1,0 +1,106 @@
+"""The latent space: what each dimension carries, and where images lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from nelbo import plots
+from nelbo.metrics.latent import ACTIVE_VARIANCE
+from nelbo.pictures.base import (
+    TSNE_POINTS,
+    Drawn,
+    class_names,
+    picture,
+)
+from nelbo.view import NotApplicable, View
+
+
+@picture
+def kl(view: View) -> Drawn:
+    """KL of each latent dimension, sorted, and its history over training."""
+    statistics = view.statistics
+    if statistics.kl_Z is None:
+        raise NotApplicable(f"{view.run.name}: this posterior and prior have no closed-form KL a dimension")
+    active = statistics.mean_variance_Z.numpy() > ACTIVE_VARIANCE
+    yield "kl", plots.kl_per_dimension(statistics.kl_Z.numpy(), title=view.title, active=active)
+    rows = [row for row in view.run.history() if row.get("latent", {}).get("kl_per_dimension")]
+    if len(rows) > 1:
+        table = np.array([row["latent"]["kl_per_dimension"] for row in rows], dtype=float)
+        yield "kl-history", plots.kl_heatmap(table, [row["epoch"] for row in rows], title=view.run.name)
+
+
+@picture
+def posterior(view: View) -> Drawn:
+    """Distribution of posterior means and standard deviations against the prior."""
+    found = view.posterior(view.x_NCHW[:2000])
+    std = getattr(found, "std", None)
+    if std is None:
+        raise NotApplicable(f"{view.run.name}: this posterior has no standard deviation")
+    mean = found.mean.float().cpu().numpy()
+    yield "posterior", plots.posterior_statistics(mean, std.abs().float().cpu().numpy(), title=view.title)
+
+
+@picture
+def scatter(view: View) -> Drawn:
+    """Posterior means by class: the latent plane itself when Z = 2, otherwise its first two principal axes."""
+    z_NZ = view.z_NZ.numpy()
+    if z_NZ.shape[1] == 2:
+        figure = plots.scatter(
+            z_NZ, view.labels_N, title=view.title, class_names=class_names(view), prior_circles=True
+        )
+    else:
+        flat, index = plots.project(z_NZ, "pca", max_points=None)
+        labels = None if view.labels_N is None else view.labels_N[index]
+        figure = plots.scatter(
+            flat,
+            labels,
+            title=f"{view.title} · PCA",
+            class_names=class_names(view),
+            axis_labels=("PC 1", "PC 2"),
+        )
+    yield "scatter", figure
+
+
+@picture
+def tsne(view: View) -> Drawn:
+    """Posterior means by class: principal axes beside t-SNE, at most 2,000 images."""
+    if view.z_NZ.shape[1] == 2:
+        raise NotApplicable("t-SNE of a latent plane shows less than the plane itself; see scatter")
+    flat, index = plots.project(view.z_NZ.numpy(), "tsne", max_points=TSNE_POINTS)
+    pca, _ = plots.project(view.z_NZ.numpy()[index], "pca", max_points=None)
+    labels = None if view.labels_N is None else view.labels_N[index]
+    words: dict[str, Any] = {"titles": ("PCA", "t-SNE"), "title": f"{view.title} · {len(index)} images"}
+    axes = (("PC 1", "PC 2"), None)
+    yield (
+        "tsne",
+        plots.two_scatters(pca, flat, labels, class_names=class_names(view), axis_labels=axes, **words),
+    )
+
+
+@picture
+def manifold(view: View) -> Drawn:
+    """The decoded latent plane: both dimensions when Z = 2, otherwise the plane of the first two principal axes."""
+    if view.z_NZ.shape[1] < 2:
+        raise NotApplicable("a plane needs two latent dimensions")
+    size = 20
+    centre, first, second, labels = _plane(view)
+    ticks = torch.linspace(-2.5, 2.5, size)
+    grid = centre + ticks[None, :, None] * first + ticks[:, None, None] * second
+    decoded = view.decoded(grid.flatten(0, 1))
+    images = decoded.reshape(size, size, *decoded.shape[1:])
+    title = f"{view.title} · decoded plane"
+    yield "manifold", plots.manifold(images, title=title, extent=(-2.5, 2.5, -2.5, 2.5), axis_labels=labels)
+
+
+def _plane(view: View) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[str, str]]:
+    """Centre, two directions of one unit (standard deviation where it is a principal axis), and their names."""
+    z_NZ = view.z_NZ
+    if z_NZ.shape[1] == 2:
+        return torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), ("z0", "z1")
+    centre = z_NZ.mean(0)
+    _, spread, axes = torch.linalg.svd(z_NZ - centre, full_matrices=False)
+    scale = spread / max(1, len(z_NZ) - 1) ** 0.5
+    return centre, scale[0] * axes[0], scale[1] * axes[1], ("PC 1, standard deviations", "PC 2")

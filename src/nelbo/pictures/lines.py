@@ -1,0 +1,68 @@
+"""Walks in the latent space: class means, interpolations, traversals."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from nelbo import plots
+from nelbo.core import register
+from nelbo.pictures.base import (
+    SHOWN,
+    Drawn,
+    by_information,
+    image_name,
+    line_between,
+    pairs_of_images,
+    picture,
+    some_classes,
+    start_of_traversal,
+)
+from nelbo.view import NotApplicable, View, line, traversal
+
+
+@picture
+def class_means(view: View) -> Drawn:
+    """The mean latent of every class, decoded."""
+    labels = some_classes(view)
+    shown = view.decoded(torch.stack([view.class_mean(label) for label in labels]))
+    names_ = [view.class_name(label) for label in labels]
+    title = f"{view.title} · class means"
+    yield "class-means", plots.image_grid(shown, title=title, labels=names_, columns=SHOWN)
+
+
+@picture
+def interpolation(view: View) -> Drawn:
+    """Straight lines in the latent between pairs of test images, ends shown as they are; the first pair animated."""
+    index = pairs_of_images(view)
+    shown = [line_between(view, a, b, SHOWN) for a, b in index]
+    row_labels = [f"{image_name(view, a)} to {image_name(view, b)}" for a, b in index]
+    title = f"{view.title} · interpolation"
+    yield "interpolation", plots.rows(shown, title=title, row_labels=row_labels, apart="ends")
+    yield "interpolation", plots.gif_bytes(line_between(view, *index[0], 50)[1:-1])
+
+
+@picture
+def class_interpolation(view: View) -> Drawn:
+    """From one class mean to another in 100 steps: a grid and an animation."""
+    labels = some_classes(view)
+    if len(labels) < 2:
+        raise NotApplicable(f"{view.splits.name} has one class; a line between class means needs two")
+    start, end = (1, 8) if {1, 8} <= set(labels) else (labels[0], labels[-1])
+    shown = view.decoded(line(view.class_mean(start), view.class_mean(end), 100))
+    between = f"class means, {view.class_name(start)} to {view.class_name(end)}"
+    yield "class-interpolation", plots.image_grid(shown, title=f"{view.title} · {between}", columns=SHOWN)
+    yield "class-interpolation", plots.gif_bytes(shown)
+
+
+def traversals(view: View) -> Drawn:
+    """One row a latent dimension, most informative first, moved over +-3 from the posterior mean of an image."""
+    order = by_information(view)[:SHOWN]
+    shown = [view.decoded(traversal(start_of_traversal(view), dimension, 3.0, 11)) for dimension in order]
+    labels = [f"z{dimension}" for dimension in order]
+    columns = [f"{value:+.1f}" for value in np.linspace(-3, 3, 11)]
+    title = f"{view.title} · traversals"
+    yield "traversal", plots.rows(shown, title=title, row_labels=labels, column_labels=columns)
+
+
+register("picture", "traversal", traversals)

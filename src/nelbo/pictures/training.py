@@ -1,0 +1,41 @@
+"""How training went."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nelbo import plots
+from nelbo.pictures.base import (
+    Drawn,
+    picture,
+)
+from nelbo.view import NotApplicable, View
+
+
+@picture
+def curves(view: View) -> Drawn:
+    """Total, reconstruction, KL and NELBO by epoch, training and validation."""
+    history = view.run.history()
+    if not history:
+        raise NotApplicable(f"{view.run.name} has no finished epoch to draw")
+    series: dict[str, dict[str, list[float | None]]] = {}
+    for quantity in ("total", "reconstruction", "kl", "bound"):
+        sign, name = {"bound": (-1.0, "NELBO"), "kl": (1.0, "KL")}.get(quantity, (1.0, quantity))
+        for split in ("train", "validation"):
+            values = [row.get(split, {}).get(quantity) for row in history]
+            if any(value is not None for value in values):
+                signed = [None if value is None else sign * value for value in values]
+                series.setdefault(name, {})[split] = signed
+    best = view.run.summary.get("best_epoch")
+    epochs = [row["epoch"] for row in history]
+    notes = ["train: averaged over the epoch, while the weights move; validation: after it, fixed noise"]
+    yield "curves", plots.epoch_curves(epochs, series, title=view.run.name, best_epoch=best, notes=notes)
+
+
+@picture
+def steps(view: View) -> Drawn:
+    """The loss of every step (needs log-steps in the recipe)."""
+    losses = [loss for row in view.run.history("steps") for loss in row["loss"]]
+    if not losses:
+        raise NotApplicable(f"{view.run.name} kept no loss of every step; train with --log-steps true")
+    yield "steps", plots.step_curve(np.array(losses, dtype=float), title=view.run.name)
