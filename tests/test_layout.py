@@ -172,3 +172,7 @@ def test_no_run_no_cache_and_no_weights_are_tracked():
         r"(^|/)(runs|__pycache__|\.venv|dist|build)/|\.(safetensors|pt|pth|pkl|npz|npy|gz)$"
     )
     assert [str(f.relative_to(ROOT)) for f in tracked() if unwanted.search(str(f.relative_to(ROOT)))] == []
+
+
+def test_the_loop_is_readable_from_top_to_bottom():
+    assert len((SRC / "loop.py").read_text(encoding="utf-8").splitlines()) <= 150
