@@ -1,27 +1,24 @@
-"""Training speed side by side: this project's recipes against another program's loop, in one process, in turn.
+"""Training speed side by side: this project's recipes against another program's loop, each as its own command.
 
     python benchmarks/speed.py --data DIR --baseline seeds.py [--repeat 3] [--only fashion-mlp]
 
-The baseline is a file with `run(name, data_dir, epochs, device)` that prints one JSON line with `s_epoch`: the
-published tutorials as their authors would run them. It is not part of this repository. One epoch each, baseline
-and nelbo alternating; the clock stops for loading, evaluation and saving on both sides. Run it on a quiet machine.
+The baseline is a script called as `seeds.py DIR --epochs 1 --only NAME`, which prints one JSON line with `s_epoch`:
+the published tutorials as their authors would run them. It is not part of this repository. One epoch each,
+baseline and nelbo in turn; the clock stops for loading, evaluation and saving on both sides. Needs a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.util
-import io
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import nelbo
 from nelbo import engine
 from nelbo.store import atomic
 
@@ -35,28 +32,24 @@ PAIRS = {  # recipe: what the baseline calls the same network, data and batch si
 RECORD = Path(__file__).parent / "records" / "speed.json"
 
 
+def last_line(command: list[str]) -> dict[str, Any]:
+    """Runs a command and reads the JSON object on the last line of its output."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def seconds_of_ours(recipe: str, data: Path, device: str) -> float:
-    """Seconds of one epoch of the recipe, scaled to the images the baseline sees."""
-    with tempfile.TemporaryDirectory() as scratch:
-        run = nelbo.train(recipe, overrides={"epochs": 1}, runs=scratch, data_dir=data, device=device)
-        images = 54_000 if recipe == "fashion-mlp" else 60_000
-        return images / float(run.summary["images_per_second"])
+    """Seconds of one epoch of the recipe."""
+    with tempfile.TemporaryDirectory() as runs:
+        command = [sys.executable, "-m", "nelbo", "train", recipe, "--epochs", "1", "--json", "--no-figures"]
+        found = last_line([*command, "--runs", runs, "--data-dir", str(data), "--device", device])
+        return float(found["seconds"]["train"])
 
 
-def seconds_of_baseline(module: ModuleType, name: str, data: Path, device: str) -> float:
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        module.run(name, str(data), 1, device)
-    return float(json.loads(printed.getvalue().splitlines()[-1])["s_epoch"])
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("baseline", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def of_baseline(script: Path, name: str, data: Path, device: str) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", str(script), str(data), "--epochs", "1", "--only", name]
+    return last_line([*command, "--device", device])
 
 
 def summary(values: list[float]) -> dict[str, Any]:
@@ -73,16 +66,25 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", default=list(PAIRS))
     given = parser.parse_args()
-    module = load(given.baseline)
     rows: dict[str, Any] = {}
     for recipe in given.only:
         theirs, ours = [], []
         for _ in range(given.repeat):
-            theirs.append(seconds_of_baseline(module, PAIRS[recipe], given.data, given.device))
+            row = of_baseline(given.baseline, PAIRS[recipe], given.data, given.device)
+            theirs.append(float(row["s_epoch"]))
             ours.append(seconds_of_ours(recipe, given.data, given.device))
         ratio = [a / b for a, b in zip(theirs, ours, strict=True)]
-        rows[recipe] = {"baseline_s": summary(theirs), "nelbo_s": summary(ours), "ratio": summary(ratio)}
-        print(recipe, {key: value["median"] for key, value in rows[recipe].items()}, flush=True)
+        rows[recipe] = {
+            "baseline_s": summary(theirs),
+            "nelbo_s": summary(ours),
+            "ratio": summary(ratio),
+            "loader": row["loader"],
+        }
+        print(
+            recipe,
+            {key: rows[recipe][key]["median"] for key in ("baseline_s", "nelbo_s", "ratio")},
+            flush=True,
+        )
     table = {
         "command": f"python benchmarks/speed.py --baseline seeds.py --repeat {given.repeat}",
         "environment": engine.describe(engine.pick_device(given.device)),

@@ -13,9 +13,17 @@ from torch.utils.data import TensorDataset
 import nelbo
 from nelbo import api
 from nelbo.data import Data
-from nelbo.errors import ConfigError, DataError, DeviceError, NelboError, RunError, UnknownName
+from nelbo.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    NelboError,
+    RunError,
+    TrainingFailed,
+    UnknownName,
+)
 from nelbo.recipe import Recipe, resolve
-from nelbo.store import start
+from nelbo.store import Run, start
 
 
 @pytest.fixture
@@ -257,14 +265,28 @@ def test_log_prob_tightens_with_k(model, x_BCHW):
 
 def test_a_card_says_what_was_measured_and_is_kept(run_copy):
     card = api.evaluate(run_copy, samples=10, device="cpu")
-    assert list(card) == ["run", "checkpoint", "epoch", "split", "n", "data_hash", "seconds", "metrics"]
+    assert list(card) == [
+        *[
+            "run",
+            "checkpoint",
+            "epoch",
+            "split",
+            "n",
+            "samples",
+            "seed",
+            "data_hash",
+            "precision",
+            "environment",
+        ],
+        *["seconds", "metrics"],
+    ]
     assert (card["run"], card["checkpoint"], card["split"], card["n"]) == ("tiny", "best", "test", 40)
     assert card["epoch"] == run_copy.summary["best_epoch"]
     assert card["data_hash"] == run_copy.read_json("env.json")["data"]["hash"]
     assert list(card["metrics"])[:4] == ["nelbo", "reconstruction", "kl", "iw_nll"]
     for value in card["metrics"].values():
         assert list(value) == ["value", "unit", "standard_error", "note"]
-    assert run_copy.read_json("evaluation/test-best.json") == card
+    assert run_copy.read_json("evaluation/test-best-k10.json") == card
 
 
 def test_every_checkpoint_and_split_is_measured(run_copy):
@@ -281,7 +303,7 @@ def test_every_checkpoint_and_split_is_measured(run_copy):
     }
     assert counts == {"train": 96, "validation": 24}
     logged = run_copy.history()[epochs["best"] - 1]["validation"]["bound"]
-    measured = run_copy.read_json("evaluation/validation-best.json")["metrics"]["nelbo"]["value"]
+    measured = run_copy.read_json("evaluation/validation-best-k0.json")["metrics"]["nelbo"]["value"]
     assert -logged == pytest.approx(measured, rel=1e-6)  # one code, one noise: the log is the evaluation
 
 
@@ -344,3 +366,85 @@ def test_batch_norm_and_a_last_batch_of_one_image_are_refused_together(tmp_path)
         nelbo.train(recipe, data=data, runs=tmp_path)
     assert not list(tmp_path.iterdir())
     assert nelbo.train(recipe.model_copy(update={"batch_size": 7}), data=data, runs=tmp_path).finished
+
+
+def test_patience_needs_a_validation_split(tmp_path, tiny_recipe):
+    recipe = tiny_recipe({"patience": 3, "data.validation": 0})
+    with pytest.raises(ConfigError, match=r"patience needs a validation split; set --data\.validation 0\.1"):
+        nelbo.train(recipe, runs=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_is_not_returned_for_other_images(tmp_path):
+    """Both calls have the same configuration; only the images differ."""
+    images = np.random.default_rng(0).integers(0, 256, size=(2, 60, 6, 6), dtype=np.uint8)
+    run = nelbo.train("digits", data=images[0], runs=tmp_path, overrides={"epochs": 1})
+    assert nelbo.train("digits", data=images[0], runs=tmp_path, overrides={"epochs": 1}).path == run.path
+    with pytest.raises(DataError, match="the images"):
+        nelbo.train("digits", data=images[1], runs=tmp_path, overrides={"epochs": 1})
+
+
+@pytest.mark.parametrize("name", ["../keep", "a/b", "..", "."])
+def test_a_name_is_one_folder(name, tmp_path):
+    with pytest.raises(ConfigError, match="--name"):
+        nelbo.train("digits", runs=tmp_path / "runs", name=name, overwrite=True)
+
+
+def test_overwrite_spares_what_is_no_run(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "config.toml").write_text("title = 'my site'")
+    (tmp_path / "site" / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="is no run"):
+        nelbo.train("digits", runs=tmp_path, name="site", overwrite=True)
+    assert (tmp_path / "site" / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_is_shared_can_be_loaded_anywhere(run_copy, tmp_path):
+    import shutil
+
+    shutil.copytree(run_copy.path / "model", tmp_path / "copied")
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.equal(
+        nelbo.load(tmp_path / "copied", device="cpu").reconstruct(x),
+        nelbo.load(run_copy, device="cpu").reconstruct(x),
+    )
+    (tmp_path / "copied" / "config.json").write_text("{}")
+    with pytest.raises(RunError, match=r"config\.json"):
+        nelbo.load(tmp_path / "copied")
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny_recipe):
+    """A finite loss whose gradient is not: the last good checkpoint stays."""
+    recipe = tiny_recipe({"epochs": 3})
+    calls = {"n": 0}
+
+    def tell(event, row):
+        if event == "epoch":
+            calls["n"] += 1
+
+    original = torch.optim.Adam.step
+
+    def step(self, *args, **kwargs):
+        out = original(self, *args, **kwargs)
+        if calls["n"] == 2:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].view(-1)[0] = float("nan")
+        return out
+
+    torch.optim.Adam.step = step
+    try:
+        with pytest.raises(TrainingFailed, match="epoch 3; the checkpoint of epoch 2 is kept"):
+            nelbo.train(recipe, runs=tmp_path, name="x", tell=tell)
+    finally:
+        torch.optim.Adam.step = original
+    for name in ("best", "last"):
+        tensors, _ = Run(tmp_path / "x").load(name)
+        assert all(t.isfinite().all() for t in tensors.values() if t.is_floating_point())
+
+
+def test_log_prob_of_a_singular_posterior_is_refused():
+    from nelbo.errors import NotABound
+
+    model = resolve("mlp-tanh-binary-as-published").model.build((1, 28, 28))
+    with pytest.raises(NotABound, match="shared by all latent dimensions"):
+        model.log_prob(torch.rand(2, 1, 28, 28).round(), k=3)

@@ -406,7 +406,7 @@ def test_evaluate_json_has_the_promised_keys(tiny_run, nelbo, run_copy):
     for entry in card["metrics"].values():
         assert set(entry) == {"value", "standard_error", "unit", "note"}
     assert card["metrics"]["iw_nll"]["note"].startswith("K = 10")
-    file = json.loads((run_copy.path / "evaluation" / "test-best.json").read_text(encoding="utf-8"))
+    file = json.loads((run_copy.path / "evaluation" / "test-best-k10.json").read_text(encoding="utf-8"))
     assert file["metrics"] == card["metrics"]
 
 

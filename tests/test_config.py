@@ -180,11 +180,6 @@ def test_pixels_below_zero_are_refused_for_a_bernoulli_before_any_data_is_read()
     assert Recipe(data=Data(transforms=(Scale(low=0.1, high=0.9),)))
 
 
-def test_patience_needs_a_validation_split():
-    assert "patience needs a validation split; set --data.validation 0.1" in refused({"patience": 3})
-    assert Recipe(patience=3, data=Data(validation=0.1)).patience == 3
-
-
 # --- overrides --------------------------------------------------------------------------------
 
 

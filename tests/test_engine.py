@@ -80,7 +80,8 @@ def test_random_state_comes_back():
 
 def test_precision_bf16_is_refused_on_mps():
     with pytest.raises(engine.ConfigError, match="--precision fp32"):
-        engine.autocast(torch.device("mps"), "bf16")
+        engine.check_precision(torch.device("mps"), "bf16")
+    engine.check_precision(torch.device("mps"), "fp32")
 
 
 def test_an_apple_gpu_gives_its_stream_back_too(monkeypatch):

@@ -175,4 +175,4 @@ def test_no_run_no_cache_and_no_weights_are_tracked():
 
 
 def test_the_loop_is_readable_from_top_to_bottom():
-    assert len((SRC / "loop.py").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len((SOURCE / "loop.py").read_text(encoding="utf-8").splitlines()) <= 150

@@ -136,8 +136,7 @@ def test_rows_after_the_last_checkpoint_are_forgotten_and_half_lines_too(tmp_pat
         run.log({"event": "epoch", "epoch": epoch})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"event": "epo')
-    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
-        run.history()
+    assert [row["epoch"] for row in run.history()] == [1, 2, 3]  # a line being written is not yet there
     run.forget_after(2)
     assert [row["epoch"] for row in run.history()] == [1, 2]
     assert [row["epoch"] for row in run.history("steps")] == [1, 2]

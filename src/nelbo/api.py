@@ -17,7 +17,7 @@ from nelbo.loop import Tell, fit
 from nelbo.metrics import Split
 from nelbo.models import BuiltModel
 from nelbo.recipe import Recipe, named, resolve
-from nelbo.store import CHECKPOINTS, Run
+from nelbo.store import Run
 
 FROM_PYTHON = "python"  # the data source of a run whose images were passed as an object
 
@@ -41,12 +41,12 @@ def plan(
         wanted = resolve(wanted, {"data.source": FROM_PYTHON})
     else:
         wanted.data.check_source()
-        if Path(wanted.data.source).exists() and wanted.data.source not in names("dataset"):
-            wanted = resolve(wanted, {"data.source": str(Path(wanted.data.source).resolve())})
+        if (path := wanted.data.path()) is not None:  # so that the run can be measured from anywhere
+            wanted = resolve(wanted, {"data.source": str(path.resolve())})
     plain = None
     if wanted.recipe != "custom":
         plain = _known(wanted.recipe)
-    folder = Path(runs) / (name or store.default_name(wanted, plain))
+    folder = Path(runs) / store.check_name(name or store.default_name(wanted, plain))
     store.check_free(wanted, folder, overwrite=overwrite)
     return wanted, folder
 
@@ -75,25 +75,37 @@ def train(
     recipe     a registered name, a TOML file, or a Recipe
     overrides  dotted fields, as on the command line: {"model.latent_dim": 16, "objective.beta": 4}
     data       images instead of `recipe.data.source`: an array, a tensor, (images, labels), a torch data set
-    tell       hears `data`, `resume`, `step`, `epoch` and `warning` with a table each
+    tell       hears `data`, `model`, `resume`, `step`, `epoch` and `warning` with a table each
+
+    The command line then also evaluates on the test split and draws the pictures; from Python that is
+    `nelbo.evaluate(run)` and `nelbo plot`.
 
     Raises ConfigError, DataError, DeviceError and RunError before anything is written, TrainingFailed
     and Interrupted later.
     """
     wanted, folder = plan(recipe, overrides, data=data, runs=runs, name=name, overwrite=overwrite)
     where = engine.pick_device(device)
-    if not overwrite and Run(folder).finished:
-        return Run(folder)
+    engine.check_precision(where, wanted.precision)
     begun = time.perf_counter()
     splits = load_data(wanted, data_dir, data)
     if not overwrite:
         _same_data(Run(folder), splits)
+        if Run(folder).finished:
+            return Run(folder)
+        if Run(folder).checkpoint_path("last").is_file():
+            Run(folder).load("last")  # a damaged one is refused before anything is written
+    shapes = outline(wanted, splits.shape)
     _check_fits(wanted, splits)
     run = store.start(wanted, folder, overwrite=overwrite)
     environment = engine.describe(where) | {"command": engine.command_line(), "data": describe_data(splits)}
+    if earlier := run.read_json(
+        "env.json", missing={}
+    ):  # an interrupted run keeps what its first part ran on
+        environment["earlier"] = [*earlier.pop("earlier", []), earlier]
     run.write_json("env.json", environment)
     loading = time.perf_counter() - begun
-    tell("data", environment["data"])
+    tell("data", environment["data"] | {"likelihood_is_binary": is_binary(wanted)})
+    tell("model", shapes)
     state = fit(wanted, splits, run, where, tell)
     best = load(run, checkpoint="best", device="cpu")
     store.share(
@@ -109,9 +121,39 @@ def train(
             "images_per_second": round(state.images / state.seconds["train"], 1),
             "seconds": {"data": loading, **state.seconds},
             "device": str(where),
+            "threads": state.threads,
+            "batch_size": wanted.batch_size,
         },
     )
     return run
+
+
+def outline(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Sends random input through a built model: the shape of everything on the way, and the number of weights.
+
+    Raises ConfigError where a network does not fit images of this shape.
+    """
+    model = recipe.model.build(shape).eval()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        x_BCHW = torch.rand(2, *shape)
+        z_BZ = model.encode(x_BCHW).mean
+        decoded = model.decode(z_BZ).mean
+    if decoded.shape != x_BCHW.shape:
+        raise ConfigError(
+            f"model: decodes to {tuple(decoded.shape[1:])}, but the images are {shape} (C, H, W)"
+        )
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return {
+        "input": list(shape),
+        "latent": list(z_BZ.shape[1:]),
+        "output": list(decoded.shape[1:]),
+        "weights": weights,
+    }
+
+
+def is_binary(recipe: Recipe) -> bool:
+    """Whether the likelihood is a probability only for pixels that are exactly 0 or 1."""
+    return bool(getattr(getattr(recipe.model, "likelihood", None), "binary", False))
 
 
 def _check_fits(recipe: Recipe, splits: Splits) -> None:
@@ -142,13 +184,16 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
     if data is None and recipe.data.source == FROM_PYTHON:
         raise DataError("this run was trained on images passed from Python; pass them again as data=...")
     splits = recipe.data.load(Path(data_dir) if data_dir else None, data)
+    if recipe.patience is not None and splits.validation is None:
+        raise ConfigError("patience needs a validation split; set --data.validation 0.1")
     likelihood = getattr(recipe.model, "likelihood", None)
     support = getattr(likelihood, "support", None)
     low, high = splits.range
     if likelihood is not None and support and (low < support[0] or high > support[1]):
         raise DataError(
             f"{splits.name}: pixels lie in [{low:g}, {high:g}], but a {likelihood.name} likelihood needs them in "
-            f"[{support[0]:g}, {support[1]:g}]; divide them by their largest value, or use --model.likelihood gaussian"
+            f"[{support[0]:g}, {support[1]:g}]; say so with --data.range {low:g},{high:g}, "
+            "or use --model.likelihood gaussian"
         )
     return splits
 
@@ -184,8 +229,12 @@ def load(
 ) -> BuiltModel:
     """The trained model of a run: encode, decode, sample, reconstruct, log_prob. In evaluation mode.
 
+    `run` may also be the `model/` folder of a run, or a copy of it: what is shared.
+
     Raises RunError when the run or the checkpoint is missing or damaged.
     """
+    if isinstance(run, str | Path) and (Path(run) / "model.safetensors").is_file():
+        return engine.place(store.shared(Path(run)), engine.pick_device(device))
     found = store.find(run, Path(runs))
     tensors, _ = found.load(checkpoint)
     if checkpoint == "last":
@@ -248,8 +297,6 @@ def evaluate(
     if samples < 0:
         raise ConfigError(f"samples must be 0 or more (got {samples})")
     found = store.find(run, Path(runs))
-    if checkpoint not in CHECKPOINTS:
-        found.load(checkpoint)  # raises, naming the nearest
     where = engine.pick_device(device)
     model = load(found, checkpoint=checkpoint, device=device)
     view = open_split(found, split, where, data_dir=data_dir, data=data, samples=samples)
@@ -262,14 +309,18 @@ def evaluate(
     card = {
         "run": found.name,
         "checkpoint": checkpoint,
-        "epoch": found.load(checkpoint)[1]["epoch"] - (1 if checkpoint == "last" else 0),
+        "epoch": found.epoch(checkpoint),
         "split": split,
         "n": len(view.images),
+        "samples": samples,
+        "seed": view.seed,
         "data_hash": found.read_json("env.json")["data"]["hash"],
+        "precision": view.precision,
+        "environment": engine.describe(where),
         "seconds": round(time.perf_counter() - begun, 3),
         "metrics": {name: values[name] for name in sorted(values, key=_order)},
     }
-    found.write_json(f"evaluation/{split}-{checkpoint}.json", store.finite(card))
+    found.write_json(f"evaluation/{split}-{checkpoint}-k{samples}.json", card)
     return card
 
 

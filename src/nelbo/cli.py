@@ -50,6 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `nelbo recipes | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        message = f"out of memory: {str(error).splitlines()[0] if str(error) else 'the machine has no more'}"
+        return _report(
+            NelboError(f"{message}; try a smaller --batch-size, model, or number of samples"), given
+        )
     except OSError as error:
         return _report(_system_error(error), given)
     except SystemExit as stop:  # how the flag parser ends after --help (0) or a wrong flag (2)

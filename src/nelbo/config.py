@@ -36,7 +36,11 @@ def kebab(name: str) -> str:
 
 
 class Spec(BaseModel):
-    """A frozen, validated value that configures one component."""
+    """A frozen, validated value that configures one component.
+
+    Constructing one with a wrong field raises `pydantic.ValidationError`; files and flags go through `build`,
+    which raises ConfigError. A field that may be None has None as its default: TOML has no null, so it is left out.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, protected_namespaces=()
@@ -49,6 +53,15 @@ class Spec(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        for field, info in cls.model_fields.items():
+            if (
+                type(None) in _options(info.annotation)
+                and not info.is_required()
+                and info.default is not None
+            ):
+                raise TypeError(
+                    f"{cls.__name__}.{field}: a field that may be None must have None as its default"
+                )
         if cls.axis and "axis" not in cls.__dict__:  # the class that sets `axis` is abstract
             if "name" not in cls.__dict__:
                 cls.name = kebab(cls.__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,16 @@ class Training:
         self.epochs = epochs
         self.bar: Progress | None = None
         self.task = TaskID(0)
-        self.running = False
+        self.shown = 0.0
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[loss]}"),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8)
-            self.task = self.bar.add_task("epoch 1")
+            self.task = self.bar.add_task("epoch 1", loss="")
 
     def __enter__(self) -> Training:
         if self.bar:
@@ -110,14 +116,26 @@ class Training:
         match event:
             case "data":
                 self._data(row)
+            case "model":
+                self._model(row)
             case "resume":
                 self._say(f"going on with epoch {row['epoch']}, batch {row['batch'] + 1}")
             case "step" if self.bar:
-                self.bar.update(self.task, completed=row["batch"], total=row["batches"])
+                self._step(self.bar, row)
             case "epoch":
                 self._epoch(row)
             case "warning":
                 self._say(f"warning: {row['message']}")
+
+    def _step(self, bar: Progress, row: Mapping[str, Any]) -> None:
+        bar.update(self.task, completed=row["batch"], total=row["batches"])
+        # Reading a loss waits for the device, so it is read four times a second and only for a person.
+        if "loss_B" in row and time.monotonic() - self.shown > 0.25:
+            self.shown = time.monotonic()
+            bar.update(self.task, loss=f"loss {float(row['loss_B'].detach().mean()):.2f}")
+
+    def _model(self, row: Mapping[str, Any]) -> None:
+        self._say(outlined(row))
 
     def _data(self, row: Mapping[str, Any]) -> None:
         channels, height, width = row["shape"]
@@ -126,6 +144,10 @@ class Training:
             f"{row['name']}: {n['train']} training, {n['validation']} validation and {n['test']} test images, "
             f"{height} x {width} x {channels}, {row['pixels']} pixels, hash {row['hash']}"
         )
+        if row["pixels"] != "binary" and row.get("likelihood_is_binary"):
+            self._say(
+                "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
+            )
 
     def _epoch(self, row: Mapping[str, Any]) -> None:
         parts = [f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
@@ -151,6 +173,18 @@ class Training:
             self.bar.console.print(line, markup=False, highlight=False)
         else:
             say(line)
+
+
+def announce_download(data: Any, data_dir: Path | None) -> None:
+    """Says so before a download that may take minutes."""
+    if not data.present(data_dir):
+        say(f"{data.source} is not here yet; downloading it, which may take a while")
+
+
+def outlined(row: Mapping[str, Any]) -> str:
+    """The shapes of a model in one line."""
+    shapes = " -> ".join(" x ".join(map(str, row[part])) for part in ("input", "latent", "output"))
+    return f"network: {shapes} (channels, height, width; latent between), {row['weights']:,} weights"
 
 
 class Measuring:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from nelbo.errors import UnknownName, did_you_mean
+from nelbo.errors import ConfigError, UnknownName, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +35,8 @@ T = TypeVar("T")
 class Distribution(Protocol):
     """A distribution is a value: parameters in, densities and samples out.
 
-    `torch.distributions` objects with one event per image fit. `not_a_bound` is None for an
-    ordinary distribution; otherwise it is the reason why samples do not come from the density
+    `rsample(k)` gives k samples, first axis. `not_a_bound` is None for an ordinary distribution;
+    otherwise it is the reason why samples do not come from the density
     (shared noise, a singular covariance), so that no bound may be reported from it.
     """
 
@@ -192,11 +192,17 @@ def _load(axis: str) -> None:
     home = HOMES[axis]
     if home in _loaded:
         return
-    _loaded.add(home)
+    _loaded.add(home)  # before its modules are imported, since they may look names up themselves
     package = importlib.import_module(home)
     for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
         importlib.import_module(f"{home}.{module.name}")
     if "plugins" not in _loaded:
         _loaded.add("plugins")
         for point in importlib.metadata.entry_points(group="nelbo"):
-            point.load()
+            try:
+                point.load()
+            except Exception as error:
+                raise ConfigError(
+                    f"the plug-in {point.name!r} ({point.value}) cannot be imported: {type(error).__name__}: {error}; "
+                    "repair or uninstall it"
+                ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -52,34 +53,42 @@ def pick_device(name: str = "auto") -> torch.device:
 def place(model: M, device: torch.device) -> M:
     """Moves a model to its device; convolutions in channels-last, which is 10 % faster on a CPU."""
     model = model.to(device)
+    if device.type == "cuda":  # fp32 means fp32: convolutions would otherwise round to ten bits
+        torch.backends.cudnn.allow_tf32 = False
     if any(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in model.modules()):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 
 @contextlib.contextmanager
-def threads_for(model: nn.Module, batch_size: int, device: torch.device) -> Iterator[None]:
-    """One CPU thread for steps so small that a second one only waits.
+def threads_for(model: nn.Module, images: int, device: torch.device) -> Iterator[int]:
+    """One CPU thread for steps so small that a second one only waits; gives the number of threads.
 
-    A step of under some ten million multiplications is faster on one thread, and far faster when another
-    program has the other core: threads meet several hundred times a step, and each meeting then waits for
-    the scheduler.
+    Without convolutions a step costs about images x weights multiplications. Under some ten million it is
+    faster on one thread, and far faster when another program has the other core: threads meet several hundred
+    times a step, and each meeting then waits for the scheduler.
     """
     before = torch.get_num_threads()
-    if device.type == "cpu" and batch_size * sum(p.numel() for p in model.parameters()) < SMALL_STEP:
+    convolutions = any(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in model.modules())
+    work = images * sum(p.numel() for p in model.parameters())
+    if device.type == "cpu" and not convolutions and work < SMALL_STEP:
         torch.set_num_threads(1)
     try:
-        yield
+        yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def check_precision(device: torch.device, precision: Precision) -> None:
+    """Raises ConfigError for a precision that the device does not have."""
+    if precision == "bf16" and device.type == "mps":
+        raise ConfigError("precision bf16 is supported on cpu and cuda; use --precision fp32 on mps")
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
     """bf16 arithmetic in the networks; distributions and losses stay in float32."""
     if precision == "fp32":
         return contextlib.nullcontext()
-    if device.type == "mps":
-        raise ConfigError("precision bf16 is supported on cpu and cuda; use --precision fp32 on mps")
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
@@ -199,4 +208,4 @@ def _git_commit() -> str | None:
 
 def command_line() -> str:
     """The command that started this process, as a person would type it."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

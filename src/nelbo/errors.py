@@ -47,6 +47,10 @@ class TrainingFailed(NelboError):
     """Training stopped because it could not go on (a loss that is not finite, for example)."""
 
 
+class NotABound(NelboError):
+    """A bound was asked of samples that do not come from the density they would be weighted by."""
+
+
 class Interrupted(NelboError):
     """Training was interrupted from outside; a checkpoint has been saved."""
 

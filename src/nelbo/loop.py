@@ -16,6 +16,7 @@ from nelbo.errors import Interrupted, TrainingFailed
 from nelbo.metrics import Means, Split, latent_statistics, quantities
 from nelbo.optim import WeightAverage
 from nelbo.recipe import Recipe
+from nelbo.schedules import Schedule
 from nelbo.state import State
 from nelbo.store import Run
 
@@ -35,18 +36,20 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
     state = State(model, optimizer, average, device)
     if run.checkpoint_path("last").is_file():
-        state.unpack(*run.load("last"))
+        run.resume(state.unpack)
         tell("resume", {"epoch": state.epoch, "batch": state.batch})
     run.forget_after(state.epoch - 1)
     images, size = splits.train, recipe.batch_size
     batches = Batches(images, splits.transforms, size, device=device, shuffle_seed=recipe.seed, training=True)
     warned = False
-    small = engine.threads_for(model, recipe.batch_size, device)
-    with small, engine.interruption() as interrupted:
+    small = engine.threads_for(model, size * recipe.objective.k, device)
+    with small as state.threads, engine.interruption() as interrupted:
         while state.epoch <= recipe.epochs and not _out_of_patience(recipe, state):
             with state.clock("train"):
                 train_epoch(recipe, state, batches, interrupted.is_set, tell)
                 engine.synchronise(device)
+            if not state.healthy:  # never over a good checkpoint
+                raise TrainingFailed(f"{run.name}: {state.what_diverged()}")
             if state.batch < len(batches):
                 run.save("last", *state.pack())
                 raise Interrupted(f"interrupted in epoch {state.epoch}; the same command goes on from there")
@@ -83,7 +86,7 @@ def train_epoch(
         state.step += 1
         state.batch += 1
         state.images += len(x_BCHW)
-        tell("step", {"batch": state.batch, "batches": len(batches)})
+        tell("step", {"batch": state.batch, "batches": len(batches), "loss_B": terms.loss_B})
         if stopped():
             return
 
@@ -91,11 +94,9 @@ def train_epoch(
 def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[str, Any]:
     """Measures, logs and saves after an epoch, and moves the counters to the next one."""
     trained = state.means.result()
-    if not math.isfinite(trained["total"]):
-        raise TrainingFailed(f"{run.name}: {state.what_diverged()}")
     row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step, "train": trained}
     progress = Progress(state.epoch, recipe.epochs, state.step - 1, recipe.epochs * state.batch)
-    if beta := getattr(recipe.objective, "beta", None):
+    if isinstance(beta := getattr(recipe.objective, "beta", None), Schedule):
         row["beta"] = beta(progress)
     if splits.validation is not None:
         with state.clock("validation"):

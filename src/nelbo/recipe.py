@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from nelbo import config
 from nelbo.config import Spec, kebab
 from nelbo.core import lookup, register
 from nelbo.data import Data
+from nelbo.errors import ConfigError
 from nelbo.models import VAE, Model
 from nelbo.objectives import ELBO, Objective
 from nelbo.optim import Adam, Optimizer
@@ -43,7 +44,7 @@ class Recipe(Spec):
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=128, ge=1)
     batch_reduction: Literal["mean", "sum"] = "mean"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     precision: Literal["fp32", "bf16"] = "fp32"
     clip_norm: float | None = Field(default=None, gt=0.0)
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
@@ -64,8 +65,6 @@ class Recipe(Spec):
                 f"likelihood needs them in [{support[0]:g}, {support[1]:g}]; drop that scaling, or use "
                 "--model.likelihood gaussian"
             )
-        if self.patience is not None and not self.data.validation:
-            raise ValueError("patience needs a validation split; set --data.validation 0.1")
         return self
 
 
@@ -100,14 +99,17 @@ def resolve(what: str | Path | Recipe, overrides: Mapping[str, Any] | None = Non
 def named(name: str) -> Recipe:
     """The registered recipe of that name; raises UnknownName with the nearest."""
     found: RecipeFunction = lookup("recipe", name)
-    return found()
+    try:
+        return found()
+    except ValidationError as error:
+        raise ConfigError(f"the recipe {name!r} is not valid: {error}") from None
 
 
 def _from_file(path: Path) -> Recipe:
     table = config.read_toml(path)
     name = table.get("recipe", "custom")
     # A resolved file (a run's own config.toml) leaves out what is none, so it must not be laid over a recipe.
-    complete = {"data", "model", "objective", "optimizer"} <= set(table)
+    complete = set(config.to_dict(Recipe())) <= set(table)
     if name == "custom" or complete:
         return config.build(Recipe, table, str(path))
     return config.override(named(name), flatten(table), str(path))

@@ -34,6 +34,7 @@ class State:
     images: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     means: Means = dataclasses.field(default_factory=Means)
+    threads: int = 1
 
     @property
     def evaluated(self) -> BuiltModel:
@@ -49,16 +50,23 @@ class State:
         finally:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - begun
 
+    @property
+    def healthy(self) -> bool:
+        """Whether losses and weights are finite; asked before anything is saved. Waits for the device."""
+        weights = torch.stack([parameter.detach().isfinite().all() for parameter in self.model.parameters()])
+        return bool(weights.all()) and all(map(math.isfinite, self.means.per_batch("total")))
+
     def what_diverged(self) -> str:
         """A sentence on the first batch of this epoch whose loss is not finite, and the ways out."""
         losses = self.means.per_batch("total")
-        bad = next(index for index, loss in enumerate(losses) if not math.isfinite(loss))
+        bad = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), len(losses) - 1)
         kept = (
             f"the checkpoint of epoch {self.epoch - 1} is kept" if self.epoch > 1 else "no epoch was finished"
         )
         return (
-            f"the loss is not finite since batch {bad + 1} of {len(losses)} in epoch {self.epoch}; {kept}. Try a lower "
-            "learning rate (--optimizer.lr), --clip-norm 1, or --model.posterior.parametrisation log-variance"
+            f"the loss or a weight is not finite since batch {bad + 1} of {len(losses)} in epoch {self.epoch}; {kept}. "
+            "Try a lower learning rate (--optimizer.lr), --clip-norm 1, "
+            "or --model.posterior.parametrisation log-variance"
         )
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

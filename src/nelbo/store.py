@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from nelbo import config
 from nelbo.errors import ConfigError, RunError, did_you_mean
-from nelbo.models import BuiltModel
+from nelbo.models import BuiltModel, Model
 from nelbo.recipe import Recipe
 
 CHECKPOINTS = ("first", "best", "last")
@@ -104,7 +104,8 @@ class Run:
         if not file.is_file():
             return []
         try:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            lines = file.read_text(encoding="utf-8").split("\n")
+            rows = [json.loads(line) for line in lines[:-1]]  # a last line without its end is being written
         except ValueError:
             raise RunError(f"{file} is damaged; train again with --overwrite") from None
         return [row for row in rows if row.get("event") == event]
@@ -126,6 +127,21 @@ class Run:
             temporary.write_text("".join(kept), encoding="utf-8")
 
     # --- tensors ---
+
+    def resume(self, unpack: Callable[[dict[str, Tensor], dict[str, Any]], None]) -> None:
+        """Hands the last checkpoint to `unpack`; raises RunError when it does not fit the configuration."""
+        try:
+            unpack(*self.load("last"))
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise RunError(
+                f"{self.checkpoint_path('last')} does not fit the run's config.toml ({error}); the run is damaged: "
+                "train again with --overwrite"
+            ) from None
+
+    def epoch(self, checkpoint: str) -> int:
+        """How many epochs a checkpoint has finished; `last` may hold a part of one more."""
+        about = self.load(checkpoint)[1]
+        return int(about["epoch"]) - (1 if checkpoint == "last" else 0)
 
     def checkpoint_path(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
@@ -230,6 +246,13 @@ def default_name(recipe: Recipe, plain: Recipe | None) -> str:
     return f"{stem}-{digest}"
 
 
+def check_name(name: str) -> str:
+    """Raises ConfigError unless the name is that of one folder."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise ConfigError(f"--name {name!r}: expected a plain folder name; say where with --runs")
+    return name
+
+
 def check_folder(path: Path, flag: str) -> None:
     """Raises ConfigError where no folder can be: something on the way to it is a file."""
     for place in (path, *path.parents):
@@ -248,6 +271,12 @@ def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
     """
     if (path / "config.toml").is_file():
         if overwrite:
+            ours = any((path / part).exists() for part in ("env.json", "checkpoints", "metrics.jsonl"))
+            foreign = {file.name for file in path.iterdir()} - {"config.toml"}
+            if foreign and not ours:
+                raise RunError(
+                    f"{path} holds a config.toml and is no run; it is not overwritten. Choose another --name"
+                )
             return
         differ = config.differences(config.to_dict(Run(path).recipe), config.to_dict(recipe))
         if differ:
@@ -281,11 +310,31 @@ def share(run: Run, model: BuiltModel, shape: tuple[int, int, int], about: Mappi
     run.write_json("model/config.json", table)
 
 
+def shared(folder: Path) -> BuiltModel:
+    """The module in a `model/` folder, which may have been copied from its run; raises RunError."""
+    file = folder / "model.safetensors"
+    table = Run(folder).read_json("config.json")
+    try:
+        spec: Model = config.build(Model, table["model"], str(folder / "config.json"))
+        shape = (int(table["shape"][0]), int(table["shape"][1]), int(table["shape"][2]))
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise RunError(
+            f"{folder / 'config.json'} does not describe a model; copy the whole folder again"
+        ) from None
+    return _module(spec, shape, read_tensors(file)[0], file)
+
+
 def rebuild(
     recipe: Recipe, shape: tuple[int, int, int], tensors: Mapping[str, Tensor], file: Path
 ) -> BuiltModel:
     """The module of a checkpoint, in evaluation mode."""
+    return _module(recipe.model, shape, tensors, file)
+
+
+def _module(
+    spec: Model, shape: tuple[int, int, int], tensors: Mapping[str, Tensor], file: Path
+) -> BuiltModel:
     with torch.random.fork_rng(devices=[]):  # building draws initial weights; the caller's stream stays
-        module = recipe.model.build(shape)
+        module = spec.build(shape)
     load_weights(module, tensors, file)
     return module.eval()

@@ -25,7 +25,7 @@ class Train:
 
     Every field of the recipe is a flag: --epochs 5, --data PATH, --model.latent-dim 16,
     --objective elbo --objective.beta 4, --optimizer.lr 3e-4, --seed 1, --precision bf16.
-    `nelbo train RECIPE --dry-run` lists them all.
+    `nelbo train RECIPE --dry-run` lists those that are set, and the shapes of the network.
     """
 
     recipe: Positional[
@@ -54,6 +54,7 @@ class Train:
         if self.dry_run:
             return self._describe(recipe, folder)
         finished = Run(folder).finished and not self.overwrite
+        console.announce_download(recipe.data, self.data_dir)
         with console.Training(recipe.epochs) as listener:
             run = api.train(
                 recipe, runs=self.runs, name=folder.name, device=self.device, data_dir=self.data_dir,
@@ -66,13 +67,16 @@ class Train:
         return self._conclude(run)
 
     def _describe(self, recipe: Any, folder: Path) -> None:
-        from nelbo import config, console, engine
+        from nelbo import api, config, console, engine
 
-        engine.pick_device(self.device)
-        table = {"run": str(folder), "config": config.to_dict(recipe)}
+        engine.check_precision(engine.pick_device(self.device), recipe.precision)
+        shape = recipe.data.shape_without_reading()
+        outline = None if shape is None else api.outline(recipe, shape)
+        table = {"run": str(folder), "config": config.to_dict(recipe), "network": outline}
         if self.json:
             return console.emit(table)
-        print(f"# would train in {folder}\n{config.dumps(recipe)}", end="")
+        note = "" if outline is None else f"# {console.outlined(outline)}\n"
+        print(f"# would train in {folder}\n{note}{config.dumps(recipe)}", end="")
         return None
 
     def _conclude(self, run: Run) -> None:
@@ -93,7 +97,7 @@ class Train:
             run.write_json("summary.json", summary)
         if self.json:
             return console.emit({"run": run.name, "path": str(run.path), **summary})
-        card = run.read_json("evaluation/test-best.json")
+        card = run.read_json("evaluation/test-best-k0.json")
         console.show_card(card)
         print(f"{summary['images_per_second']:,.0f} images/s in training. Next:  nelbo evaluate {run.path}")
         return None
@@ -215,6 +219,7 @@ class Data:
             )
         source = sets.Data(source=self.what, size=self.size)
         source.check_source()
+        console.announce_download(source, self.data_dir)
         table = api.describe_data(source.load(self.data_dir))
         if self.json:
             return console.emit(table)

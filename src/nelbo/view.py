@@ -57,6 +57,8 @@ class View:
         data: object | None = None,
         seed: int = 0,
     ) -> View:
+        if not 0 <= seed < 2**63:
+            raise ConfigError(f"--seed {seed}: expected a number from 0 to 2^63 - 1")
         model = api.load(run, checkpoint=checkpoint, device=device)
         splits = api.load_same_data(run, data_dir, data)
         splits.split(split)  # raises for an unknown or absent one
@@ -75,8 +77,7 @@ class View:
 
     @cached_property
     def epoch(self) -> int:
-        about = self.run.load(self.checkpoint)[1]
-        return int(about["epoch"]) - (1 if self.checkpoint == "last" else 0)
+        return self.run.epoch(self.checkpoint)
 
     @cached_property
     def split(self) -> Split:
@@ -165,13 +166,15 @@ class View:
 
     @torch.no_grad()
     def posterior(self, x_BCHW: Tensor) -> Any:
-        return self.model.encode(x_BCHW.to(self.device))
+        with engine.autocast(self.device, self.run.recipe.precision):
+            return self.model.encode(x_BCHW.to(self.device))
 
     @torch.no_grad()
     def decode(self, z_MZ: Tensor) -> Tensor:
         """Means of p(x | z) on the CPU, in pieces of bounded size: (M, C, H, W)."""
         pieces = torch.split(z_MZ.to(self.device, torch.float32), DECODE_AT_ONCE)
-        return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
+        with engine.autocast(self.device, self.run.recipe.precision):
+            return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
 
     def decoded(self, z_MZ: Tensor) -> Pictures:
         return self.pictures(self.decode(z_MZ))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,9 @@ def load_array_file(path: Path) -> Loaded:
             if isinstance(content, np.ndarray):
                 return Loaded(images_from_array(content, where=str(path)))
             arrays = {key: content[key] for key in content.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # numpy, zipfile, zlib and the header's parser each raise their own
         raise DataError(
             f"{path}: not readable as an array ({error}); expected what numpy.save or numpy.savez writes, "
             "without objects"

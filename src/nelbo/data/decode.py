@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def read_header(path: Path) -> Header:
             if image.getexif().get(_ORIENTATION, 1) >= 5:
                 height, width = width, height
             return Header(image.mode in GREY_MODES, height, width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from None
 
 
@@ -53,7 +54,7 @@ def decode_file(path: Path, *, grey: bool, size: tuple[int, int] | None) -> NDAr
             image.load()
             upright = ImageOps.exif_transpose(image)
             return to_array(fitted(eight_bit(upright), size), grey=grey)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from None
 
 

@@ -65,13 +65,22 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _splits(folder: Path) -> dict[str, Path]:
-    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    folders = [path for path in inside if path.is_dir()]
-    if any(path.suffix.lower() in EXTENSIONS for path in inside) or len(folders) < 2:
+    inside = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+    folders = [path for path in inside if path.is_dir() and list_images(path)]
+    named = [path for path in folders if path.name.lower() in SPLITS]
+    parts = {SPLITS[path.name.lower()]: path for path in named}
+    if "train" not in parts or len(named) < 2:
         return {}
-    if not all(path.name in SPLITS for path in folders):
-        return {}
-    return {SPLITS[path.name]: path for path in folders}
+    # Test images must never join the training ones because of one folder too many.
+    loose = any(path.suffix.lower() in EXTENSIONS for path in inside)
+    if loose or len(named) < len(folders) or len(parts) < len(named):
+        others = [path.name for path in folders if path not in named] or [path.name for path in named]
+        raise DataError(
+            f"{folder}: holds split folders ({', '.join(sorted(path.name for path in named))}) beside other images or "
+            f"folders ({', '.join(sorted(others))}); keep one folder a split "
+            "and nothing else, or name the classes otherwise"
+        )
+    return parts
 
 
 def _load_split(folder: Path, size: tuple[int, int] | None, data_dir: Path | None) -> Images:

@@ -32,8 +32,9 @@ class Data(Spec):
     source      a named set (with its one field after a colon, "emnist:letters"), a folder, .npy or .npz
     size        height and width at load; the centred part of that aspect ratio is kept
     transforms  in the order in which they are applied
-    validation  share below 1, or a count, of the training images
-    test        the same, used only where the source has no test split
+    range       smallest and largest value of floating-point pixels; maps them to [0, 1] at load
+    validation  share below 1, or a count, of the training images, where the source has no validation split
+    test        the same, where the source has no test split
     split_seed  of the permutation that both are taken from
     """
 
@@ -41,10 +42,18 @@ class Data(Spec):
 
     source: str = Field(default="digits", coerce_numbers_to_str=True)  # a folder may be called 2024
     size: int | tuple[int, int] | None = None
+    range: tuple[float, float] | None = None
     transforms: tuple[Transform, ...] = ()
     validation: float | int = 0
     test: float | int = 0.2
     split_seed: int = Field(default=42, ge=0, le=2**32 - 1)
+
+    @field_validator("range")
+    @classmethod
+    def _rising(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError("expected the smallest and the largest value, as in -1,1")
+        return value
 
     @field_validator("transforms", mode="before")
     @classmethod
@@ -70,7 +79,7 @@ class Data(Spec):
 
     def check_source(self) -> None:
         """Raises DataError unless the source is a known name or an existing path; reads nothing else."""
-        path = self._path()
+        path = self.path()
         if path is None:
             self._dataset()
         elif not path.exists():
@@ -80,6 +89,18 @@ class Data(Spec):
             )
         elif path.is_file() and path.suffix.lower() not in ARRAY_FILES:
             raise DataError(f"{path}: expected a folder of images, or a file ending in .npy or .npz")
+
+    def present(self, data_dir: Path | None = None) -> bool:
+        """Whether loading needs no download."""
+        return self.path() is not None or self._dataset().present(data_dir)
+
+    def shape_without_reading(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of what a model would see where the source is a registered set; None for paths."""
+        if self.path() is not None:
+            return None
+        blank = Images(torch.zeros(1, *self._dataset().shape, dtype=torch.uint8))
+        resized = self._resized(Loaded(blank)).train
+        return resized.with_pixels(apply_once(resized.pixels_NCHW, self.transforms)).shape
 
     def load(self, data_dir: Path | None = None, obj: object | None = None) -> Splits:
         """Reads the source (or takes `obj`, see `from_object`), splits it and applies what applies once.
@@ -96,6 +117,11 @@ class Data(Spec):
         assert test is not None
         splits = [images for images in (train, validation, test) if images is not None]
         shapes = sorted({images.shape for images in splits})
+        if len({channels for channels, *_ in shapes}) > 1:
+            raise DataError(
+                f"{self._name(obj)}: the splits have different numbers of channels: {shapes} (C, H, W); "
+                "make all images grey, or all of them colour"
+            )
         if len(shapes) > 1:
             raise DataError(
                 f"{self._name(obj)}: the splits have different shapes (C, H, W): {shapes}; "
@@ -116,13 +142,13 @@ class Data(Spec):
     def _name(self, obj: object | None) -> str:
         if obj is not None:
             return "object"
-        path = self._path()
+        path = self.path()
         return self.source if path is None else path.resolve().stem
 
     def _size(self) -> tuple[int, int] | None:
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
-    def _path(self) -> Path | None:
+    def path(self) -> Path | None:
         """The source as a path; None where it is a registered name."""
         named = self.source.partition(":")[0].replace("_", "-") in names("dataset")
         return None if named else Path(self.source).expanduser()
@@ -137,7 +163,7 @@ class Data(Spec):
         return build(concrete, {concrete.scalar: value}, f"data.source {self.source!r}")
 
     def _read(self, data_dir: Path | None) -> Loaded:
-        path = self._path()
+        path = self.path()
         if path is None:
             return self._dataset().load(data_dir)
         if path.is_file():
@@ -160,7 +186,7 @@ class Data(Spec):
         """Train, validation and test; what the source lacks comes from one permutation of its train."""
         n = len(loaded.train)
         n_test = 0 if loaded.test is not None else _count(self.test, n)
-        n_validation = _count(self.validation, n)
+        n_validation = 0 if loaded.validation is not None else _count(self.validation, n)
         if loaded.test is None and n_test == 0:
             raise ConfigError("data.test is 0 and the source has no test split; give a share such as 0.2")
         if n_test + n_validation >= n:
@@ -182,11 +208,14 @@ class Data(Spec):
 
     def _once(self, images: Images) -> Images:
         pixels = images.pixels_NCHW
+        if self.range is not None and pixels.dtype != torch.uint8:
+            low, high = self.range
+            pixels = (pixels - low) / (high - low)
         outside = pixels.dtype != torch.uint8 and bool((pixels.min() < 0) | (pixels.max() > 1))
         if outside and any(transform.binary for transform in self.transforms):
+            span = f"{float(pixels.min()):.3g},{float(pixels.max()):.3g}"
             raise DataError(
-                f"binarising needs pixels in [0, 1], but these run from {float(pixels.min()):.3g} to "
-                f"{float(pixels.max()):.3g}; scale them first"
+                f"binarising needs pixels in [0, 1], but these lie in [{span}]; say so with --data.range {span}"
             )
         return images.with_pixels(apply_once(pixels, self.transforms))
 
@@ -196,6 +225,8 @@ class Data(Spec):
             "split_seed": self.split_seed,
             "transforms": [to_dict(transform) for transform in self.transforms],
         }
+        if self.range is not None:
+            contents["range"] = list(self.range)
         if any(transform.random for transform in self.transforms):  # the very bits that are evaluated
             contents["test"] = Images(freeze(test.pixels_NCHW, self.transforms)).hash()
         return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]

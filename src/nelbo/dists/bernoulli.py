@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +27,29 @@ class BernoulliImage:
 
     def log_prob(self, x: Tensor) -> Tensor:
         # x * logit - log(1 + exp(logit)): no sigmoid is ever taken, so no logarithm of zero either.
-        return sum_pixels(x * self.logits - F.softplus(self.logits))
+        if x.requires_grad or self.logits.dim() != x.dim() + 1:
+            return sum_pixels(x * self.logits - F.softplus(self.logits))
+        return LogBernoulli.apply(self.logits, x)  # type: ignore[no-any-return, no-untyped-call]
 
     def sample(self) -> Tensor:
         return torch.bernoulli(self.mean)
+
+
+class LogBernoulli(torch.autograd.Function):
+    """sum_D x l - log(1 + exp(l)), whose derivative by l is x - sigmoid(l): three kernels back instead of eight.
+
+    Shapes: logits l (K, B, C, H, W), pixels x (B, C, H, W), result (K, B).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, x)
+        return sum_pixels((x * logits).sub_(F.softplus(logits)))
+
+    @staticmethod
+    def backward(ctx: Any, grad_KB: Tensor) -> tuple[Tensor, None]:
+        logits, x = ctx.saved_tensors
+        return (x - logits.sigmoid()) * grad_KB[..., None, None, None], None
 
 
 class Bernoulli(Likelihood):

@@ -60,7 +60,22 @@ class DiagonalNormal:
         """
         if not isinstance(prior, StandardNormalModule):
             return None
-        return 0.5 * (self.mean.square() + self.std.square() - 1.0 - self.log_var)
+        return KLToStandard.apply(self.mean, self.std, self.log_var)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class KLToStandard(torch.autograd.Function):
+    """1/2 (mean^2 + std^2 - 1 - log_var), elementwise, with its three derivatives: mean, std and -1/2."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, std: Tensor, log_var: Tensor) -> Tensor:
+        ctx.save_for_backward(mean, std)
+        second_moment = torch.addcmul(std.square(), mean, mean)
+        return second_moment.sub_(log_var).sub_(1.0).mul_(0.5)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, std = ctx.saved_tensors
+        return grad * mean, grad * std, grad * -0.5
 
 
 class DiagonalGaussian(Posterior):

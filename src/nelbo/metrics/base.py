@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,7 +29,14 @@ class Value:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """As plain values; a number that is not finite becomes None and says so."""
+        table = dataclasses.asdict(self)
+        for key in ("value", "standard_error"):
+            numbers = table[key] if isinstance(table[key], list) else [table[key]]
+            if any(number is not None and not math.isfinite(number) for number in numbers):
+                table[key] = None
+                table["note"] = f"not finite: {self.note}" if key == "value" else table["note"]
+        return table
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,16 +51,13 @@ class Split:
     samples: int = 500  # K of the importance-weighted estimate; 0 leaves it out
     seed: int = EVALUATION_SEED
     batch_size: int = EVALUATION_BATCH
-    tell: Callable[[str, float], None] = lambda what, share: None
 
     def batches(self, batch_size: int | None = None) -> Iterator[Tensor]:
         """Every image once, in order, as float32 x_BCHW; without gradients, with the split's own noise."""
         size = batch_size or self.batch_size
         loader = Batches(self.images, self.transforms, size, device=self.device)
         with torch.no_grad(), fixed_seed(self.seed, self.device), autocast(self.device, self.precision):
-            for index, x_BCHW in enumerate(loader.epoch()):
-                self.tell("images", index / len(loader))
-                yield x_BCHW
+            yield from loader.epoch()
 
 
 Metric = Callable[[BuiltModel, Split], Iterator[tuple[str, Value]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 
@@ -14,7 +15,11 @@ from nelbo.models import BuiltModel
 from nelbo.objectives import ELBO
 
 GREY_NOTE = "cross-entropy of grey pixels: not a likelihood; compare only with numbers of the same kind"
-DENSITY_NOTE = "density of grey levels that were not dequantised: may be negative, is not bits/dim"
+DENSITY_NOTES = {
+    "grey": "density of grey levels that were not dequantised: may be negative, is not bits/dim",
+    "real": "density of real-valued pixels on the scale the model sees: may be negative, is not bits/dim",
+    "binary": "density at pixels that are only 0 and 1: may be negative, is not bits/dim",
+}
 
 
 def quantities(terms: Terms) -> dict[str, Tensor]:
@@ -38,9 +43,14 @@ class Means:
 
     def add(self, found: Mapping[str, Tensor]) -> None:
         self.names = list(found)
-        columns = torch.broadcast_tensors(*found.values())  # type: ignore[no-untyped-call]
-        self.sums.append(torch.stack([column.detach() for column in columns]).sum(-1))
-        self.counts.append(columns[0].shape[0])
+        with torch.no_grad():
+            first, *rest = found.values()
+            columns = [
+                first,
+                *(column if column.shape == first.shape else column.expand_as(first) for column in rest),
+            ]
+            self.sums.append(torch.stack(columns).sum(-1))
+        self.counts.append(len(first))
 
     def table(self) -> Tensor:
         """Batch sums, float64 on the CPU: one row a batch, one column a quantity."""
@@ -61,32 +71,31 @@ def elbo(draw: Draw) -> Terms:
 
 
 def bound_of(model: BuiltModel, split: Split) -> dict[str, Tensor]:
-    """Each image's reconstruction and KL, nats, float64 (shape N), one posterior sample an image."""
+    """Each image's reconstruction and, where there is one, KL: nats, float64 (shape N), one sample an image."""
     rows: list[Tensor] = []
     for x_BCHW in split.batches():
         terms = elbo(model.draw(x_BCHW))
-        rows.append(torch.stack([terms.parts["reconstruction"], terms.parts["kl"]]).cpu().double())
-    table = torch.cat(rows, dim=1)
-    return {"reconstruction": table[0], "kl": table[1]}
+        found = [terms.parts[name] for name in ("reconstruction", "kl") if name in terms.parts]
+        rows.append(torch.stack(found).cpu().double())
+    return dict(zip(("reconstruction", "kl"), torch.cat(rows, dim=1), strict=False))
 
 
 def not_a_bound(model: BuiltModel, split: Split) -> str | None:
     """Why this model's samples give no bound, or None."""
-    for x_BCHW in split.batches(batch_size=2):  # a draw within the split's own random stream
-        reason: str | None = model.draw(x_BCHW).not_a_bound
-        return reason
-    return None
+    reasons = [model.draw(x_BCHW).not_a_bound for x_BCHW in _two_images(split)]
+    return reasons[0]
+
+
+def _two_images(split: Split) -> Iterator[Tensor]:
+    few = dataclasses.replace(split, images=split.images.select(torch.arange(min(2, len(split.images)))))
+    return few.batches()
 
 
 def note_for(model: BuiltModel, split: Split) -> str:
     """What has to be said beside a log-probability of these pixels under this likelihood."""
-    if split.pixels == "binary":
-        return "" if is_binary(model) else DENSITY_NOTE
-    return GREY_NOTE if is_binary(model) else DENSITY_NOTE
-
-
-def is_binary(model: BuiltModel) -> bool:
-    return model.binary_likelihood
+    if not model.binary_likelihood:
+        return DENSITY_NOTES[split.pixels]
+    return "" if split.pixels == "binary" else GREY_NOTE
 
 
 def _repaired(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
@@ -113,6 +122,8 @@ def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     if reason:
         yield "kl", Value(None, "nats/image", None, f"infinite: {reason}")
         yield "nelbo", Value(None, "nats/image", None, f"not a bound: {reason}")
+        if not hasattr(model.encode(next(_two_images(split))), "with_independent_noise"):
+            return
         mean, error = mean_and_error(torch.cat([_repaired(model, x_BCHW) for x_BCHW in split.batches()]))
         words = "what the same networks give when every dimension has its own noise; not what was trained"
         yield "nelbo_independent_noise", Value(mean, "nats/image", error, words)
@@ -121,8 +132,9 @@ def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     yield "kl", Value(mean, "nats/image", error)
     mean, error = mean_and_error(per_image["reconstruction"] + per_image["kl"])
     yield "nelbo", Value(mean, "nats/image", error, note)
-    if is_binary(model):
+    if model.binary_likelihood:
         bits = math.prod(split.images.shape) * math.log(2.0)
         name = "bits_per_dim" if split.pixels == "binary" else "grey_cross_entropy"
         unit = "bits/dim" if split.pixels == "binary" else "bits/pixel"
-        yield name, Value(mean / bits, unit, error / bits if error is not None else None, note)
+        quotient = note and f"NELBO / (D log 2), whose reconstruction is a {note}"
+        yield name, Value(mean / bits, unit, error / bits if error is not None else None, quotient)

@@ -12,7 +12,7 @@ from nelbo.models import BuiltModel
 
 @metric
 def error(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
-    """Mean squared error a pixel between an image and the decoded posterior mean, on the data's own scale."""
+    """Mean squared error a pixel between an image and the decoded posterior mean, on the scale the model sees."""
     rows = [
         (model.reconstruct(x_BCHW) - x_BCHW).float().square().flatten(1).mean(1).cpu()
         for x_BCHW in split.batches()

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from nelbo.metrics.base import Split, Value, metric
-from nelbo.metrics.bound import not_a_bound
 from nelbo.models import BuiltModel
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, appendix C
@@ -21,7 +20,8 @@ COLLAPSED_KL_NATS = 1.0  # less than this cannot tell even three images apart
 class LatentStatistics:
     """Statistics of q(z | x) over a split.
 
-    kl_Z            mean KL of each dimension to the prior, nats; None without a closed form
+    kl_Z            mean KL of each dimension to the prior, nats; None without a closed form or where the
+                    posterior is not the one that is sampled
     mean_variance_Z variance over images of the posterior mean
     posterior_std_Z mean standard deviation of the posterior; None where it has none
     """
@@ -66,7 +66,7 @@ def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
     for x_BCHW in split.batches():
         posterior = model.encode(x_BCHW)
         z = posterior.mean.cpu().double()
-        kl_BZ = posterior.kl_to(model.prior)
+        kl_BZ = None if posterior.not_a_bound else posterior.kl_to(model.prior)
         std_BZ = getattr(posterior, "std", None)
         n += len(z)
         mean = _plus(mean, z.sum(0))
@@ -97,7 +97,7 @@ def latent(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
         "active_units",
         Value(float(statistics.active_units), "dimensions", None, f"{note}. {warning}".rstrip(". ")),
     )
-    if statistics.kl_Z is not None and not_a_bound(model, split) is None:
+    if statistics.kl_Z is not None:
         yield "kl_per_dimension", Value(statistics.kl_Z.tolist(), "nats", None)
 
 

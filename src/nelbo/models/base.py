@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nelbo.config import Spec
 from nelbo.core import Draw
 from nelbo.dists.base import exact
+from nelbo.errors import NotABound
 
 Shape = tuple[int, int, int]
 DECODE_AT_ONCE = 16_384  # decoded images held at a time when k is large: memory stays flat in k
@@ -70,7 +71,8 @@ class BuiltModel(nn.Module):
         """Importance-weighted estimate of log p(x), nats, for each image: shape (B,).
 
         log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), a lower bound in expectation that tightens with k
-        (Burda et al. 2016, eq. 8). Memory is bounded whatever k is.
+        (Burda et al. 2016, eq. 8). Memory is bounded whatever k is. Raises NotABound where samples do not
+        come from the density.
         """
         return log_mean_weight(self.log_weights(x_BCHW, k))
 
@@ -81,6 +83,8 @@ class BuiltModel(nn.Module):
         chunks = []
         for start in range(0, k, at_once):
             draw = self.draw(x_BCHW, min(at_once, k - start))
+            if draw.not_a_bound:
+                raise NotABound(f"importance weights do not exist: {draw.not_a_bound}")
             chunks.append(exact(draw.log_px_KB) + exact(draw.log_pz_KB) - exact(draw.log_qz_KB))
         return torch.cat(chunks)
 

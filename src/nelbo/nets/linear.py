@@ -29,6 +29,7 @@ class Linear(nn.Linear):
             and onednn_is_faster()
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
+            and not torch._C._are_functorch_transforms_active()
         ):
             return OneDNNLinear.apply(x, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
         return super().forward(x)
@@ -60,9 +61,14 @@ class OneDNNLinear(torch.autograd.Function):
         return _product(x_BI, weight_OI, bias_O)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_BO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x_BI, weight_OI = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a gradient of this gradient is wanted: use what autograd knows
+            return (
+                grad_BO @ weight_OI,
+                grad_BO.t() @ x_BI,
+                grad_BO.sum(0) if ctx.needs_input_grad[2] else None,
+            )
         grad_BO = grad_BO.contiguous()
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from nelbo.core import Draw, Progress, Terms
@@ -28,14 +29,21 @@ class ELBO(Objective):
     free_bits: float = Field(default=0.0, ge=0.0)
     kl: Literal["auto", "closed-form", "monte-carlo"] = "auto"
 
+    @model_validator(mode="after")
+    def _free_bits_need_dimensions(self) -> Self:
+        if self.free_bits and self.kl == "monte-carlo":
+            raise ValueError("free-bits needs the closed-form KL of each latent dimension; leave kl at auto")
+        return self
+
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
         beta = self.beta(progress)
-        reconstruction_B = -draw.log_px_KB.mean(0)
+        reconstruction_B = -(draw.log_px_KB[0] if len(draw.log_px_KB) == 1 else draw.log_px_KB.mean(0))
         kl_B, charged_B = self._kl(draw)
         return Terms(
-            loss_B=reconstruction_B + beta * charged_B,
+            loss_B=torch.add(reconstruction_B, charged_B, alpha=beta),
             bound_B=None if draw.not_a_bound else -(reconstruction_B + kl_B),
-            parts={"reconstruction": reconstruction_B, "kl": kl_B},
+            # Where samples do not come from the density, its KL is a surrogate and is not called one.
+            parts={"reconstruction": reconstruction_B, "surrogate_kl" if draw.not_a_bound else "kl": kl_B},
         )
 
     def _kl(self, draw: Draw) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,12 @@ def curves(view: View) -> Drawn:
     best = view.run.summary.get("best_epoch")
     epochs = [row["epoch"] for row in history]
     notes = ["train: averaged over the epoch, while the weights move; validation: after it, fixed noise"]
-    yield "curves", plots.epoch_curves(epochs, series, title=view.run.name, best_epoch=best, notes=notes)
+    yield (
+        "curves",
+        plots.epoch_curves(
+            epochs, series, title=f"{view.run.name} · training and validation", best_epoch=best, notes=notes
+        ),
+    )
 
 
 @picture
@@ -38,4 +43,4 @@ def steps(view: View) -> Drawn:
     losses = [loss for row in view.run.history("steps") for loss in row["loss"]]
     if not losses:
         raise NotApplicable(f"{view.run.name} kept no loss of every step; train with --log-steps true")
-    yield "steps", plots.step_curve(np.array(losses, dtype=float), title=view.run.name)
+    yield "steps", plots.step_curve(np.array(losses, dtype=float), title=f"{view.run.name} · training")
