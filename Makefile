@@ -11,7 +11,7 @@ help:
 	@echo "make test    install, run the tests"
 	@echo "make check   format, lint, types, import direction, tests"
 	@echo "make slow    the tests that train for minutes (need MNIST: NELBO_DATA=DIR)"
-	@echo "make clean   remove what the other commands made"
+	@echo "make clean   remove what the other commands made (your own runs stay)"
 
 install: $(STAMP)
 
@@ -49,5 +49,5 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix src tests benchmarks
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) runs/digits-s0 build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -46,7 +46,7 @@ def cell(rows: list[dict[str, Any]], metric: str, checkpoint: str = "best", digi
 
 def recipes_table() -> str:
     lines = [
-        "| recipe | test NELBO, nats | reconstruction | KL | IW-NLL (K) | active | pixels | n | train, s |",
+        "| recipe | test NELBO, nats | reconstruction | KL | IW-NLL (K) | active | pixels | seeds | train, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for recipe in ORDER:
@@ -70,10 +70,11 @@ def recipes_table() -> str:
         )
     first = rows_of(ORDER[0])[0]
     commits = sorted({row["commit"] for recipe in ORDER for row in rows_of(recipe)})
+    hashes = sorted({row["data_hash"] for recipe in ORDER for row in rows_of(recipe)})
     hardware = sorted({row["hardware"] for recipe in ORDER for row in rows_of(recipe)})
     lines.append(
-        f"\nTest split, best checkpoint, mean ± standard deviation over n seeds (0, 1, ...); IW-NLL of seed 0. "
-        f"float32, torch {first['torch']}, {'; '.join(hardware)}, commit {', '.join(commits)}; "
+        f"\nTest split, best checkpoint, mean ± standard deviation over seeds (0, 1, 2); IW-NLL of seed 0. "
+        f"float32, torch {first['torch']}, {'; '.join(hardware)}, data {', '.join(hashes)}, commit {', '.join(commits)}; "
         "made by `python benchmarks/record.py`, written by `python benchmarks/tables.py`."
     )
     return "\n".join(lines)
@@ -81,7 +82,10 @@ def recipes_table() -> str:
 
 def speed_table() -> str:
     table = json.loads((RECORDS / "speed.json").read_text())
-    lines = ["| recipe | tutorial, s an epoch | nelbo, s an epoch | ratio (all pairs) |", "|---|---|---|---|"]
+    lines = [
+        "| recipe | tutorial's own code, s an epoch | nelbo, s an epoch | ratio (all pairs) |",
+        "|---|---|---|---|",
+    ]
     for recipe, row in table["seconds_an_epoch"].items():
         pairs = ", ".join(f"{value:.1f}" for value in row["ratio"]["all"])
         lines.append(
@@ -89,10 +93,11 @@ def speed_table() -> str:
             f"| **{row['ratio']['median']:.1f}×** ({pairs}) |"
         )
     environment = table["environment"]
+    loaders = ", ".join(sorted({row["loader"] for row in table["seconds_an_epoch"].values()}))
     lines.append(
-        f"\nMedians of alternating epochs, one process, {environment['processor']}, {environment['threads']} threads, "
+        f"\nMedians of one epoch each in turn, every one its own command, {environment['processor']}, {environment['threads']} threads, "
         f"torch {environment['packages']['torch']}, float32, commit {environment.get('git', '?')}; "
-        f"`{table['command']}`."
+        f"the tutorials' images come from {loaders}; `{table['command']}`, whose baseline is not in this repository."
     )
     return "\n".join(lines)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nelbo.core import names
+from nelbo.core import lookup, names
+from nelbo.registering import docline
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
@@ -33,6 +36,21 @@ def test_every_recipe_has_a_record_that_says_how_it_was_made(recipe):
 def test_recorded_bounds_reach_their_limits(recipe, limit):
     for row in runs(recipe):
         assert row["test"]["best"]["metrics"]["nelbo"]["value"] <= limit, row["seed"]
+
+
+@pytest.mark.parametrize("recipe", names("recipe"))
+def test_a_recipe_promises_what_its_record_holds(recipe):
+    promise = docline(lookup("recipe", recipe))
+    values = [row["test"]["best"]["metrics"]["nelbo"]["value"] for row in runs(recipe)]
+    assert f"(n = {len(values)})" in promise
+    assert re.search(r"; \d+ s\b", promise), "how long it takes"
+    if None in values:
+        assert "not a bound" in promise
+        return
+    found = re.search(r"Test NELBO ([\d.]+) \+- ([\d.]+)", promise)
+    assert found, promise
+    assert float(found[1]) == round(statistics.mean(values), 1)
+    assert float(found[2]) == round(statistics.stdev(values), 1)
 
 
 def test_the_singular_posterior_is_recorded_as_no_bound():

@@ -39,7 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
     if given[0] in ("-V", "--version"):
         print(f"nelbo {__version__}")
         return 0
-    _gentle_waiting()
     try:
         return _run(given[0], given[1:])
     except NelboError as error:
@@ -64,15 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
         if code and "--json" in given:
             print(json.dumps({"error": f"wrong usage of nelbo {given[0]}; see stderr", "exit_code": code}))
         return code
-
-
-def _gentle_waiting() -> None:
-    """Lets a waiting CPU thread sleep after microseconds instead of milliseconds; before torch is imported.
-
-    On a quiet machine this costs nothing measurable. When another program shares the cores, spinning
-    threads made training ten to a hundred times slower.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _run(verb: str, arguments: list[str]) -> int:

@@ -159,7 +159,7 @@ class Recipes:
         rows = {name: docline(entry) for name, entry in entries("recipe").items()}
         if self.json:
             return console.emit(rows)
-        console.show(["recipe", "what and how good"], list(rows.items()))
+        console.show(["recipe", "what, how good (nats an image), how long on two cores"], list(rows.items()))
         print("\nnelbo train RECIPE trains one; add --dry-run to see its configuration")
         return None
 

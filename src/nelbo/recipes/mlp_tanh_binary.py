@@ -11,7 +11,7 @@ from nelbo.recipe import Recipe, recipe
 
 @recipe
 def mlp_tanh_binary_as_published() -> Recipe:
-    """Binarised MNIST, MLP 784-512-64-12, tanh posterior with one noise an image, beta 5: not a bound. 15 epochs."""
+    """Binarised MNIST, MLP 784-512-64-12, tanh, one noise an image, beta 5. Test NELBO: not a bound (n = 3); 60 s."""
     return Recipe(
         data=Data(source="mnist", transforms=(Binarise(threshold=128),)),
         model=VAE(
@@ -30,7 +30,7 @@ def mlp_tanh_binary_as_published() -> Recipe:
 
 @recipe
 def mlp_tanh_binary() -> Recipe:
-    """Binarised MNIST, MLP 784-512-64-12, corrected: independent noise, log-variance, beta 1. 15 epochs."""
+    """Binarised MNIST, MLP 784-512-64-12, log-variance, beta 1. Test NELBO 87.8 +- 0.1 (n = 3); 60 s."""
     published = mlp_tanh_binary_as_published()
     assert isinstance(published.model, VAE)
     model = published.model.model_copy(update={"posterior": DiagonalGaussian()})
