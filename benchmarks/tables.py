@@ -95,7 +95,8 @@ def speed_table() -> str:
     environment = table["environment"]
     loaders = ", ".join(sorted({row["loader"] for row in table["seconds_an_epoch"].values()}))
     lines.append(
-        f"\nMedians of one epoch each in turn, every one its own command, {environment['processor']}, {environment['threads']} threads, "
+        f"\nMedians of one epoch each in turn, every one its own command, {environment['processor']}, "
+        f"{environment['threads']} threads, "
         f"torch {environment['packages']['torch']}, float32, commit {environment.get('git', '?')}; "
         f"the tutorials' images come from {loaders}; `{table['command']}`, whose baseline is not in this repository."
     )

@@ -66,7 +66,7 @@ def train_epoch(
     recipe: Recipe, state: State, batches: Batches, stopped: Callable[[], bool], tell: Tell
 ) -> None:
     """The rest of one epoch; stops early, between two batches, when `stopped()`."""
-    model, optimizer = state.model.train(), state.optimizer
+    model, optimizer, parameters = state.model.train(), state.optimizer, list(state.model.parameters())
     steps = recipe.epochs * len(batches)
     for x_BCHW in batches.epoch(state.epoch, start=state.batch):
         progress = Progress(state.epoch, recipe.epochs, state.step, steps)
@@ -74,10 +74,11 @@ def train_epoch(
             draw = model.draw(x_BCHW, recipe.objective.k)
             terms = recipe.objective(draw, progress)
         loss = terms.loss_B.sum() if recipe.batch_reduction == "sum" else terms.loss_B.mean()
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:  # what optimizer.zero_grad does, without its bookkeeping
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
         recipe.optimizer.set_rate(optimizer, progress)
         optimizer.step()
         if state.average:

@@ -95,7 +95,7 @@ class Batches:
 def _to_float(pixels: Tensor) -> Tensor:
     # Never a view of the resident pixels: whoever gets a batch may change it in place.
     if pixels.dtype == torch.uint8:
-        return pixels.to(torch.float32).div_(255)
+        return torch.div(pixels, 255)  # float32, in one kernel
     return pixels.to(torch.float32, copy=True)
 
 

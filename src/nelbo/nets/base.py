@@ -45,9 +45,9 @@ def activation(name: Activation) -> nn.Module:
     """The activation layer of that name; `leaky-relu` has slope 0.2."""
     match name:
         case "relu":
-            return nn.ReLU()
+            return nn.ReLU(inplace=True)
         case "leaky-relu":
-            return nn.LeakyReLU(0.2)
+            return nn.LeakyReLU(0.2, inplace=True)
         case "elu":
             return nn.ELU()
         case "gelu":
