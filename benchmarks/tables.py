@@ -74,7 +74,8 @@ def recipes_table() -> str:
     hardware = sorted({row["hardware"] for recipe in ORDER for row in rows_of(recipe)})
     lines.append(
         f"\nTest split, best checkpoint, mean ± standard deviation over seeds (0, 1, 2); IW-NLL of seed 0. "
-        f"float32, torch {first['torch']}, {'; '.join(hardware)}, data {', '.join(hashes)}, commit {', '.join(commits)}; "
+        f"float32, torch {first['torch']}, {'; '.join(hardware)}, data {', '.join(hashes)}, "
+        f"commit {', '.join(commits)}; "
         "made by `python benchmarks/record.py`, written by `python benchmarks/tables.py`."
     )
     return "\n".join(lines)

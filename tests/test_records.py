@@ -72,6 +72,13 @@ def test_documents_show_the_records():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_readme_commands_are_as_quick_as_they_say():
+    found = json.loads((RECORDS / "commands.json").read_text())["seconds"]
+    assert found["demo"] < 120
+    assert found["test"] < 600
+    assert found["nelbo --help, best of 5"] < 0.3
+
+
 def test_training_is_as_fast_as_the_tutorials():
     table = json.loads((RECORDS / "speed.json").read_text())["seconds_an_epoch"]
     for recipe in ("conv-2d", "mlp-sigma", "conv-bn-128", "mlp-tanh-binary", "fashion-mlp"):
