@@ -125,7 +125,11 @@ def test_losses_that_are_not_finite_are_counted_and_marked():
 
 @pytest.mark.parametrize("losses", [[1.0], [np.nan], [2.0, 1.0], [0.0] * 50])
 def test_short_and_flat_step_curves(losses):
-    step_curve(losses, title=TITLE).canvas.draw()
+    figure = step_curve(losses, title=TITLE)
+    figure.canvas.draw()
+    raw = figure.axes[0].lines[0]
+    np.testing.assert_array_equal(raw.get_xdata(), np.arange(1, len(losses) + 1))
+    np.testing.assert_array_equal(raw.get_ydata(), losses)
 
 
 def test_no_losses_are_refused():

@@ -32,7 +32,7 @@ class Dataset(Spec):
 
     def load(self, data_dir: Path | None) -> Loaded:
         """The images, downloaded into `data_dir` where they are missing; raises DataError."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} is abstract")
 
     @classmethod
     def present(cls, data_dir: Path | None = None) -> bool:
