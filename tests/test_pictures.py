@@ -85,6 +85,13 @@ def captured(monkeypatch: pytest.MonkeyPatch, view: View, picture: str, plot: st
 KINDS = ["labels", "colour-plane", "no-labels", "one-class", "one-dimension", "three-images", "no-kl"]
 
 
+def test_curves_of_grey_pixels_say_what_they_are(views):
+    (_, figure), *_ = list(lookup("picture", "curves")(views["labels"]))
+    words = " ".join(text.get_text() for text in figure.texts)
+    assert views["labels"].splits.pixels == "grey"
+    assert "not a likelihood" in words.replace("\n", " ")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_pictures_of_a_run(kind, views, tmp_path):
     view = views[kind]
