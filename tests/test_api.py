@@ -448,3 +448,8 @@ def test_log_prob_of_a_singular_posterior_is_refused():
     model = resolve("mlp-tanh-binary-as-published").model.build((1, 28, 28))
     with pytest.raises(NotABound, match="shared by all latent dimensions"):
         model.log_prob(torch.rand(2, 1, 28, 28).round(), k=3)
+
+
+def test_binary_pixels_are_selected_on_a_bound(tmp_path):
+    run = nelbo.train("digits", runs=tmp_path, overrides={"epochs": 1})
+    assert run.summary["selection"] == "highest validation bound at beta 1"

@@ -11,7 +11,7 @@ import torch
 
 from nelbo import config
 from nelbo.config import Spec
-from nelbo.core import HOMES, Progress, lookup, names
+from nelbo.core import HOMES, Distribution, Model, Progress, lookup, names
 from nelbo.dists import Likelihood, Posterior, Prior
 from nelbo.models import VAE
 from nelbo.nets import MLP
@@ -91,6 +91,7 @@ def test_a_posterior_is_a_distribution_over_latents(name):
     spec = lookup("posterior", name)()
     assert isinstance(spec, Posterior)
     value = spec.build(11, 4)(torch.randn(5, 11))
+    assert isinstance(value, Distribution)
     z = value.rsample(6)
     assert value.mean.shape == (5, 4)
     assert z.shape == (6, 5, 4)
@@ -127,6 +128,7 @@ def test_a_likelihood_is_a_log_probability_summed_over_pixels(name):
 def test_a_model_can_draw(name):
     model = lookup("model", name)(latent_dim=3).build((3, 9, 7))
     x = torch.rand(5, 3, 9, 7).round()
+    assert isinstance(model, Model)
     draw = model.draw(x, 4)
     for value in (draw.log_px_KB, draw.log_pz_KB, draw.log_qz_KB):
         assert value.shape == (4, 5)

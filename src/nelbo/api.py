@@ -98,9 +98,8 @@ def train(
     _check_fits(wanted, splits)
     run = store.start(wanted, folder, overwrite=overwrite)
     environment = engine.describe(where) | {"command": engine.command_line(), "data": describe_data(splits)}
-    if earlier := run.read_json(
-        "env.json", missing={}
-    ):  # an interrupted run keeps what its first part ran on
+    earlier = run.read_json("env.json", missing={})
+    if earlier:  # an interrupted run keeps what its first part ran on
         environment["earlier"] = [*earlier.pop("earlier", []), earlier]
     run.write_json("env.json", environment)
     loading = time.perf_counter() - begun
@@ -117,7 +116,7 @@ def train(
             "finished": True,
             "epochs": state.epoch - 1,
             "best_epoch": state.best_epoch,
-            "selection": _selection(splits, state.best_bound),
+            "selection": _selection(wanted, splits, state.best_bound),
             "images_per_second": round(state.images / state.seconds["train"], 1),
             "seconds": {"data": loading, **state.seconds},
             "device": str(where),
@@ -157,13 +156,12 @@ def is_binary(recipe: Recipe) -> bool:
 
 
 def _check_fits(recipe: Recipe, splits: Splits) -> None:
-    """Refuses, before anything is written, a network that the images or the batches do not fit."""
-    model = recipe.model.build(splits.shape)
+    """Refuses, before anything is written, a network that a last batch of one image does not fit."""
     if len(splits.train) % recipe.batch_size != 1 % recipe.batch_size:
         return
     try:  # batch norm cannot normalise a batch of one number a channel
         with torch.no_grad():
-            model.train().draw(torch.zeros(1, *splits.shape))
+            recipe.model.build(splits.shape).train().draw(torch.zeros(1, *splits.shape))
     except ValueError:
         raise ConfigError(
             f"batch-size: with {len(splits.train)} training images and batches of {recipe.batch_size} the last batch "
@@ -171,7 +169,9 @@ def _check_fits(recipe: Recipe, splits: Splits) -> None:
         ) from None
 
 
-def _selection(splits: Splits, best_bound: float | None) -> str:
+def _selection(recipe: Recipe, splits: Splits, best_bound: float | None) -> str:
+    if best_bound is not None and is_binary(recipe) and splits.pixels != "binary":
+        return "lowest validation grey cross-entropy plus KL, at beta 1"
     if best_bound is not None:
         return "highest validation bound at beta 1"
     if splits.validation is None:

@@ -46,6 +46,7 @@ class Distribution(Protocol):
     def mean(self) -> Tensor: ...
     def rsample(self, k: int) -> Tensor: ...
     def log_prob(self, value: Tensor) -> Tensor: ...
+    def kl_to(self, prior: Any) -> Tensor | None: ...
 
 
 class Draw:
@@ -65,7 +66,7 @@ class Draw:
         *,
         z_KBZ: Tensor,
         log_px_KB: Tensor,
-        posterior: Any,
+        posterior: Distribution,
         prior: Any,
         aux: Mapping[str, Any] | None = None,
     ) -> None:
@@ -83,16 +84,16 @@ class Draw:
 
     @cached_property
     def log_qz_KB(self) -> Tensor:
-        return self.posterior.log_prob(self.z_KBZ)  # type: ignore[no-any-return]
+        return self.posterior.log_prob(self.z_KBZ)
 
     @cached_property
     def kl_BZ(self) -> Tensor | None:
-        return self.posterior.kl_to(self.prior)  # type: ignore[no-any-return]
+        return self.posterior.kl_to(self.prior)
 
     @property
     def not_a_bound(self) -> str | None:
         """Why no bound can be reported from these samples, or None when one can."""
-        return self.posterior.not_a_bound  # type: ignore[no-any-return]
+        return self.posterior.not_a_bound
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Progress:
         return min(1.0, self.step / max(1, self.steps))
 
 
+@runtime_checkable
 class Model(Protocol):
     """Anything that can draw. Built models are `nn.Module`s with these methods."""
 

@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nelbo.data.idx import read_idx
+from nelbo.data.idx import gunzip, parse_idx, read_bytes
 from nelbo.errors import DataError
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The three steps that downloads and sources take."""
+    return parse_idx(gunzip(read_bytes(path), path), path)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "i4", "f4", "f8"])

@@ -20,11 +20,6 @@ TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 """IDX type code -> NumPy dtype."""
 
 
-def read_idx(path: Path) -> NDArray[np.generic]:
-    """The array in an IDX file, gzipped or plain, in native byte order; raises DataError naming the file."""
-    return parse_idx(gunzip(read_bytes(path), path), path)
-
-
 def read_bytes(path: Path) -> bytes:
     """The file's bytes; raises DataError naming it."""
     try:

@@ -23,12 +23,10 @@ class LatentStatistics:
     kl_Z            mean KL of each dimension to the prior, nats; None without a closed form or where the
                     posterior is not the one that is sampled
     mean_variance_Z variance over images of the posterior mean
-    posterior_std_Z mean standard deviation of the posterior; None where it has none
     """
 
     kl_Z: Tensor | None
     mean_variance_Z: Tensor
-    posterior_std_Z: Tensor | None
 
     @property
     def active_units(self) -> int:
@@ -62,29 +60,23 @@ class LatentStatistics:
 
 def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
     """One pass of the encoder over the split; sums in float64."""
-    n, kl, square, mean, std = 0, None, None, None, None
+    n, kl, square, mean = 0, None, None, None
     for x_BCHW in split.batches():
         posterior = model.encode(x_BCHW)
         z = posterior.mean.cpu().double()
         kl_BZ = None if posterior.not_a_bound else posterior.kl_to(model.prior)
-        std_BZ = getattr(posterior, "std", None)
         n += len(z)
         mean = _plus(mean, z.sum(0))
         square = _plus(square, z.square().sum(0))
         kl = _plus(kl, kl_BZ.cpu().double().sum(0)) if kl_BZ is not None else None
-        std = _plus(std, std_BZ.cpu().double().abs().sum(0)) if std_BZ is not None else None
     assert mean is not None
     assert square is not None
     variance = (square / n - (mean / n).square()).clamp_min(0.0)
-    return LatentStatistics(_mean(kl, n), variance, _mean(std, n))
+    return LatentStatistics(None if kl is None else kl / n, variance)
 
 
 def _plus(total: Tensor | None, more: Tensor) -> Tensor:
     return more if total is None else total + more
-
-
-def _mean(total: Tensor | None, n: int) -> Tensor | None:
-    return None if total is None else total / n
 
 
 @metric
