@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 import nelbo
 from nelbo import api
+from nelbo import card as card_of
 from nelbo.data import Data
 from nelbo.errors import (
     ConfigError,
@@ -177,11 +178,11 @@ def test_changed_data_is_refused(tmp_path, images):
     recipe = short(data=str(file))
     run = api.train(recipe, runs=tmp_path, name="own", device="cpu")
     before = run.read_json("env.json")["data"]["hash"]
-    assert api.evaluate(run, samples=0, device="cpu")["data_hash"] == before
+    assert card_of.evaluate(run, samples=0, device="cpu")["data_hash"] == before
     images["images"][0, 0, 0] ^= 1
     np.savez(file, **images)
     with pytest.raises(DataError, match=rf"own was trained on data with hash {before}, but own now has"):
-        api.evaluate(run, samples=0, device="cpu")
+        card_of.evaluate(run, samples=0, device="cpu")
     (run.path / "summary.json").unlink()  # as if it had been interrupted
     with pytest.raises(DataError, match="Bring the same data back"):
         api.train(recipe, runs=tmp_path, name="own", device="cpu")
@@ -264,7 +265,7 @@ def test_log_prob_tightens_with_k(model, x_BCHW):
 
 
 def test_a_card_says_what_was_measured_and_is_kept(run_copy):
-    card = api.evaluate(run_copy, samples=10, device="cpu")
+    card = card_of.evaluate(run_copy, samples=10, device="cpu")
     assert list(card) == [
         *[
             "run",
@@ -275,15 +276,25 @@ def test_a_card_says_what_was_measured_and_is_kept(run_copy):
             "samples",
             "seed",
             "data_hash",
+            "weights",
             "precision",
             "environment",
         ],
-        *["seconds", "metrics"],
+        *["seconds", "metrics", "sections"],
     ]
     assert (card["run"], card["checkpoint"], card["split"], card["n"]) == ("tiny", "best", "test", 40)
     assert card["epoch"] == run_copy.summary["best_epoch"]
     assert card["data_hash"] == run_copy.read_json("env.json")["data"]["hash"]
-    assert list(card["metrics"])[:4] == ["nelbo", "reconstruction", "kl", "iw_nll"]
+    assert list(card["metrics"])[:3] == ["nelbo", "reconstruction", "kl"]
+    assert [name for names in card["sections"].values() for name in names] == list(card["metrics"])
+    each = card_of.read_per_image(run_copy, card)
+    for name, numbers in each.items():
+        assert len(numbers) == card["n"]
+        assert float(numbers.mean()) == pytest.approx(card["metrics"][name]["value"])
+    assert {"nelbo", "iw_nll", "mse"} <= set(each)
+    assert not (run_copy.path / "evaluation" / "unfinished").exists() or not any(
+        (run_copy.path / "evaluation" / "unfinished").iterdir()
+    )
     for value in card["metrics"].values():
         assert list(value) == ["value", "unit", "standard_error", "note"]
     assert run_copy.read_json("evaluation/test-best-k10.json") == card
@@ -292,14 +303,14 @@ def test_a_card_says_what_was_measured_and_is_kept(run_copy):
 def test_every_checkpoint_and_split_is_measured(run_copy):
     epochs, nelbos = {}, {}
     for checkpoint in ("first", "best", "last"):
-        card = api.evaluate(run_copy, checkpoint=checkpoint, samples=0, device="cpu")
+        card = card_of.evaluate(run_copy, checkpoint=checkpoint, samples=0, device="cpu")
         epochs[checkpoint] = card["epoch"]
         nelbos[checkpoint] = card["metrics"]["nelbo"]["value"]
     assert epochs == {"first": 1, "best": run_copy.summary["best_epoch"], "last": 20}
     assert len(set(nelbos.values())) == 3
     assert nelbos["first"] > nelbos["best"]
     counts = {
-        s: api.evaluate(run_copy, split=s, samples=0, device="cpu")["n"] for s in ("train", "validation")
+        s: card_of.evaluate(run_copy, split=s, samples=0, device="cpu")["n"] for s in ("train", "validation")
     }
     assert counts == {"train": 96, "validation": 24}
     logged = run_copy.history()[epochs["best"] - 1]["validation"]["bound"]
@@ -319,18 +330,18 @@ def test_every_checkpoint_and_split_is_measured(run_copy):
 )
 def test_a_measurement_that_cannot_be_made_is_refused(run_copy, call, error, says):
     with pytest.raises(error, match=says):
-        api.evaluate(run_copy, **{"device": "cpu", **call})
+        card_of.evaluate(run_copy, **{"device": "cpu", **call})
     assert not (run_copy.path / "evaluation").exists()
 
 
 def test_a_split_that_was_not_taken_says_how_to_take_it(tmp_path, tiny_recipe):
     run = api.train(tiny_recipe({"data.validation": 0, "epochs": 1}), runs=tmp_path, name="run", device="cpu")
     with pytest.raises(ConfigError, match=r"has no validation split.*--data\.validation"):
-        api.evaluate(run, split="validation", device="cpu")
+        card_of.evaluate(run, split="validation", device="cpu")
 
 
 def test_only_the_metrics_asked_for_are_measured(run_copy):
-    card = api.evaluate(run_copy, metrics=["error"], device="cpu")
+    card = card_of.evaluate(run_copy, metrics=["error"], device="cpu")
     assert list(card["metrics"]) == ["mse"]
 
 
@@ -344,7 +355,7 @@ def test_importing_the_package_is_cheap_and_its_functions_survive_its_modules():
         "import nelbo.loop, nelbo.api, nelbo.store, nelbo.cli;"
         "assert all(callable(getattr(nelbo, name)) for name in nelbo.__all__);"
         "from nelbo import train, evaluate, load, Recipe, Run;"
-        "assert train is nelbo.api.train and load is nelbo.api.load and evaluate is nelbo.api.evaluate"
+        "assert train is nelbo.api.train and load is nelbo.api.load and evaluate is nelbo.card.evaluate"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -34,6 +34,7 @@ CARD = {
         },
         "kl_per_dimension": {"value": [0.5, 2.25, 1.0], "standard_error": None, "unit": "nats", "note": ""},
     },
+    "sections": {"all": ["nelbo", "kl", "iw_nll", "active_units", "kl_per_dimension"], "none": []},
 }
 ROW = {
     "event": "epoch",
@@ -172,6 +173,10 @@ def test_a_terminal_gets_a_bar_and_the_same_lines(monkeypatch):
 def test_measuring_speaks_on_a_terminal_only(tty, monkeypatch):
     stream = Terminal() if tty else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    console.Measuring()("metric", {"name": "importance"})
-    console.Measuring()("images", {"share": 0.5})
-    assert stream.getvalue() == ("measuring importance ...\n" if tty else "")
+    monkeypatch.setenv("TERM", "xterm")
+    with console.Measuring() as listener:
+        listener("metric", {"name": "importance"})
+        listener("measured", {"name": "importance", "done": 5, "total": 10})
+        listener("something-new", {})
+    assert ("measuring importance" in stream.getvalue()) == tty
+    assert stream.getvalue() == "" or tty

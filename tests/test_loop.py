@@ -330,7 +330,7 @@ def test_the_validation_log_is_the_mean_over_images_whatever_the_batch(train, mo
     )
     run = train({"epochs": 1})
     splits, model = run.recipe.data.load(), api.load(run, checkpoint="first", device="cpu")
-    split = Split(splits.validation, splits.transforms, splits.pixels, CPU, batch_size=7)
+    split = Split(splits.validation, splits, CPU, batch_size=7)
     kl_N = torch.cat([model.encode(x).kl_to(model.prior).sum(-1) for x in split.batches()]).double()
     log_px_N = torch.cat([model.draw(x).log_px_KB[0] for x in split.batches()]).double()
     logged = run.history()[0]["validation"]

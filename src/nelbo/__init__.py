@@ -14,14 +14,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nelbo.api import evaluate, load, train
+    from nelbo.api import load, train
+    from nelbo.card import evaluate
     from nelbo.recipe import Recipe
     from nelbo.store import Run
 
 __version__ = "0.1.0"
 __all__ = ["Recipe", "Run", "evaluate", "load", "train"]
 
-_HOMES = {"train": "api", "load": "api", "evaluate": "api", "Recipe": "recipe", "Run": "store"}
+_HOMES = {"train": "api", "load": "api", "evaluate": "card", "Recipe": "recipe", "Run": "store"}
 
 
 def __getattr__(name: str) -> Any:

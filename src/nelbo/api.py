@@ -1,4 +1,4 @@
-"""The Python surface: train, load, evaluate. The command line is a thin coat over these."""
+"""The Python surface: train and load. `card` adds evaluate; the command line is a thin coat over these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from nelbo import engine, store
-from nelbo.core import lookup, names
 from nelbo.data import Splits
 from nelbo.errors import ConfigError, DataError, RunError, UnknownName
 from nelbo.loop import Tell, fit
@@ -264,7 +263,7 @@ def open_split(
     """A split of the run's own data, as its model is measured on it."""
     splits = load_same_data(run, data_dir, data)
     precision = run.recipe.precision
-    return Split(splits.split(split), splits.transforms, splits.pixels, device, precision, **more)
+    return Split(splits.split(split), splits, device, precision, **more)
 
 
 def load_same_data(run: Run, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
@@ -272,69 +271,3 @@ def load_same_data(run: Run, data_dir: str | Path | None = None, data: object | 
     splits = load_data(run.recipe, data_dir, data)
     _same_data(run, splits)
     return splits
-
-
-def evaluate(
-    run: str | Path | Run,
-    *,
-    checkpoint: str = "best",
-    split: str = "test",
-    samples: int = 500,
-    metrics: list[str] | None = None,
-    device: str = "auto",
-    runs: str | Path = "runs",
-    data_dir: str | Path | None = None,
-    data: object | None = None,
-    tell: Tell = quiet,
-) -> dict[str, Any]:
-    """Measures a checkpoint on a split: {run, checkpoint, split, n, data_hash, metrics: {name: {value, ...}}}.
-
-    samples   K of the importance-weighted estimate; 0 leaves it out
-    metrics   names of registered metrics; all by default
-
-    Written to `evaluation/` of the run. The same call gives the same numbers.
-    """
-    if samples < 0:
-        raise ConfigError(f"samples must be 0 or more (got {samples})")
-    found = store.find(run, Path(runs))
-    where = engine.pick_device(device)
-    model = load(found, checkpoint=checkpoint, device=device)
-    view = open_split(found, split, where, data_dir=data_dir, data=data, samples=samples)
-    chosen = {name: lookup("metric", name) for name in metrics or names("metric")}
-    values: dict[str, Any] = {}
-    begun = time.perf_counter()
-    for name, measure in chosen.items():
-        tell("metric", {"name": name})
-        values |= {key: value.to_dict() for key, value in measure(model, view)}
-    card = {
-        "run": found.name,
-        "checkpoint": checkpoint,
-        "epoch": found.epoch(checkpoint),
-        "split": split,
-        "n": len(view.images),
-        "samples": samples,
-        "seed": view.seed,
-        "data_hash": found.read_json("env.json")["data"]["hash"],
-        "precision": view.precision,
-        "environment": engine.describe(where),
-        "seconds": round(time.perf_counter() - begun, 3),
-        "metrics": {name: values[name] for name in sorted(values, key=_order)},
-    }
-    found.write_json(f"evaluation/{split}-{checkpoint}-k{samples}.json", card)
-    return card
-
-
-ORDER = [
-    "nelbo",
-    "reconstruction",
-    "kl",
-    "iw_nll",
-    "bits_per_dim",
-    "grey_cross_entropy",
-    "active_units",
-    "mse",
-]
-
-
-def _order(name: str) -> tuple[int, str]:
-    return (ORDER.index(name) if name in ORDER else len(ORDER), name)

@@ -73,7 +73,11 @@ def metric_cells(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 def show_card(card: Mapping[str, Any]) -> None:
     """The result of an evaluation as a table."""
-    rows = [(name.replace("_", " "), *metric_cells(entry)) for name, entry in card["metrics"].items()]
+    rows: list[tuple[str, ...]] = []
+    for section in card["sections"].values():
+        if rows and section:
+            rows.append(("",) * 5)
+        rows += [(name.replace("_", " "), *metric_cells(card["metrics"][name])) for name in section]
     title = f"{card['run']} · {card['checkpoint']} (epoch {card['epoch']}) · {card['split']}, n = {card['n']}"
     show(["metric", "value", "", "unit", "note"], rows, title, fixed=4)
 
@@ -188,11 +192,27 @@ def outlined(row: Mapping[str, Any]) -> str:
 
 
 class Measuring:
-    """Listens to an evaluation: the name of each metric on stderr while it runs, on a terminal only."""
+    """Listens to an evaluation: which metric runs and how far it is, on a terminal only."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        quiet = not sys.stderr.isatty()
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+        self.task = self.bar.add_task("measuring")
+
+    def __enter__(self) -> Measuring:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
 
     def __call__(self, event: str, row: Mapping[str, Any]) -> None:
-        if event == "metric" and sys.stderr.isatty():
-            say(f"measuring {row['name']} ...")
+        match event:
+            case "metric":
+                self.bar.reset(self.task, description=f"measuring {row['name']}", total=None)
+            case "measured":
+                self.bar.update(self.task, completed=row["done"], total=row["total"])
 
 
 def show_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:

@@ -132,7 +132,7 @@ def validate(recipe: Recipe, state: State, splits: Splits, progress: Progress) -
     """The same quantities as in training, on the validation split with fixed noise."""
     means, model = Means(), state.evaluated.eval()
     assert splits.validation is not None
-    split = Split(splits.validation, splits.transforms, splits.pixels, state.device, recipe.precision)
+    split = Split(splits.validation, splits, state.device, recipe.precision)
     for x_BCHW in split.batches():
         means.add(quantities(recipe.objective(model.draw(x_BCHW, recipe.objective.k), progress)))
     return means.result()
@@ -141,7 +141,7 @@ def validate(recipe: Recipe, state: State, splits: Splits, progress: Progress) -
 def look_at_latents(recipe: Recipe, state: State, splits: Splits) -> dict[str, Any]:
     """KL of each latent dimension and active units, with a warning when the posterior has collapsed."""
     images = splits.validation or splits.train.select(torch.arange(min(LATENT_IMAGES, len(splits.train))))
-    split = Split(images, splits.transforms, splits.pixels, state.device, recipe.precision)
+    split = Split(images, splits, state.device, recipe.precision)
     found = latent_statistics(state.evaluated.eval(), split)
     return {"latent": found.to_row(), "warning": found.warning}
 

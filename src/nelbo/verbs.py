@@ -81,12 +81,15 @@ class Train:
 
     def _conclude(self, run: Run) -> None:
         """Measures the best checkpoint on the test split, draws the pictures, and prints where to look."""
-        from nelbo import api, console
+        from nelbo import card as cards
+        from nelbo import console
 
         summary = run.summary
         if "evaluate" not in summary["seconds"]:
             begun = time.perf_counter()
-            card = api.evaluate(run, samples=0, device=self.device, data_dir=self.data_dir)
+            card = cards.evaluate(
+                run, samples=0, metrics=cards.QUICK, device=self.device, data_dir=self.data_dir
+            )
             summary["metrics"] = card["metrics"]
             summary["seconds"]["evaluate"] = time.perf_counter() - begun
             if not self.no_figures:
@@ -97,15 +100,14 @@ class Train:
             run.write_json("summary.json", summary)
         if self.json:
             return console.emit({"run": run.name, "path": str(run.path), **summary})
-        card = run.read_json("evaluation/test-best-k0.json")
-        console.show_card(card)
+        console.show_card(cards.read(run, samples=0))
         print(f"{summary['images_per_second']:,.0f} images/s in training. Next:  nelbo evaluate {run.path}")
         return None
 
 
 @dataclass
 class Evaluate:
-    """Measure a checkpoint on a split: NELBO, reconstruction, KL, importance-weighted NLL, active units, MSE."""
+    """Measure a checkpoint on a split: bound, importance-weighted NLL, what the latent carries, image quality."""
 
     run_: flags.RunName
     checkpoint: flags.Checkpoint = "best"
@@ -113,6 +115,9 @@ class Evaluate:
     samples: Annotated[int, arg(help="K of the importance-weighted NLL; 0 leaves it out", metavar="INT")] = (
         500
     )
+    metrics: Annotated[
+        str, arg(help="all, or some: bound,importance (see nelbo list metric)", metavar="NAMES")
+    ] = "all"
     compare_first: Annotated[bool, plain("the first checkpoint beside this one")] = False
     runs: flags.Runs = Path("runs")
     device: flags.Device = "auto"
@@ -121,19 +126,22 @@ class Evaluate:
     json: flags.Json = False
 
     def run(self) -> None:
-        from nelbo import api, console, store
+        from nelbo import card as cards_of
+        from nelbo import console, store
         from nelbo.registering import import_files
 
         import_files(self.import_)
         run = store.find(self.run_, self.runs)
         names = ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
-        cards = {
-            name: api.evaluate(
-                run, checkpoint=name, split=self.split, samples=self.samples, device=self.device,
-                data_dir=self.data_dir, tell=console.Measuring(),
-            )
-            for name in names
-        }  # fmt: skip
+        chosen = None if self.metrics == "all" else [word.strip() for word in self.metrics.split(",")]
+        with console.Measuring() as listener:
+            cards = {
+                name: cards_of.evaluate(
+                    run, checkpoint=name, split=self.split, samples=self.samples, metrics=chosen,
+                    device=self.device, data_dir=self.data_dir, tell=listener,
+                )
+                for name in names
+            }  # fmt: skip
         card = cards[self.checkpoint]
         if self.json:
             return console.emit(card | ({"first": cards["first"]} if self.compare_first else {}))

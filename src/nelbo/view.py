@@ -83,7 +83,7 @@ class View:
     def split(self) -> Split:
         images = self.splits.split(self.split_name)
         precision = self.run.recipe.precision
-        return Split(images, self.splits.transforms, self.splits.pixels, self.device, precision)
+        return Split(images, self.splits, self.device, precision)
 
     @cached_property
     def x_NCHW(self) -> Tensor:

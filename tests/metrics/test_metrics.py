@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from nelbo import api
+from nelbo import card as card_of
 from nelbo.core import Draw, Terms, lookup, names
-from nelbo.data import Images
+from nelbo.data import Images, Splits
 from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.metrics import Means, Split, Value, bound_of, elbo, latent_statistics, quantities
-from nelbo.metrics.base import mean_and_error
 from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel
 from nelbo.models.base import DECODE_AT_ONCE
@@ -55,7 +54,11 @@ def split_of(n=23, pixels="binary", **more) -> Split:
     stream = torch.Generator().manual_seed(0)
     white = torch.randint(0, 2 if pixels == "binary" else 256, (n, 1, 2, 2), generator=stream)
     images = Images((white * 255 if pixels == "binary" else white).to(torch.uint8))
-    return Split(images, (), pixels, CPU, **more)
+    return Split(images, splits_of(images, pixels), CPU, **more)
+
+
+def splits_of(images, pixels="binary") -> Splits:
+    return Splits("made", images, None, images, "0" * 16, pixels, (0.0, 1.0))
 
 
 def measured(model, split) -> dict[str, Value]:
@@ -92,12 +95,13 @@ def test_means_keep_no_graph_and_no_sums_are_zero_images():
 
 def test_the_mean_and_its_standard_error():
     values = torch.tensor([1.0, 2.0, 4.0, 9.0])
-    mean, error = mean_and_error(values)
-    assert mean == 4.0
-    assert error == pytest.approx(math.sqrt(((9 + 4 + 0 + 25) / 3) / 4), rel=1e-12)
-    assert mean_and_error(torch.tensor([2.0])) == (2.0, None)
-    far = torch.tensor([1e8, 1e8 + 8])  # float64 inside: float32 would lose this spread
-    assert mean_and_error(far) == (pytest.approx(1e8 + 4), pytest.approx(4.0))
+    found = Value.over_images(values, "nats/image", "a note")
+    assert found.value == 4.0
+    assert found.standard_error == pytest.approx(math.sqrt(((9 + 4 + 0 + 25) / 3) / 4), rel=1e-12)
+    assert found.per_image_N.tolist() == values.tolist()
+    assert Value.over_images(torch.tensor([2.0]), "nats/image").standard_error is None
+    far = Value.over_images(torch.tensor([1e8, 1e8 + 8]), "nats/image")  # float32 would lose this spread
+    assert (far.value, far.standard_error) == (pytest.approx(1e8 + 4), pytest.approx(4.0))
 
 
 def test_the_log_holds_the_loss_the_parts_and_the_bound_if_there_is_one():
@@ -256,7 +260,7 @@ def test_active_units_are_dimensions_whose_mean_varies_by_more_than_a_hundredth(
 
 def test_a_large_mean_does_not_hide_or_invent_activity():
     images = Images(torch.full((50, 1, 2, 2), 255, dtype=torch.uint8))
-    assert latent_statistics(Known((1000.0,) * 3), Split(images, (), "binary", CPU)).active_units == 0
+    assert latent_statistics(Known((1000.0,) * 3), Split(images, splits_of(images), CPU)).active_units == 0
 
 
 def test_a_posterior_that_ignores_the_image_is_a_collapse():
@@ -308,7 +312,7 @@ def test_measuring_twice_gives_equal_cards(run_copy):
     cards = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        card = api.evaluate(find(run_copy), samples=30, device="cpu")
+        card = card_of.evaluate(find(run_copy), samples=30, device="cpu")
         cards.append({key: value for key, value in card.items() if key != "seconds"})
     assert cards[0] == cards[1]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from nelbo.core import register
-from nelbo.data import Batches, Images, Transform
+from nelbo.data import Batches, Images, Splits, Transform
 from nelbo.engine import Precision, autocast, fixed_seed
 from nelbo.models import BuiltModel
 
@@ -21,16 +22,29 @@ EVALUATION_SEED = 20_140_501  # of the posterior samples; fixed, so that the sam
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Value:
-    """One number and what it means. `value` is None where the number does not exist; `note` says why."""
+    """One number and what it means. `value` is None where the number does not exist; `note` says why.
+
+    per_image_N  the number of each image where `value` is their mean: kept beside the card, so that two runs
+                 can be compared image by image
+    """
 
     value: float | list[float] | None
     unit: str
     standard_error: float | None = None
     note: str = ""
+    per_image_N: Tensor | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def over_images(cls, per_image_N: Tensor, unit: str, note: str = "") -> Self:
+        """The mean over images, in float64, with its standard error (None for one image)."""
+        values = per_image_N.cpu().double()
+        error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
+        return cls(float(values.mean()), unit, error, note, values)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values; a number that is not finite becomes None and says so."""
-        table = dataclasses.asdict(self)
+        kept = ("value", "unit", "standard_error", "note")
+        table = {key: getattr(self, key) for key in kept}
         for key in ("value", "standard_error"):
             numbers = table[key] if isinstance(table[key], list) else [table[key]]
             if any(number is not None and not math.isfinite(number) for number in numbers):
@@ -39,18 +53,45 @@ class Value:
         return table
 
 
+def unheard(done: int, total: int) -> None:
+    """Hears how far a measurement is and says nothing."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Split:
-    """A split of the data as a model is measured on it: fixed order, fixed binarisation, fixed noise."""
+    """A split of the data as a model is measured on it: fixed order, fixed binarisation, fixed noise.
+
+    images    the split itself
+    data      all splits of the data: what a probe or a classifier is trained on, the range of the pixels, the hash
+    samples   K of the importance-weighted estimate; 0 leaves it out
+    seed      of the posterior samples
+    scratch   a folder in which a long measurement keeps what it has done, to go on after an interruption;
+              what is there belongs to these very weights. None keeps nothing
+    tell      hears (done, total) of the measurement that runs
+    """
 
     images: Images
-    transforms: tuple[Transform, ...]
-    pixels: str  # binary, grey or real
+    data: Splits
     device: torch.device
     precision: Precision = "fp32"
-    samples: int = 500  # K of the importance-weighted estimate; 0 leaves it out
+    samples: int = 500
     seed: int = EVALUATION_SEED
     batch_size: int = EVALUATION_BATCH
+    scratch: Path | None = None
+    tell: Callable[[int, int], None] = unheard
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        return self.data.transforms
+
+    @property
+    def pixels(self) -> str:
+        """binary, grey or real."""
+        return self.data.pixels
+
+    def of(self, images: Images) -> Self:
+        """The same view of other images."""
+        return dataclasses.replace(self, images=images)
 
     def batches(self, batch_size: int | None = None) -> Iterator[Tensor]:
         """Every image once, in order, as float32 x_BCHW; without gradients, with the split's own noise."""
@@ -66,10 +107,3 @@ Metric = Callable[[BuiltModel, Split], Iterator[tuple[str, Value]]]
 def metric(function: Metric) -> Metric:
     """Registers a metric under its function's name."""
     return register("metric", function.__name__.replace("_", "-"), function)
-
-
-def mean_and_error(per_image_N: Tensor) -> tuple[float, float | None]:
-    """Mean over images and the standard error of that mean (None for one image), in float64."""
-    values = per_image_N.cpu().double()
-    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
-    return float(values.mean()), error

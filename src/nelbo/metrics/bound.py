@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nelbo.core import Draw, Progress, Terms
-from nelbo.metrics.base import Split, Value, mean_and_error, metric
+from nelbo.metrics.base import Split, Value, metric
 from nelbo.models import BuiltModel
 from nelbo.objectives import ELBO
 
@@ -87,8 +86,7 @@ def not_a_bound(model: BuiltModel, split: Split) -> str | None:
 
 
 def _two_images(split: Split) -> Iterator[Tensor]:
-    few = dataclasses.replace(split, images=split.images.select(torch.arange(min(2, len(split.images)))))
-    return few.batches()
+    return split.of(split.images.select(torch.arange(min(2, len(split.images))))).batches()
 
 
 def note_for(model: BuiltModel, split: Split) -> str:
@@ -117,24 +115,24 @@ def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     reason = not_a_bound(model, split)
     per_image = bound_of(model, split)
     note = note_for(model, split)
-    mean, error = mean_and_error(per_image["reconstruction"])
-    yield "reconstruction", Value(mean, "nats/image", error, note)
+    reconstruction = Value.over_images(per_image["reconstruction"], "nats/image", note)
     if reason:
-        yield "kl", Value(None, "nats/image", None, f"infinite: {reason}")
         yield "nelbo", Value(None, "nats/image", None, f"not a bound: {reason}")
+        yield "reconstruction", reconstruction
+        yield "kl", Value(None, "nats/image", None, f"infinite: {reason}")
         if not hasattr(model.encode(next(_two_images(split))), "with_independent_noise"):
             return
-        mean, error = mean_and_error(torch.cat([_repaired(model, x_BCHW) for x_BCHW in split.batches()]))
+        repaired_N = torch.cat([_repaired(model, x_BCHW) for x_BCHW in split.batches()])
         words = "what the same networks give when every dimension has its own noise; not what was trained"
-        yield "nelbo_independent_noise", Value(mean, "nats/image", error, words)
+        yield "nelbo_independent_noise", Value.over_images(repaired_N, "nats/image", words)
         return
-    mean, error = mean_and_error(per_image["kl"])
-    yield "kl", Value(mean, "nats/image", error)
-    mean, error = mean_and_error(per_image["reconstruction"] + per_image["kl"])
-    yield "nelbo", Value(mean, "nats/image", error, note)
+    nelbo_N = per_image["reconstruction"] + per_image["kl"]
+    yield "nelbo", Value.over_images(nelbo_N, "nats/image", note)
+    yield "reconstruction", reconstruction
+    yield "kl", Value.over_images(per_image["kl"], "nats/image")
     if model.binary_likelihood:
         bits = math.prod(split.images.shape) * math.log(2.0)
         name = "bits_per_dim" if split.pixels == "binary" else "grey_cross_entropy"
         unit = "bits/dim" if split.pixels == "binary" else "bits/pixel"
         quotient = note and f"NELBO / (D log 2), whose reconstruction is a {note}"
-        yield name, Value(mean / bits, unit, error / bits if error is not None else None, quotient)
+        yield name, Value.over_images(nelbo_N / bits, unit, quotient)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from nelbo.metrics.base import Split, Value, mean_and_error, metric
+from nelbo.metrics.base import Split, Value, metric
 from nelbo.models import BuiltModel
 
 
@@ -17,5 +17,5 @@ def error(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
         (model.reconstruct(x_BCHW) - x_BCHW).float().square().flatten(1).mean(1).cpu()
         for x_BCHW in split.batches()
     ]
-    value, spread = mean_and_error(torch.cat(rows))
-    yield "mse", Value(value, "squared/pixel", spread, "from the posterior mean, on the scale the model sees")
+    note = "from the posterior mean, on the scale the model sees"
+    yield "mse", Value.over_images(torch.cat(rows), "squared/pixel", note)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from nelbo.metrics.base import Split, Value, mean_and_error, metric
+from nelbo.metrics.base import Split, Value, metric
 from nelbo.metrics.bound import not_a_bound, note_for
 from nelbo.models.base import BuiltModel, log_mean_weight
 
@@ -30,9 +30,8 @@ def importance(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
         log_w_KB = model.log_weights(x_BCHW, split.samples)
         estimates.append(-log_mean_weight(log_w_KB).cpu())
         at_fewer.append(-log_mean_weight(log_w_KB[:fewer]).cpu())
-    value, error = mean_and_error(torch.cat(estimates))
-    less, _ = mean_and_error(torch.cat(at_fewer))
+    less = float(torch.cat(at_fewer).double().mean())
     note = "; ".join(
         filter(None, [f"K = {split.samples}; {less:.2f} at K = {fewer}", note_for(model, split)])
     )
-    yield "iw_nll", Value(value, "nats/image", error, note)
+    yield "iw_nll", Value.over_images(torch.cat(estimates), "nats/image", note)

@@ -1,0 +1,159 @@
+"""The evaluation card: what every metric says of one checkpoint on one split, kept in the run folder.
+
+evaluation/{split}-{checkpoint}-k{samples}.json          the card
+evaluation/{split}-{checkpoint}-k{samples}.safetensors   the numbers of single images, for paired comparisons
+evaluation/unfinished/{weights}/                         what an interrupted measurement has done
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from nelbo import api, engine, store
+from nelbo.core import lookup, names
+from nelbo.errors import ConfigError, RunError
+from nelbo.loop import Tell
+from nelbo.metrics import Value
+from nelbo.store import Run
+
+SECTIONS = ("bound", "importance", "latent", "information", "error", "quality", "probes", "factors")
+"""The order in which metrics are shown; others follow by name."""
+QUICK = ("bound", "latent", "error")
+"""What is measured at the end of training; `nelbo evaluate` measures all."""
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    checkpoint: str = "best",
+    split: str = "test",
+    samples: int = 500,
+    metrics: Sequence[str] | None = None,
+    device: str = "auto",
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    data: object | None = None,
+    tell: Tell = api.quiet,
+) -> dict[str, Any]:
+    """Measures a checkpoint on a split: {run, checkpoint, split, n, data_hash, metrics: {name: {value, ...}}}.
+
+    samples   K of the importance-weighted estimate; 0 leaves it out
+    metrics   names of registered metrics (`nelbo list metric`); all by default
+    tell      hears `metric` ({name}) when one begins and `measured` ({name, done, total}) while it runs
+
+    The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same
+    weights. The same call gives the same numbers; an interrupted one goes on where it stopped.
+    """
+    if samples < 0:
+        raise ConfigError(f"samples must be 0 or more (got {samples})")
+    chosen = {name: lookup("metric", name) for name in sorted(metrics or names("metric"), key=_position)}
+    found = store.find(run, Path(runs))
+    where = engine.pick_device(device)
+    model = api.load(found, checkpoint=checkpoint, device=device)
+    weights = fingerprint(model)
+    scratch = found.path / "evaluation" / "unfinished" / weights
+    view = api.open_split(found, split, where, data_dir=data_dir, data=data, samples=samples, scratch=scratch)
+    values: dict[str, Value] = {}
+    sections: dict[str, list[str]] = {}
+    begun = time.perf_counter()
+    for name, measure in chosen.items():
+        tell("metric", {"name": name})
+        measured = dict(measure(model, dataclasses.replace(view, tell=_progress(tell, name))))
+        values |= measured
+        sections[name] = list(measured)
+    card = {
+        "run": found.name,
+        "checkpoint": checkpoint,
+        "epoch": found.epoch(checkpoint),
+        "split": split,
+        "n": len(view.images),
+        "samples": samples,
+        "seed": view.seed,
+        "data_hash": view.data.hash,
+        "weights": weights,
+        "precision": view.precision,
+        "environment": engine.describe(where),
+        "seconds": round(time.perf_counter() - begun, 3),
+        "metrics": {key: value.to_dict() for key, value in values.items()},
+        "sections": sections,
+    }
+    kept = {key: value.per_image_N for key, value in values.items() if value.per_image_N is not None}
+    card = _keep(found, card, kept)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return card
+
+
+def _progress(tell: Tell, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: tell("measured", {"name": name, "done": done, "total": total})
+
+
+def _position(name: str) -> tuple[int, str]:
+    return (SECTIONS.index(name) if name in SECTIONS else len(SECTIONS), name)
+
+
+# --- in the run folder ------------------------------------------------------------------------
+
+
+def fingerprint(model: nn.Module) -> str:
+    """12 hex digits over the weights: two cards of equal fingerprints measured the same model."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def stem(split: str, checkpoint: str, samples: int) -> str:
+    """Where a card lies in its run folder, without the suffix."""
+    return f"evaluation/{split}-{checkpoint}-k{samples}"
+
+
+def read(
+    run: Run, split: str = "test", checkpoint: str = "best", samples: int | None = None
+) -> dict[str, Any]:
+    """The card that is kept, or an empty table; of several K the largest, unless `samples` names one."""
+    if samples is not None:
+        return run.read_json(stem(split, checkpoint, samples) + ".json", missing={})
+    found = (run.path / "evaluation").glob(f"{split}-{checkpoint}-k*.json")
+    cards = [run.read_json(f"evaluation/{file.name}", missing={}) for file in found]
+    return max(cards, key=lambda card: (len(card.get("metrics", {})), card.get("samples", 0)), default={})
+
+
+def read_per_image(run: Run, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The numbers of single images that belong to a card, float64 of shape N, in the split's order."""
+    file = run.path / (stem(card["split"], card["checkpoint"], card["samples"]) + ".safetensors")
+    if not file.is_file():
+        return {}
+    tensors, about = store.read_tensors(file)
+    return tensors if about.get("weights") == card.get("weights") else {}
+
+
+def _keep(run: Run, card: dict[str, Any], per_image: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Writes a card, together with what an earlier one says of the same weights by other metrics."""
+    where = stem(card["split"], card["checkpoint"], card["samples"])
+    try:
+        before = run.read_json(where + ".json", missing={})
+        before_each = read_per_image(run, card)
+    except RunError:  # a damaged card is replaced
+        before, before_each = {}, {}
+    same = ("weights", "data_hash", "seed", "precision")
+    if before and all(before.get(key) == card[key] for key in same):
+        metrics, sections = before["metrics"] | card["metrics"], before["sections"] | card["sections"]
+        order = sorted(sections, key=_position)
+        shown = [name for section in order for name in sections[section] if name in metrics]
+        card = card | {
+            "metrics": {name: metrics[name] for name in shown},
+            "sections": {section: sections[section] for section in order},
+        }
+        per_image = {name: value for name, value in before_each.items() if name in shown} | dict(per_image)
+    store.write_tensors(run.path / (where + ".safetensors"), per_image, {"weights": card["weights"]})
+    run.write_json(where + ".json", card)
+    return card
