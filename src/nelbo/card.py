@@ -59,7 +59,7 @@ def evaluate(
     where = engine.pick_device(device)
     model = api.load(found, checkpoint=checkpoint, device=device)
     weights = fingerprint(model)
-    scratch = found.path / "evaluation" / "unfinished" / weights
+    scratch = found.path / "evaluation" / "unfinished" / f"{split}-{weights}"
     view = api.open_split(found, split, where, data_dir=data_dir, data=data, samples=samples, scratch=scratch)
     values: dict[str, Value] = {}
     sections: dict[str, list[str]] = {}
@@ -87,7 +87,8 @@ def evaluate(
     }
     kept = {key: value.per_image_N for key, value in values.items() if value.per_image_N is not None}
     card = _keep(found, card, kept)
-    shutil.rmtree(scratch, ignore_errors=True)
+    if metrics is None or "importance" in chosen:
+        shutil.rmtree(scratch.parent, ignore_errors=True)
     return card
 
 

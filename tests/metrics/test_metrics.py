@@ -13,10 +13,9 @@ from nelbo.core import Draw, Terms, lookup, names
 from nelbo.data import Images, Splits
 from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
-from nelbo.metrics import Means, Split, Value, bound_of, elbo, latent_statistics, quantities
+from nelbo.metrics import Means, Split, Value, bound_of, elbo, importance, latent_statistics, quantities
 from nelbo.metrics.latent import encode
-from nelbo.models import BuiltModel
-from nelbo.models.base import DECODE_AT_ONCE
+from nelbo.models import BuiltModel, base
 from nelbo.store import find
 
 CPU = torch.device("cpu")
@@ -113,33 +112,108 @@ def test_the_log_holds_the_loss_the_parts_and_the_bound_if_there_is_one():
 # --- importance sampling ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [1, 7, 163, 164, 200, 1000])
-def test_exactly_k_samples_are_drawn_for_every_image(k):
-    """Not the batch size when k is smaller, and not a multiple of it when k is larger."""
+@pytest.mark.parametrize("k", [1, 7, 127, 128, 129, 1000])
+def test_exactly_k_samples_are_drawn_for_each_image(k, monkeypatch):
+    """Not the batch size when k is smaller, and not a multiple of it when k is larger; pieces of bounded size."""
+    monkeypatch.setitem(base.PIXELS_AT_ONCE, "cpu", 4 * 32 * 128)
     model, split = Known(), split_of(230, samples=k)
     found = dict(lookup("metric", "importance")(model, split))["iw_nll"]
-    drawn = model.drawn[1:]  # the first is the question whether there is a bound at all
-    per_chunk = DECODE_AT_ONCE // 100
-    assert max(drawn) <= DECODE_AT_ONCE // 30
-    assert sum(drawn) == 3 * k  # batches of 100, 100 and 30 images
-    assert len(drawn) >= 3 * math.ceil(k / (DECODE_AT_ONCE // 30)) >= 3
-    assert (len(drawn) == 3) == (k <= per_chunk)
+    assert model.drawn.pop(0) == 1  # the question whether there is a bound at all
+    size = min(500, 4096 // min(k, 128))
+    batches = math.ceil(230 / size)
+    assert sum(model.drawn) == batches * k
+    assert max(k * min(size, 230) for k in model.drawn[:1]) <= 32 * 128
     assert f"K = {k};" in found.note
-    assert model.log_weights(next(split.batches(100)), k).shape == (k, 100)
+    pieces = list(model.log_weight_pieces(next(split.batches(100)), k))
+    assert sum(len(piece) for piece in pieces) == k
+    assert all(piece.shape[1] == 100 and len(piece) <= 4 * 32 * 128 // 400 for piece in pieces)
 
 
-def test_the_estimate_its_error_and_the_number_at_a_tenth_of_k_are_their_formulas():
+def test_the_estimate_its_error_and_its_curve_are_their_formulas():
     model, split = Known(), split_of(23, samples=99)
-    found = dict(lookup("metric", "importance")(model, split))["iw_nll"]
-    (x_BCHW,) = split.batches()
-    (log_w_KB,) = (model.log_weights(x, 99) for x in split.batches(100))
-    assert x_BCHW.shape[0] == 23
+    found = dict(lookup("metric", "importance")(model, split))
+    (log_w_KB,) = (model.log_weights(x, 99) for x in split.batches(32))
     nll_N = -(log_w_KB.exp().mean(0).log())
-    assert found.value == pytest.approx(float(nll_N.mean()), rel=1e-6)
-    assert found.standard_error == pytest.approx(float(nll_N.std() / math.sqrt(23)), rel=1e-6)
-    tenth = float(-(log_w_KB[:9].exp().mean(0).log()).mean())
-    assert found.note == f"K = 99; {tenth:.2f} at K = 9"
-    assert found.unit == "nats/image"
+    estimate = found["iw_nll"]
+    assert estimate.value == pytest.approx(float(nll_N.mean()), rel=1e-6)
+    assert estimate.standard_error == pytest.approx(float(nll_N.std() / math.sqrt(23)), rel=1e-6)
+    torch.testing.assert_close(estimate.per_image_N, nll_N)
+    w_KB = log_w_KB.exp()
+    effective = float((w_KB.sum(0).square() / w_KB.square().sum(0)).median())
+    at = importance.curve_points(99)
+    assert at == [1, 2, 5, 9, 10, 20, 50, 99]
+    for k, value in zip(at, found["iw_nll_curve"].value, strict=True):
+        assert value == pytest.approx(float(-(w_KB[:k].mean(0).log()).mean()), rel=1e-9)
+    tenth = found["iw_nll_curve"].value[at.index(9)]
+    assert estimate.note == (
+        f"K = 99; {tenth:.2f} at K = 9; effective samples {effective:.1f} of an image (median)"
+    )
+    assert (estimate.unit, found["iw_nll_curve"].unit) == ("nats/image", "nats/image")
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 10, 99, 100, 5000])
+def test_the_curve_rises_to_k_by_way_of_a_tenth_of_it(k):
+    at = importance.curve_points(k)
+    assert at == sorted(set(at))
+    assert at[0] == 1
+    assert at[-1] == k
+    assert max(1, k // 10) in at
+
+
+def test_the_size_of_the_pieces_changes_no_formula(monkeypatch):
+    """Pieces that begin and end between two points of the curve give the sums of all samples at once."""
+    model = Known()
+    (x_BCHW,) = split_of(8).batches()
+    log_w_KB = torch.randn(99, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 5
+    for cut in (1, 4, 50, 99):
+        monkeypatch.setattr(model, "log_weight_pieces", lambda x, k, cut=cut: iter(log_w_KB.split(cut)))
+        nll_PB, effective_B = importance._of_batch(model, x_BCHW, [1, 9, 50, 99])
+        for row, k in enumerate((1, 9, 50, 99)):
+            torch.testing.assert_close(nll_PB[row], math.log(k) - log_w_KB[:k].logsumexp(0))
+        w_KB = log_w_KB.exp()
+        torch.testing.assert_close(effective_B, w_KB.sum(0).square() / w_KB.square().sum(0))
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_estimate_goes_on_and_ends_with_the_same_numbers(tmp_path):
+    measure = lookup("metric", "importance")
+    whole = dict(measure(Known(), split_of(230, samples=200)))["iw_nll"]
+
+    def interrupt(done, total):
+        assert total == 230
+        if done >= 96:
+            raise Stop
+
+    with pytest.raises(Stop):
+        list(measure(Known(), split_of(230, samples=200, scratch=tmp_path, tell=interrupt)))
+    assert len(list(tmp_path.iterdir())) == 1
+    model, heard = Known(), []
+    again = dict(
+        measure(model, split_of(230, samples=200, scratch=tmp_path, tell=lambda *at: heard.append(at)))
+    )["iw_nll"]
+    assert torch.equal(again.per_image_N, whole.per_image_N)
+    assert again.note == whole.note
+    assert heard == [(128, 230), (160, 230), (192, 230), (224, 230), (230, 230)]
+    other = Known()
+    list(measure(other, split_of(230, samples=201, scratch=tmp_path)))
+    assert sum(other.drawn) > 8 * 200, "another K does not go on with these numbers"
+    (file,) = [file for file in tmp_path.iterdir() if "k200" in file.name]
+    file.write_bytes(b"cut off")
+    damaged = dict(measure(Known(), split_of(230, samples=200, scratch=tmp_path)))["iw_nll"]
+    assert torch.equal(damaged.per_image_N, whole.per_image_N)
+
+
+def test_memory_does_not_grow_with_k():
+    """What a piece holds is bounded, and nothing of a piece is kept: K = 50,000 needs what K = 500 needs."""
+    model, split = Known(), split_of(4, samples=50_000)
+    (x_BCHW,) = split.batches()
+    pieces = model.log_weight_pieces(x_BCHW, 3_000_000)
+    assert len(next(pieces)) == base.PIXELS_AT_ONCE["cpu"] // 16
+    found = dict(lookup("metric", "importance")(model, split))["iw_nll"]
+    assert found.value is not None
 
 
 def test_importance_weights_are_densities_of_the_very_samples():

@@ -93,12 +93,18 @@ class Split:
         """The same view of other images."""
         return dataclasses.replace(self, images=images)
 
-    def batches(self, batch_size: int | None = None) -> Iterator[Tensor]:
-        """Every image once, in order, as float32 x_BCHW; without gradients, with the split's own noise."""
+    def batches(self, batch_size: int | None = None, start: int = 0) -> Iterator[Tensor]:
+        """Every image once, in order, as float32 x_BCHW; without gradients, with the split's own noise.
+
+        `start` counts batches. Each has a seed of its own, so that what is drawn for it does not depend on
+        what was drawn before: a measurement that goes on at a later batch gets the same numbers.
+        """
         size = batch_size or self.batch_size
         loader = Batches(self.images, self.transforms, size, device=self.device)
         with torch.no_grad(), fixed_seed(self.seed, self.device), autocast(self.device, self.precision):
-            yield from loader.epoch()
+            for index, x_BCHW in enumerate(loader.epoch(start=start), start):
+                torch.manual_seed(self.seed + index)
+                yield x_BCHW
 
 
 Metric = Callable[[BuiltModel, Split], Iterator[tuple[str, Value]]]

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import time
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
+from nelbo import store
+from nelbo.errors import RunError
 from nelbo.metrics.base import Split, Value, metric
 from nelbo.metrics.bound import not_a_bound, note_for
-from nelbo.models.base import BuiltModel, log_mean_weight
+from nelbo.models.base import BuiltModel
+
+DECODED_AT_ONCE = 4096  # images times samples of a piece: few images, so that each is encoded seldom
+SAVE_SECONDS = 10.0  # between two savings of what is done
 
 
 @metric
 def importance(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
-    """-log 1/K sum_k p(x, z_k) / q(z_k | x), nats an image (Burda et al. 2016, eq. 8).
+    """-log 1/K sum_k p(x, z_k) / q(z_k | x), nats an image, z_k ~ q(z | x) (Burda et al. 2016, eq. 8).
 
-    An upper bound on the negative log-likelihood in expectation. States K, its standard error over
-    images, and the same number at K/10: where the two differ, K is still too small.
+    An upper bound on the negative log-likelihood in expectation, and below the NELBO. States K, its standard
+    error over images, the same number at K/10 (where the two differ, K is still too small) and how many of the
+    K samples carry the weight; the curve has the estimate for every K on the way, of nested samples.
+    Interrupted, it goes on at the image where it stopped.
     """
     if split.samples < 1:
         return
@@ -24,14 +35,92 @@ def importance(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     if reason:
         yield "iw_nll", Value(None, "nats/image", None, f"not a bound: {reason}")
         return
+    at = curve_points(split.samples)
+    found = Estimates.measured(model, split, at)
     fewer = max(1, split.samples // 10)
-    estimates, at_fewer = [], []
-    for x_BCHW in split.batches(batch_size=100):
-        log_w_KB = model.log_weights(x_BCHW, split.samples)
-        estimates.append(-log_mean_weight(log_w_KB).cpu())
-        at_fewer.append(-log_mean_weight(log_w_KB[:fewer]).cpu())
-    less = float(torch.cat(at_fewer).double().mean())
-    note = "; ".join(
-        filter(None, [f"K = {split.samples}; {less:.2f} at K = {fewer}", note_for(model, split)])
-    )
-    yield "iw_nll", Value.over_images(torch.cat(estimates), "nats/image", note)
+    less = float(found.nll_PN[at.index(fewer)].mean())
+    effective = float(found.effective_N.median())
+    note = f"K = {split.samples}; {less:.2f} at K = {fewer}; effective samples {effective:.1f} of an image (median)"
+    note = "; ".join(filter(None, [note, note_for(model, split)]))
+    yield "iw_nll", Value.over_images(found.nll_PN[-1], "nats/image", note)
+    words = f"at K = {', '.join(map(str, at))}, of nested samples"
+    yield "iw_nll_curve", Value(found.nll_PN.mean(1).tolist(), "nats/image", None, words)
+
+
+def curve_points(samples: int) -> list[int]:
+    """The K at which the curve is taken: 1, 2, 5, 10, 20, 50, ... up to `samples`, and a tenth of it."""
+    powers = [digit * 10**power for power in range(len(str(samples))) for digit in (1, 2, 5)]
+    return sorted({*(k for k in powers if k < samples), max(1, samples // 10), samples})
+
+
+@dataclasses.dataclass
+class Estimates:
+    """-log p(x) of each image so far, for P values of K; nats, float64.
+
+    nll_PN       the estimates, shape (P, images done)
+    effective_N  (sum w)^2 / sum w^2 at the largest K: how many equal weights would vary as little (Kong 1992)
+    """
+
+    nll_PN: Tensor
+    effective_N: Tensor
+
+    @classmethod
+    def measured(cls, model: BuiltModel, split: Split, at: list[int]) -> Estimates:
+        """Every image of the split, in batches small enough that many samples of each are decoded together."""
+        size = max(1, min(500, DECODED_AT_ONCE // min(at[-1], 128)))
+        found = cls._unfinished(split, at, size)
+        saved = time.monotonic()
+        try:
+            for x_BCHW in split.batches(size, start=len(found.effective_N) // size):
+                nll_PB, effective_B = _of_batch(model, x_BCHW, at)
+                found.nll_PN = torch.cat([found.nll_PN, nll_PB], 1)
+                found.effective_N = torch.cat([found.effective_N, effective_B])
+                split.tell(len(found.effective_N), len(split.images))
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    found._save(split, at, size)
+                    saved = time.monotonic()
+        except BaseException:  # an interruption most of all: what is done is not done again
+            found._save(split, at, size)
+            raise
+        return found
+
+    @classmethod
+    def _unfinished(cls, split: Split, at: list[int], size: int) -> Estimates:
+        nothing = cls(torch.zeros(len(at), 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
+        if split.scratch is None:
+            return nothing
+        file = split.scratch / _name(split, at, size)
+        try:
+            tensors, _ = store.read_tensors(file) if file.is_file() else ({}, {})
+        except RunError:  # cut off while it was written: measured again
+            return nothing
+        return cls(tensors["nll"], tensors["effective"]) if tensors else nothing
+
+    def _save(self, split: Split, at: list[int], size: int) -> None:
+        if split.scratch is not None and len(self.effective_N):
+            tensors = {"nll": self.nll_PN, "effective": self.effective_N}
+            store.write_tensors(split.scratch / _name(split, at, size), tensors, {})
+
+
+def _name(split: Split, at: list[int], size: int) -> str:
+    """Says all that the numbers depend on beside weights and data, so that nothing else is taken for them."""
+    how = f"{split.device.type}-{split.precision}-s{split.seed}"
+    return f"importance-{how}-n{len(split.images)}-b{size}-k{at[-1]}.safetensors"
+
+
+def _of_batch(model: BuiltModel, x_BCHW: Tensor, at: list[int]) -> tuple[Tensor, Tensor]:
+    """-log p(x) for each K of `at`, shape (P, B), and the effective sample size, shape B; memory flat in K."""
+    total_B = torch.full((len(x_BCHW),), -math.inf, dtype=torch.float64)
+    squares_B, done, sums = total_B, 0, []
+    for piece_KB in model.log_weight_pieces(x_BCHW, at[-1]):
+        log_w_KB = piece_KB.cpu()
+        for k in at:
+            if done < k < done + len(log_w_KB):
+                sums.append(torch.logaddexp(total_B, log_w_KB[: k - done].logsumexp(0)))
+        total_B = torch.logaddexp(total_B, log_w_KB.logsumexp(0))
+        squares_B = torch.logaddexp(squares_B, (2.0 * log_w_KB).logsumexp(0))
+        done += len(log_w_KB)
+        if done in at:
+            sums.append(total_B)
+    nll_PB = torch.stack([math.log(k) - sum_B for k, sum_B in zip(at, sums, strict=True)])
+    return nll_PB, (2.0 * total_B - squares_B).exp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,10 @@ from nelbo.dists.base import exact
 from nelbo.errors import NotABound
 
 Shape = tuple[int, int, int]
-DECODE_AT_ONCE = 16_384  # decoded images held at a time when k is large: memory stays flat in k
+# Decoded pixels held at a time when k is large. On a CPU 16 MB stay near the cache and are a third faster than
+# 64 MB; an accelerator wants kernels that are large.
+PIXELS_AT_ONCE = {"cpu": 2**22}
+PIXELS_AT_ONCE_ELSEWHERE = 2**25
 
 
 class Model(Spec):
@@ -74,21 +78,21 @@ class BuiltModel(nn.Module):
         (Burda et al. 2016, eq. 8). Memory is bounded whatever k is. Raises NotABound where samples do not
         come from the density.
         """
-        return log_mean_weight(self.log_weights(x_BCHW, k))
+        sums_B = [log_w_KB.logsumexp(0) for log_w_KB in self.log_weight_pieces(x_BCHW, k)]
+        return torch.stack(sums_B).logsumexp(0) - math.log(k)
 
     @torch.no_grad()
     def log_weights(self, x_BCHW: Tensor, k: int) -> Tensor:
         """log p(x, z_k) - log q(z_k | x) for exactly k posterior samples an image, float64: shape (K, B)."""
-        at_once = max(1, DECODE_AT_ONCE // len(x_BCHW))
-        chunks = []
+        return torch.cat(list(self.log_weight_pieces(x_BCHW, k)))
+
+    @torch.no_grad()
+    def log_weight_pieces(self, x_BCHW: Tensor, k: int) -> Iterator[Tensor]:
+        """`log_weights` a piece at a time: shapes (K', B) whose K' add up to k, and whose size k does not change."""
+        pixels = PIXELS_AT_ONCE.get(x_BCHW.device.type, PIXELS_AT_ONCE_ELSEWHERE)
+        at_once = max(1, pixels // x_BCHW.numel())
         for start in range(0, k, at_once):
             draw = self.draw(x_BCHW, min(at_once, k - start))
             if draw.not_a_bound:
                 raise NotABound(f"importance weights do not exist: {draw.not_a_bound}")
-            chunks.append(exact(draw.log_px_KB) + exact(draw.log_pz_KB) - exact(draw.log_qz_KB))
-        return torch.cat(chunks)
-
-
-def log_mean_weight(log_w_KB: Tensor) -> Tensor:
-    """log 1/K sum_k exp(log_w): shape (K, B) -> (B,)."""
-    return log_w_KB.logsumexp(0) - math.log(len(log_w_KB))
+            yield exact(draw.log_px_KB) + exact(draw.log_pz_KB) - exact(draw.log_qz_KB)
