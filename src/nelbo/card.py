@@ -118,14 +118,22 @@ def stem(split: str, checkpoint: str, samples: int) -> str:
 
 
 def read(
-    run: Run, split: str = "test", checkpoint: str = "best", samples: int | None = None
+    run: Run,
+    split: str = "test",
+    checkpoint: str = "best",
+    samples: int | None = None,
+    having: str | None = None,
 ) -> dict[str, Any]:
-    """The card that is kept, or an empty table; of several K the largest, unless `samples` names one."""
+    """The card that is kept, or an empty table: of `samples`, or else the fullest, and of equals the largest K.
+
+    having   a value that it must hold
+    """
     if samples is not None:
         return run.read_json(stem(split, checkpoint, samples) + ".json", missing={})
     found = (run.path / "evaluation").glob(f"{split}-{checkpoint}-k*.json")
     cards = [run.read_json(f"evaluation/{file.name}", missing={}) for file in found]
-    return max(cards, key=lambda card: (len(card.get("metrics", {})), card.get("samples", 0)), default={})
+    fitting = [card for card in cards if having is None or having in card.get("metrics", {})]
+    return max(fitting, key=lambda card: (len(card.get("metrics", {})), card.get("samples", 0)), default={})
 
 
 def read_per_image(run: Run, card: Mapping[str, Any]) -> dict[str, Tensor]:

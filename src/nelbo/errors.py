@@ -52,7 +52,7 @@ class NotABound(NelboError):
 
 
 class Interrupted(NelboError):
-    """Training was interrupted from outside; a checkpoint has been saved."""
+    """Interrupted from outside; what had been done is saved, and the same command goes on."""
 
     exit_code = 130
 

@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from nelbo import flags, looking
-from nelbo.errors import ConfigError, did_you_mean
+from nelbo.errors import ConfigError, Interrupted, did_you_mean
 from nelbo.flags import plain
 
 if TYPE_CHECKING:
@@ -134,14 +134,19 @@ class Evaluate:
         run = store.find(self.run_, self.runs)
         names = ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
         chosen = None if self.metrics == "all" else [word.strip() for word in self.metrics.split(",")]
-        with console.Measuring() as listener:
-            cards = {
-                name: cards_of.evaluate(
-                    run, checkpoint=name, split=self.split, samples=self.samples, metrics=chosen,
-                    device=self.device, data_dir=self.data_dir, tell=listener,
-                )
-                for name in names
-            }  # fmt: skip
+        try:
+            with console.Measuring() as listener:
+                cards = {
+                    name: cards_of.evaluate(
+                        run, checkpoint=name, split=self.split, samples=self.samples, metrics=chosen,
+                        device=self.device, data_dir=self.data_dir, tell=listener,
+                    )
+                    for name in names
+                }  # fmt: skip
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; the same command goes on with the importance-weighted estimate"
+            ) from None
         card = cards[self.checkpoint]
         if self.json:
             return console.emit(card | ({"first": cards["first"]} if self.compare_first else {}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from nelbo.plots.curves import epoch_curves, step_curve
 from nelbo.plots.dimensions import kl_heatmap, kl_per_dimension, posterior_statistics
+from nelbo.plots.estimates import estimate_curve
 from nelbo.plots.grid import image_grid, manifold, rows, side_by_side
 from nelbo.plots.images import gif_bytes, montage, png_bytes, to_uint8
 from nelbo.plots.latent import project, scatter, two_scatters
@@ -18,6 +19,7 @@ __all__ = [
     "PlotError",
     "class_colours",
     "epoch_curves",
+    "estimate_curve",
     "gif_bytes",
     "image_grid",
     "kl_heatmap",
