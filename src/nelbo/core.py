@@ -154,6 +154,7 @@ HOMES = {
     "recipe": "nelbo.recipes",
     "metric": "nelbo.metrics",
     "picture": "nelbo.pictures",
+    "check": "nelbo.doctor",
 }
 """Axis -> the package or module that holds its built-in entries, imported when first asked for."""
 
