@@ -1,0 +1,165 @@
+"""What the latents carry: the KL taken apart by the aggregate posterior q(z) = 1/N sum_n q(z | x_n)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nelbo.dists.base import LOG_2PI, exact
+from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
+from nelbo.metrics.base import Split, Value, metric, unheard
+from nelbo.models import BuiltModel
+
+SAMPLED = 10_000  # images of which a sample is taken; the mixture is always of the whole split
+AT_ONCE = {"cpu": 2**17}  # densities held at a time: what stays in a core's cache is four times as fast
+AT_ONCE_ELSEWHERE = 2**24
+PRIOR_AT_ONCE = 500  # samples; a prior may itself be a mixture of many
+NEAR_LIMIT_NATS = 0.5
+NAMES = ("mutual_information", "aggregate_kl", "total_correlation", "dimension_wise_kl")
+
+
+@torch.no_grad()
+def mixture_log_density(
+    z_MZ: Tensor, mean_NZ: Tensor, log_var_NZ: Tensor, tell: Callable[[int, int], None] = unheard
+) -> tuple[Tensor, Tensor]:
+    """log q(z) of shape M and log q(z_j) of shape MZ, q being the mixture of N diagonal Gaussians.
+
+    Exact, in float64, in N M Z exponentials and memory that does not grow with M. Each z must be a sample of one
+    of the components: its own density then keeps the plain sums of the one-dimensional ones from underflow.
+    """
+    m, n, dimensions = len(z_MZ), *mean_NZ.shape
+    # log density = log_scale - (z / width - centre)^2, one row a dimension
+    width_ZN = (2.0 * log_var_NZ.exp()).sqrt().T.contiguous()
+    centre_ZN = mean_NZ.T / width_ZN
+    log_scale_ZN = (-0.5 * (log_var_NZ.T + LOG_2PI)).contiguous()
+    rows = max(1, AT_ONCE.get(z_MZ.device.type, AT_ONCE_ELSEWHERE) // n)
+    joint_M, each_MZ = torch.empty_like(z_MZ[:, 0]), torch.empty_like(z_MZ)
+    for start in range(0, m, rows):
+        here = slice(start, start + rows)
+        total_RN = z_MZ.new_zeros(len(z_MZ[here]), n)
+        for j in range(dimensions):
+            scaled_RN = (z_MZ[here, j, None] / width_ZN[j]).sub_(centre_ZN[j])
+            log_q_RN = torch.addcmul(log_scale_ZN[j], scaled_RN, scaled_RN, value=-1.0)
+            total_RN += log_q_RN
+            each_MZ[here, j] = log_q_RN.exp_().sum(1).log_()
+        joint_M[here] = total_RN.logsumexp(1)
+        tell(min(start + rows, m), m)
+    return joint_M - math.log(n), each_MZ - math.log(n)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Densities:
+    """Log densities in nats, float64, of one posterior sample of each of M images.
+
+    own_M        log q(z | x) of the sample's own image
+    mixture_M    log q(z)
+    marginal_MZ  log q(z_j)
+    prior_M      log p(z)
+    prior_MZ     log p(z_j), or None where the prior's marginals are not known
+    """
+
+    own_M: Tensor
+    mixture_M: Tensor
+    marginal_MZ: Tensor
+    prior_M: Tensor
+    prior_MZ: Tensor | None
+
+
+def densities(
+    model: BuiltModel,
+    mean_NZ: Tensor,
+    log_var_NZ: Tensor,
+    seed: int,
+    tell: Callable[[int, int], None] = unheard,
+) -> Densities:
+    """One sample of each posterior (of 10,000 drawn ones where there are more), and its log densities."""
+    n = len(mean_NZ)
+    stream = torch.Generator().manual_seed(seed)
+    chosen_M = torch.randperm(n, generator=stream)[:SAMPLED].sort().values
+    # Drawn at once, on the CPU: the numbers depend neither on the batch size nor on the device.
+    noise_MZ = torch.randn(len(chosen_M), mean_NZ.shape[1], generator=stream, dtype=torch.float64)
+    noise_MZ, chosen_M = noise_MZ.to(mean_NZ.device), chosen_M.to(mean_NZ.device)
+    log_var_MZ = log_var_NZ[chosen_M]
+    z_MZ = mean_NZ[chosen_M] + (0.5 * log_var_MZ).exp() * noise_MZ
+    own_M = -0.5 * (noise_MZ.square() + log_var_MZ + LOG_2PI).sum(1)
+    mixture_M, marginal_MZ = mixture_log_density(z_MZ, mean_NZ, log_var_NZ, tell)
+    prior_M, prior_MZ = prior_log_density(model.prior, z_MZ)
+    return Densities(own_M, mixture_M, marginal_MZ, prior_M, prior_MZ)
+
+
+@torch.no_grad()
+def prior_log_density(prior: nn.Module, z_MZ: Tensor) -> tuple[Tensor, Tensor | None]:
+    """log p(z) of shape M, and log p(z_j) of shape MZ for the standard normal, whose dimensions are independent."""
+    if isinstance(prior, StandardNormalModule):
+        each_MZ = -0.5 * (z_MZ.square() + LOG_2PI)
+        return each_MZ.sum(1), each_MZ
+    weights = next(prior.parameters(), torch.empty(0))
+    log_prob: Any = prior.log_prob
+    few = (z_MZ[start : start + PRIOR_AT_ONCE] for start in range(0, len(z_MZ), PRIOR_AT_ONCE))
+    return torch.cat([exact(log_prob(z.to(weights.device, weights.dtype))) for z in few]).to(
+        z_MZ.device
+    ), None
+
+
+@torch.no_grad()
+def _posteriors(model: BuiltModel, split: Split) -> tuple[Tensor, Tensor] | str:
+    """Mean and log-variance of every posterior, float64 of shape NZ, or why they do not describe it."""
+    found = [model.encode(x_BCHW) for x_BCHW in split.batches()]
+    gaussians = [posterior for posterior in found if isinstance(posterior, DiagonalNormal)]
+    if len(gaussians) < len(found):
+        return "needs a diagonal Gaussian posterior"
+    if gaussians[0].not_a_bound:
+        return f"samples do not come from the density: {gaussians[0].not_a_bound}"
+    mean_NZ, log_var_NZ = (
+        torch.cat([exact(getattr(posterior, name)) for posterior in gaussians])
+        for name in ("mean", "log_var")
+    )
+    return mean_NZ, log_var_NZ
+
+
+@metric
+def information(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+    """I(x; z), KL(q(z) || p(z)), total correlation and dimension-wise KL under the aggregate posterior, nats.
+
+        E_x KL(q(z|x) || p(z)) = I(x; z) + KL(q(z) || p(z))                            Hoffman & Johnson 2016
+        KL(q(z) || p(z))       = KL(q(z) || prod_j q(z_j)) + sum_j KL(q(z_j) || p(z_j))     Chen et al. 2018
+
+    q(z) is the mixture of all N posteriors of the split, the sample's own among them; all four are means over the
+    same samples, one an image, so that the two sums hold exactly. I(x; z) is at most log N.
+    """
+    found = _posteriors(model, split)
+    if isinstance(found, str):
+        yield from ((name, Value(None, "nats", None, f"not measured: {found}")) for name in NAMES)
+        return
+    at = densities(model, *found, split.seed, split.tell)
+    n, m = len(split.images), len(at.own_M)
+    mutual_M = at.own_M - at.mixture_M
+    near = math.log(n) - float(mutual_M.mean()) < min(NEAR_LIMIT_NATS, 0.1 * math.log(n))
+    about = _about(n, m)
+    limit = f"at most log N = {math.log(n):.2f}"
+    if near:
+        limit = f"at its limit log N = {math.log(n):.2f}: nearly every image can be told from every other"
+        about = f"I(x; z) is at its limit: what it cannot count is counted here; {about}"
+    yield "mutual_information", _mean(mutual_M, n, f"{limit}; {_about(n, m)}")
+    yield "aggregate_kl", _mean(at.mixture_M - at.prior_M, n, about)
+    yield "total_correlation", _mean(at.mixture_M - at.marginal_MZ.sum(1), n, about)
+    if at.prior_MZ is None:
+        note = "not measured: needs a prior whose dimensions are independent, the standard normal"
+        yield "dimension_wise_kl", Value(None, "nats", None, note)
+        return
+    yield "dimension_wise_kl", _mean((at.marginal_MZ - at.prior_MZ).sum(1), n, _about(n, m))
+
+
+def _about(n: int, m: int) -> str:
+    samples = "one sample an image" if m == n else f"one sample each of {m} images"
+    return f"{samples} in the mixture of all {n}; the standard error ignores that they share it"
+
+
+def _mean(each_M: Tensor, n: int, note: str) -> Value:
+    value = Value.over_images(each_M, "nats", note)
+    return value if len(each_M) == n else dataclasses.replace(value, per_image_N=None)

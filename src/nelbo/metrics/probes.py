@@ -1,0 +1,181 @@
+"""What labels can be read from the latents: a linear probe, nearest neighbours, clusters."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.latent import encode
+from nelbo.models import BuiltModel
+
+MOST_IMAGES = 20_000  # that a probe is trained on, or that are clustered
+NEIGHBOURS = 10
+RESTARTS = 10  # of k-means
+STEPS = 1_000  # of L-BFGS
+DISTANCES_AT_ONCE = 2**22
+UNITS = {
+    "linear_probe_accuracy": "share",
+    "knn_accuracy": "share",
+    "clustering_nmi": "",
+    "clustering_accuracy": "share",
+}
+
+
+@metric
+def probes(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+    """Linear probe, k-NN and k-means on posterior means: what they say about the labels of the split.
+
+    linear_probe_accuracy  logistic regression on standardised latents of the training split (Alain & Bengio 2016)
+    knn_accuracy           majority of the 10 nearest training images, Euclidean
+    clustering_nmi         2 I(labels; clusters) / (H(labels) + H(clusters)), as many clusters as there are classes
+    clustering_accuracy    share of images in the class of their cluster, matched one to one (Xie et al. 2016)
+    """
+    train = split.data.train
+    if len(train) > MOST_IMAGES:
+        train = train.select(_choice(len(train), split.seed))
+    labels_train_N, labels_N = train.labels_N, split.images.labels_N
+    if labels_train_N is None or labels_N is None:
+        yield from _nothing(
+            "no labels: the data have none; a folder for each class has them, or an .npz with labels"
+        )
+        return
+    if min(len(coded(labels)[0]) for labels in (labels_train_N, labels_N)) < 2:
+        yield from _nothing("one class: there is nothing to tell apart")
+        return
+    z_train_NZ = encode(model, split.of(train)).double()
+    split.tell(1, 4)
+    z_NZ = encode(model, split).double()
+    if not (z_train_NZ.isfinite().all() and z_NZ.isfinite().all()):
+        yield from _nothing("not finite: some posterior means are not numbers")
+        return
+    split.tell(2, 4)
+    about = _about(split, labels_train_N, labels_N)
+    guess_N, settled = linear_probe(z_train_NZ, labels_train_N, z_NZ)
+    words = about if settled else f"not converged in {STEPS} steps; {about}"
+    yield "linear_probe_accuracy", Value.over_images(guess_N == labels_N, "share", words)
+    split.tell(3, 4)
+    k = min(NEIGHBOURS, len(z_train_NZ))
+    guess_N = nearest_neighbours(z_train_NZ, labels_train_N, z_NZ, k)
+    yield "knn_accuracy", Value.over_images(guess_N == labels_N, "share", f"k = {k}; {about}")
+    yield from _clustering(z_NZ, labels_N, split.seed)
+    split.tell(4, 4)
+
+
+def _nothing(reason: str) -> Iterator[tuple[str, Value]]:
+    return ((name, Value(None, unit, None, reason)) for name, unit in UNITS.items())
+
+
+def _choice(n: int, seed: int) -> Tensor:
+    """A fixed choice of 20,000 of n positions, in order."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:MOST_IMAGES].sort().values
+
+
+def _about(split: Split, labels_train_N: Tensor, labels_N: Tensor) -> str:
+    """What has to be said beside an accuracy."""
+    there, n = len(labels_train_N), len(split.data.train)
+    words = [f"trained on {there} of {n} training images" if there < n else f"trained on {n} training images"]
+    if split.images is split.data.train:
+        words = [f"{words[0]}, which are among those measured: not held out"]
+    largest = labels_train_N.mode().values
+    words.append(f"chance {float((labels_N == largest).double().mean()):.3f} (the largest class)")
+    strangers = int((~torch.isin(labels_N, labels_train_N)).sum())
+    if strangers:
+        words.append(f"{strangers} images are of classes that were not trained on and count as wrong")
+    return "; ".join(words)
+
+
+def coded(labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The labels that occur (C), rising, and the position of each image's label among them (N)."""
+    classes, codes = np.unique(labels_N.numpy(), return_inverse=True)
+    return torch.from_numpy(classes), torch.from_numpy(codes)
+
+
+def linear_probe(train_NZ: Tensor, labels_N: Tensor, z_MZ: Tensor) -> tuple[Tensor, bool]:
+    """Labels (M) that a multinomial logistic regression gives, and whether its L-BFGS converged.
+
+    Latents are standardised by the training ones; minimises the summed cross-entropy plus 1/2 |w|^2.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    mean_Z, std_Z = train_NZ.mean(0), train_NZ.std(0)
+    std_Z = torch.where(std_Z > 0, std_Z, torch.ones_like(std_Z))
+    # One thread: the order of a parallel sum is not fixed, and the numbers have to be.
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
+        warnings.simplefilter("always", ConvergenceWarning)
+        probe = LogisticRegression(max_iter=STEPS).fit(
+            ((train_NZ - mean_Z) / std_Z).numpy(), labels_N.numpy()
+        )
+        guess_M = torch.from_numpy(probe.predict(((z_MZ - mean_Z) / std_Z).numpy()))
+    return guess_M, not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+
+
+def nearest_neighbours(train_NZ: Tensor, labels_N: Tensor, z_MZ: Tensor, k: int) -> Tensor:
+    """The label (M) that most of the k nearest have; of equally many, the label whose nearest is nearer."""
+    classes_C, codes_N = coded(labels_N)
+    centre_Z = train_NZ.mean(0)  # distances are expanded into a product: subtract what would cancel
+    train_NZ, z_MZ = train_NZ - centre_Z, z_MZ - centre_Z
+    squares_N = train_NZ.square().sum(1)
+    # 1 + 1/2, 1 + 1/4, ...: the fractions break ties and never add up to another vote
+    votes_K = 1.0 + 0.5 ** torch.arange(1, k + 1, dtype=torch.float64)
+    guesses = []
+    rows = max(1, DISTANCES_AT_ONCE // len(train_NZ))
+    for start in range(0, len(z_MZ), rows):
+        z_RZ = z_MZ[start : start + rows]
+        distance_RN = torch.addmm(squares_N, z_RZ, train_NZ.T, alpha=-2.0)
+        nearest_RK = distance_RN.topk(k, largest=False).indices
+        votes_RC = torch.zeros(len(z_RZ), len(classes_C), dtype=torch.float64)
+        votes_RC.scatter_add_(1, codes_N[nearest_RK], votes_K.expand(len(z_RZ), k))
+        guesses.append(classes_C[votes_RC.argmax(1)])
+    return torch.cat(guesses)
+
+
+def clusters(z_NZ: Tensor, k: int, seed: int) -> Tensor:
+    """The k-means cluster (N) of each latent: the best of ten starts, by k-means++."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    with warnings.catch_warnings(), threadpool_limits(1):
+        # Fewer distinct latents than classes, as after a collapse: empty clusters are the right answer.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = KMeans(k, n_init=RESTARTS, random_state=seed).fit_predict(z_NZ.numpy())
+    return torch.from_numpy(found).long()
+
+
+def agreement(clusters_N: Tensor, labels_N: Tensor) -> tuple[float, Tensor]:
+    """Normalised mutual information, and which images (N) lie in the class of their cluster."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import normalized_mutual_info_score
+
+    classes, codes_N = coded(labels_N)
+    size = max(len(classes), int(clusters_N.max()) + 1)
+    counts = torch.bincount(clusters_N * size + codes_N, minlength=size * size).view(size, size)
+    _, class_of_cluster = linear_sum_assignment(counts.numpy(), maximize=True)
+    correct_N = torch.from_numpy(class_of_cluster)[clusters_N] == codes_N
+    return float(normalized_mutual_info_score(labels_N.numpy(), clusters_N.numpy())), correct_N
+
+
+def _clustering(z_NZ: Tensor, labels_N: Tensor, seed: int) -> Iterator[tuple[str, Value]]:
+    n, some = len(z_NZ), ""
+    if n > MOST_IMAGES:
+        chosen = _choice(n, seed)
+        z_NZ, labels_N, some = z_NZ[chosen], labels_N[chosen], f" of {MOST_IMAGES} of the {n} images"
+    k = len(coded(labels_N)[0])
+    found_N = clusters(z_NZ, k, seed)
+    shuffled_N = labels_N[torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed))]
+    nmi, correct_N = agreement(found_N, labels_N)
+    chance, chance_N = agreement(found_N, shuffled_N)
+    about = f"{k} clusters by k-means{some}"
+    yield "clustering_nmi", Value(nmi, "", None, f"{about}; shuffled labels give {chance:.3f}")
+    by_chance = f"shuffled labels give {float(chance_N.double().mean()):.3f}"
+    words = f"{about}, each matched to one class; {by_chance}; the standard error takes the clusters as given"
+    accuracy = Value.over_images(correct_N, "share", words)
+    yield "clustering_accuracy", dataclasses.replace(accuracy, per_image_N=None) if some else accuracy
