@@ -10,9 +10,11 @@ from __future__ import annotations
 from nelbo.plots.curves import epoch_curves, step_curve
 from nelbo.plots.dimensions import kl_heatmap, kl_per_dimension, posterior_statistics
 from nelbo.plots.estimates import estimate_curve
+from nelbo.plots.factors import factor_table
 from nelbo.plots.grid import image_grid, manifold, rows, side_by_side
 from nelbo.plots.images import gif_bytes, montage, png_bytes, to_uint8
 from nelbo.plots.latent import project, scatter, two_scatters
+from nelbo.plots.rate_distortion import rate_distortion
 from nelbo.plots.style import PlotError, class_colours
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "class_colours",
     "epoch_curves",
     "estimate_curve",
+    "factor_table",
     "gif_bytes",
     "image_grid",
     "kl_heatmap",
@@ -29,6 +32,7 @@ __all__ = [
     "png_bytes",
     "posterior_statistics",
     "project",
+    "rate_distortion",
     "rows",
     "scatter",
     "side_by_side",

@@ -1,0 +1,205 @@
+"""`nelbo compare`: what a person reads, what a program reads, and where the picture goes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from nelbo import cli, comparing
+from nelbo.comparison import compare
+
+BETA = {"objective.beta": 4.0}
+
+
+@pytest.fixture
+def nelbo(capsys, tmp_path, monkeypatch):
+    """Runs the command line beside the made runs: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def six(made):
+    for s in range(3):
+        made(f"plain-s{s}", 20.0 + 0.1 * s, s)
+        made(f"beta-s{s}", 21.0 + 0.1 * s, s, settings=BETA)
+    return [f"{name}-s{s}" for name in ("plain", "beta") for s in range(3)]
+
+
+def row_of(out, name):
+    """The cells of the first row that begins with this name."""
+    line = next(line for line in out.splitlines() if re.match(rf"{name}(\s\s|$)", line))
+    return re.split(r"\s{2,}", line)[1:]
+
+
+def table_of(out, title):
+    """The lines under a title, up to an empty one."""
+    lines = out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(title))
+    return "\n".join(lines[start:]).split("\n\n")[0]
+
+
+def test_groups_differences_metrics_and_intervals_are_tables(nelbo, six):
+    code, out, err = nelbo("compare", *six)
+    assert (code, err) == (0, "")
+    found = compare(six)
+    assert out.startswith("test, n = 60 · best checkpoint · trained on ")
+    assert row_of(out, "A")[:3] == ["plain (baseline)", "plain-s0, plain-s1, plain-s2", "0, 1, 2"]
+    assert row_of(out, "objective.beta") == ["1", "4"]
+    a, b, unit = row_of(table_of(out, "metrics: mean ± standard error over seeds, n = 3"), "nelbo")
+    cells = found.metric("nelbo").cells
+    assert unit == "nats/image"
+    for text, cell, mark in ((a, cells["A"], " *"), (b, cells["B"], "")):
+        mean, error = map(float, text.removesuffix(mark).split(" ± "))
+        assert mean == pytest.approx(cell.mean, abs=6e-3)
+        assert error == pytest.approx(cell.standard_error, abs=6e-3)
+        assert text.endswith(" *") == bool(mark)
+    one = next(one for one in found.paired if one.metric == "nelbo")
+    difference, images, seeds, words = row_of(table_of(out, "B - A: beta 4"), "nelbo")
+    assert float(difference) == pytest.approx(one.value, abs=6e-3)
+    for text, interval in ((images, one.over_images), (seeds, one.over_seeds)):
+        assert json.loads(text.replace("+", "")) == pytest.approx([interval.low, interval.high], abs=6e-3)
+    assert words == "lower is better"
+    for note in (comparing.OVER_IMAGES, comparing.OVER_SEEDS, "*: better than every other comparable group"):
+        assert note in out
+    assert "warning" not in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_the_picture_lies_beside_the_runs_and_its_path_is_printed(nelbo, six, tmp_path):
+    code, out, _ = nelbo("compare", *six)
+    (file,) = (tmp_path / "runs" / "comparisons").glob("*/rate-distortion.png")
+    assert code == 0
+    assert out.splitlines()[-1].strip() == str(file.relative_to(tmp_path))
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert nelbo("compare", *six)[1] == out
+    nelbo("compare", *six[:5])
+    assert len(list((tmp_path / "runs" / "comparisons").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("name", "magic"), [("a.PDF", b"%PDF"), ("deep/a.svg", b"<?xml")])
+def test_out_names_the_picture(name, magic, nelbo, six, tmp_path):
+    code, out, _ = nelbo("compare", *six[:2], "--out", name)
+    assert (code, out.splitlines()[-1].strip()) == (0, name)
+    assert (tmp_path / name).read_bytes().startswith(magic)
+    assert not (tmp_path / "runs" / "comparisons").exists()
+
+
+def test_json_is_one_object_with_everything(nelbo, six, tmp_path):
+    code, out, err = nelbo("compare", *six, six[0], "--json")
+    assert (code, err) == (0, f"left out {six[0]}: was given twice\n")
+    table = json.loads(out)
+    assert out.count("\n") == 1
+    assert (tmp_path / table.pop("figure")).is_file()
+    assert table.pop("figure_note") == ""
+    assert table == json.loads(json.dumps(compare([*six, six[0]]).to_dict()))
+
+
+def test_single_runs_say_that_they_know_nothing_of_another_seed(nelbo, made):
+    made("a")
+    made("b", 25.0, settings=BETA)
+    out = nelbo("compare", "a", "b")[1]
+    assert "±" not in out
+    assert row_of(table_of(out, "B - A"), "nelbo")[2] == "-"
+    assert row_of(out, "nelbo")[0].endswith(" (*)")
+    assert "one run in A and B: no spread over seeds, nothing is known of another seed" in out
+    assert "(*): these weights are better on such images; another seed may not be" in out
+
+
+def test_what_cannot_be_compared_is_marked_and_explained(nelbo, made):
+    made("a")
+    made("b", settings=BETA, card={"log_px": "cross-entropy of grey pixels: not a likelihood"})
+    made("c", settings={"optimizer.lr": 0.5}, values={"nelbo": None, "kl": None},
+         notes={"nelbo": "not a bound: shared noise", "kl": "infinite: shared noise"})  # fmt: skip
+    out = nelbo("compare", "a", "b", "c")[1]
+    cells = row_of(out, "nelbo")
+    assert cells[1].endswith(" †")
+    assert cells[2] == "not a bound"
+    assert not any("†" in cell for cell in row_of(out, "mse"))
+    assert "nelbo" not in table_of(out, "B - A")
+    assert "mse" in table_of(out, "B - A")
+    assert "†: not comparable with A; the warnings say why" in out
+    assert out.count("warning: ") == 2
+    assert "warning: log p(x | z) is not the same kind of number" in out
+
+
+def test_more_groups_than_fit_go_into_several_tables_each_with_the_baseline(nelbo, made):
+    for i in range(7):
+        made(f"run{i}", settings={"optimizer.lr": 0.01 * (i + 1)})
+    out = nelbo("compare", *(f"run{i}" for i in range(7)))[1]
+    heads = [line.split() for line in out.splitlines() if line.startswith("metric ") and "95" not in line]
+    assert heads == [["metric", *"ABCDE", "unit"], ["metric", *"AFG", "unit"]]
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_one_configuration_alone_is_a_table_of_means(nelbo, made):
+    for s in range(3):
+        made(f"run-s{s}", 20.0 + s, s)
+    code, out, err = nelbo("compare", "run-s0", "run-s1", "run-s2")
+    assert (code, err) == (0, "")
+    assert "configuration" not in out
+    assert "95 %" not in out
+    assert "±" in row_of(out, "nelbo")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "name them, as in nelbo compare RUN RUN"),
+        (["a"], "there is only a"),
+        (["a", "bb"], "did you mean 'b'"),
+        (["a", "b", "--out", "plot.jpg"], "--out plot.jpg: expected a file that ends in .png, .pdf, .svg"),
+        (["a", "b", "--out", "runs/a/config.toml/x.png"], "is a file"),
+        (["a", "b", "--metrics", "bond"], "no metric is called 'bond'"),
+        (["a", "b", "--split", "tset"], "no split is called 'tset'"),
+        (["a", "b", "--samples", "-3"], "samples must be 0 or more"),
+    ],
+)
+def test_wrong_usage_is_one_message_and_2(arguments, says, nelbo, made, tmp_path):
+    made("a")
+    made("b", settings=BETA)
+    code, out, err = nelbo("compare", *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert not (tmp_path / "runs" / "comparisons").exists()
+
+
+def test_a_mistake_with_json_is_one_object_too(nelbo):
+    code, out, _ = nelbo("compare", "nope", "--json")
+    assert (code, json.loads(out)["exit_code"]) == (2, 2)
+
+
+def test_without_a_plane_the_reason_is_said(nelbo, made):
+    for name, settings in (("a", {}), ("b", BETA)):
+        run = made(name, settings=settings)
+        file = "evaluation/test-best-k0.json"
+        card = run.read_json(file)
+        card["sections"] = {"error": ["mse"]}
+        card["metrics"] = {"mse": card["metrics"]["mse"]}
+        run.write_json(file, card)
+    code, out, err = nelbo("compare", "a", "b")
+    assert (code, err) == (0, "no rate-distortion plane: the cards hold no bound (--metrics bound)\n")
+    table = json.loads(nelbo("compare", "a", "b", "--json")[1])
+    assert (table["figure"], table["figure_note"]) == (None, err.strip())
+    assert "mse" in out
+
+
+def test_what_is_measured_is_said_while_it_is(nelbo, made):
+    runs = [made("a"), made("b", settings=BETA)]
+    (runs[1].path / "evaluation" / "test-best-k0.json").unlink()
+    err = nelbo("compare", "a", "b")[2]
+    assert err.startswith("measuring bound, latent, error of b\n")
+
+
+@pytest.mark.parametrize(("error", "digits"), [(12.3, 0), (1.23, 1), (0.123, 2), (0.0099, 4), (1e-12, 6)])
+def test_two_digits_of_an_error_are_shown(error, digits):
+    assert comparing._digits(error) == digits
