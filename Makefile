@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test slow check format clean
+.PHONY: help install demo test browser slow check format clean
 
 help:
 	@echo "make demo    install, train on embedded data, evaluate, draw, say where to look"
 	@echo "make test    install, run the tests"
+	@echo "make browser chromium, for the test that looks at a report in it (apt-get, as root)"
 	@echo "make check   format, lint, types, import direction, tests"
 	@echo "make slow    the tests that train for minutes (need MNIST: NELBO_DATA=DIR)"
 	@echo "make clean   remove what the other commands made (your own runs stay)"
@@ -33,6 +34,16 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -q
+
+browser:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		if command -v $$name; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium; \
+	else \
+		echo "no browser: install chromium, or name one in NELBO_BROWSER; without it its test is skipped"; exit 1; \
+	fi
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow

@@ -15,6 +15,7 @@ nelbo: train, measure and explore variational autoencoders
   nelbo recipes                     every recipe, with its promise
   nelbo train RECIPE | FILE.toml    train; the same command resumes an interrupted run
   nelbo evaluate RUN                bound, importance-weighted NLL and more, with standard errors
+  nelbo report RUN ...              one HTML page of a run, or of several side by side
   nelbo plot RUN [WHAT ...]         reconstructions, samples, latents, curves, animations
   nelbo sample RUN                  images from the prior, or like given images
   nelbo reconstruct RUN [IMAGE ...] images through the model and back

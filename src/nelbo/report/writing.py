@@ -1,0 +1,72 @@
+"""From runs to a file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from nelbo import store
+from nelbo.api import quiet
+from nelbo.errors import ConfigError
+from nelbo.loop import Tell
+from nelbo.report.facts import Asked, gather
+from nelbo.report.page import GENERATOR, page
+from nelbo.store import Run
+
+NAME = "report.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A page that was written: its file, and for each run the pictures that are not on it, with the reason."""
+
+    file: Path
+    left_out: dict[str, dict[str, str]]
+
+
+def write(
+    runs: Sequence[str | Path | Run],
+    file: Path | None = None,
+    *,
+    asked: Asked | None = None,
+    folder: str | Path = "runs",
+    tell: Tell = quiet,
+) -> Written:
+    """Writes the page and returns where it is.
+
+    runs    run folders, their names under `folder`, or `latest`
+    file    where; by default `report.html` in the folder of a single run, here for several
+    asked   the checkpoint, the split, K and the pictures
+    tell    hears `run` {name}, `metric` and `measured` as in `nelbo.evaluate`, and `picture` {name}
+
+    A run without a complete card is measured first. Raises RunError and DataError where a run cannot be.
+    """
+    found = list(
+        {run.path.resolve(): run for run in (store.find(run, Path(folder)) for run in runs)}.values()
+    )
+    if not found:
+        raise ConfigError("a report needs a run, as in nelbo report latest")
+    target = file or (found[0].path / NAME if len(found) == 1 else Path(NAME))
+    _check_free(target)
+    asked = asked or Asked()
+    share = dataclasses.replace(asked, budget=asked.budget // len(found))
+    facts = []
+    for run in found:
+        tell("run", {"name": run.name})
+        facts.append(gather(run, share, tell))
+    text = page(facts)
+    with store.atomic(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Written(target, {one.name: dict(one.left_out) for one in facts})
+
+
+def _check_free(target: Path) -> None:
+    """Refuses a folder, and a file that is something else than an earlier report."""
+    if target.is_dir():
+        raise ConfigError(f"--out {target}: is a folder; name a file in it, as in {target / NAME}")
+    store.check_folder(target.parent, "--out")
+    if target.is_file() and GENERATOR.encode() not in target.read_bytes()[:2000]:
+        raise ConfigError(
+            f"--out {target}: exists and is no report, so it is not overwritten; choose another name"
+        )

@@ -1,0 +1,650 @@
+"""The report: sound HTML, all of it escaped, nothing fetched; every number, finding and picture is there or named."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nelbo import api, card, cli, config, report
+from nelbo.core import _entries, names
+from nelbo.doctor import Diagnosis, Finding
+from nelbo.errors import ConfigError, DataError
+from nelbo.plots.style import BLUE, INK
+from nelbo.recipe import Recipe, named, resolve
+from nelbo.report import Asked, charts, facts, figures, markup, numbers
+from nelbo.report.facts import Facts, gather
+from nelbo.report.page import page
+from nelbo.store import Run
+
+ROOT = Path(__file__).parent.parent
+VOID = {"meta", "img", "br"}
+FEW = Asked(samples=4, pictures=["samples"], device="cpu")
+HOSTILE = "</style></td><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; ünï"
+
+
+class Page(HTMLParser):
+    """A page as its elements, in order: (name, attributes, text inside). Fails where a tag is not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[int] = []
+        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs), attrs
+        self.elements.append((tag, dict(attrs), []))
+        if tag not in VOID:
+            self.open.append(len(self.elements) - 1)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.elements[self.open.pop()][0] == tag
+
+    def handle_data(self, data: str) -> None:
+        for place in self.open:
+            self.elements[place][2].append(data)
+
+    def all(self, tag: str, class_: str | None = None) -> list[tuple[dict[str, str | None], str]]:
+        return [
+            (attrs, " ".join("".join(text).split()))
+            for name, attrs, text in self.elements
+            if name == tag and (class_ is None or class_ in (attrs.get("class") or "").split())
+        ]
+
+    def texts(self, tag: str, class_: str | None = None) -> list[str]:
+        return [text for _, text in self.all(tag, class_)]
+
+
+@pytest.fixture(scope="module")
+def own_run(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The tiny run in a folder of this file's own, for cards and reports are written into it."""
+    return Run(Path(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("report") / "runs" / "tiny")))
+
+
+@pytest.fixture(scope="module")
+def whole(own_run: Run) -> Facts:
+    """Everything that a report says of the tiny run, all pictures included."""
+    return gather(own_run, Asked(samples=20, device="cpu"), api.quiet)
+
+
+@pytest.fixture(scope="module")
+def text(whole: Facts) -> str:
+    return page([whole])
+
+
+# --- sound HTML -------------------------------------------------------------------------------
+
+
+def test_a_page_is_sound(text):
+    found = Page(text)
+    ids = [attrs["id"] for _, attrs, _ in found.elements if "id" in attrs]
+    assert len(ids) == len(set(ids)) > 10
+    assert found.elements[0][:2] == ("html", {"lang": "en"})
+    assert {attrs["href"] for attrs, _ in found.all("a")} <= {f"#{one}" for one in ids}
+    assert {attrs["aria-labelledby"] for attrs, _ in found.all("section")} <= set(ids)
+    levels = [int(name[1]) for name, _, _ in found.elements if re.fullmatch(r"h[1-6]", name)]
+    assert levels.count(1) == 1 == levels[0]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert all(texts for texts in found.texts("h2") + found.texts("h3"))
+    assert len(found.all("title")) == len(found.all("main")) == len(found.all("nav")) == 1
+
+
+def test_every_table_picture_and_drawing_says_what_it_is(text):
+    found = Page(text)
+    assert all(attrs.get("scope") in ("col", "row", "rowgroup") for attrs, _ in found.all("th"))
+    assert len(found.all("caption")) == len(found.all("table")) >= 2
+    assert len(found.all("img")) >= 10
+    for attrs, _ in found.all("img"):
+        assert attrs["src"].startswith(("data:image/png;base64,", "data:image/jpeg;base64,"))
+        assert len(attrs["alt"]) > 20
+        assert int(attrs["width"]) > 50 < int(attrs["height"])
+    drawings = [attrs for attrs, _ in found.all("svg") if "role" in attrs]
+    assert len(drawings) >= 5
+    assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 20 for attrs in drawings)
+    boxes = found.all("div", "scroll")
+    assert all(attrs["tabindex"] == "0" and attrs["aria-label"] for attrs, _ in boxes)
+
+
+def test_nothing_is_fetched_and_nothing_runs(text):
+    found = Page(text)
+    names_ = {name for name, _, _ in found.elements}
+    assert not names_ & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    for _, attrs, _ in found.elements:
+        assert not any(key.startswith("on") for key in attrs)
+        assert all(
+            not (attrs.get(key) or "").startswith(("http:", "https:", "//")) for key in ("src", "href")
+        )
+    (style,) = found.texts("style")
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(attrs["content"] for attrs, _ in found.all("meta") if attrs.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+    assert len(text.encode()) < 5_000_000
+
+
+def test_the_style_has_the_colours_of_the_plots_and_is_shipped():
+    style = resources.files("nelbo.report").joinpath("style.css").read_text(encoding="utf-8")
+    assert f"--accent: {BLUE.lower()}" in style
+    assert f"--ink: {INK}" in style
+    assert style.count("{") == style.count("}")
+    for needed in (
+        "prefers-color-scheme: dark",
+        "@media print",
+        "@page",
+        "break-inside: avoid",
+        "max-width: 30rem",
+    ):
+        assert needed in style
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["src/nelbo"]}  # every file of the package that git does not ignore
+    ignored = subprocess.run(
+        ["git", "check-ignore", "-q", "src/nelbo/report/style.css"], cwd=ROOT, timeout=30, check=False
+    )
+    assert ignored.returncode == 1
+
+
+# --- escaping ---------------------------------------------------------------------------------
+
+
+@given(st.text(), st.text())
+def test_any_text_comes_back_from_an_element_and_an_attribute(inside, attribute):
+    made = markup.tag("p", inside, ["and ", inside], title=attribute)
+    (name, attrs, texts), *more = Page(made).elements
+    readable = (
+        markup.UNSEEN.sub("\N{REPLACEMENT CHARACTER}", inside).replace("\r\n", "\n").replace("\r", "\n")
+    )
+    assert (name, more) == ("p", [])
+    assert "".join(texts).replace("\r\n", "\n").replace("\r", "\n") == f"{readable}and {readable}"
+    assert attrs["title"] == markup.UNSEEN.sub("\N{REPLACEMENT CHARACTER}", attribute)
+
+
+def test_markup_is_not_escaped_twice_and_what_is_none_is_left_out():
+    assert markup.tag("p", markup.tag("b", "a & b"), None, False, 0, [[" c"]], id=None, hidden=True) == (
+        "<p hidden><b>a &amp; b</b>0 c</p>"
+    )
+    assert markup.tag("img", alt='"<', class_="x") == '<img alt="&quot;&lt;" class="x">'
+
+
+def test_hostile_names_and_values_stay_text(own_run, whole, tmp_path):
+    """A script in every place that a user, a data set or a plugin writes: none becomes an element."""
+    run = Run(tmp_path / "<img src=x onerror=alert(3)>&")
+    hostile_card = json.loads(json.dumps(whole.card))
+    hostile_card["metrics"][HOSTILE] = {
+        "value": None,
+        "unit": HOSTILE,
+        "standard_error": None,
+        "note": HOSTILE,
+    }
+    hostile_card["sections"][HOSTILE] = [HOSTILE]
+    environment = whole.environment | {"command": f"nelbo {HOSTILE}", "git": HOSTILE}
+    environment["data"] = environment["data"] | {"class_names": [HOSTILE], "name": HOSTILE, "hash": HOSTILE}
+    finding = Finding(HOSTILE, "serious", HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    changed = dataclasses.replace(
+        whole,
+        run=run,
+        recipe=resolve(whole.recipe, {"data.source": HOSTILE, "recipe": HOSTILE}),
+        promise=HOSTILE,
+        changes=[(HOSTILE, HOSTILE, HOSTILE)],
+        started_from=whole.recipe,
+        card=hostile_card,
+        environment=environment,
+        history=[{"epoch": 1, "train": {HOSTILE: 2.0}}],
+        diagnosis=Diagnosis(HOSTILE, "run", (finding,), (), {HOSTILE: HOSTILE}),
+        drawings=[dataclasses.replace(whole.drawings[0], stem=HOSTILE, words=HOSTILE, group=HOSTILE)],
+        left_out={HOSTILE: HOSTILE},
+        not_measured=HOSTILE,
+    )
+    for runs in ([changed], [changed, changed]):
+        written = page(runs)
+        found = Page(written)
+        assert not found.all("script")
+        assert all("onerror" not in attrs for _, attrs, _ in found.elements)
+        assert len(found.all("style")) == 1
+        assert len(found.all("img")) == len(runs)
+        assert written.count("&lt;script&gt;alert(1)") >= 20 * len(runs)
+        assert any(run.name in heading for heading in found.texts("h1"))
+
+
+# --- what it says -----------------------------------------------------------------------------
+
+
+def test_every_value_of_the_card_is_on_the_page(whole, text):
+    found = Page(text)
+    (rows,) = [table for table in [found.texts("table", "card")] if table]
+    headings = found.texts("th")
+    for name, entry in whole.metrics.items():
+        value, spread, note = numbers.shown(entry)
+        assert any(heading.startswith(numbers.label(name)) and note in heading for heading in headings), name
+        assert f"{value} {spread}".strip() in rows[0], name
+        assert entry["unit"] in rows[0]
+    for section, values in whole.card["sections"].items():
+        assert (numbers.label(section) in rows[0]) == bool(values)
+    assert set(names("metric")) <= set(whole.card["sections"])
+
+
+def test_grey_pixels_are_called_what_they_are(whole, text):
+    assert whole.grey
+    (tiles,) = Page(text).texts("ul", "tiles")
+    assert "Grey cross-entropy + KL" in tiles
+    assert "Grey importance-weighted estimate, K = 20" in tiles
+    assert tiles.count(numbers.NOT_A_LIKELIHOOD) == 2
+    assert "NELBO" not in tiles
+    assert "bits/dim" not in tiles
+    assert not any("NELBO" in drawing for drawing in Page(text).texts("figcaption"))
+
+
+def test_binary_pixels_give_a_nelbo_and_bits(tiny_recipe, tmp_path):
+    overrides = {"data.transforms": [{"name": "binarise", "threshold": 128}], "epochs": 2}
+    run = api.train(tiny_recipe(overrides), runs=tmp_path, name="binary", device="cpu")
+    found = gather(run, FEW, api.quiet)
+    (tiles,) = Page(page([found])).texts("ul", "tiles")
+    assert not found.grey
+    for words in ("NELBO", "IW-NLL, K = 4", "Bits a dimension", "bits/dim", "of 3 dimensions", "images/s"):
+        assert words in tiles
+    value, spread, _ = numbers.shown(found.metrics["nelbo"])
+    assert f"{value} {spread} nats/image" in tiles
+
+
+def test_what_is_not_a_bound_says_so(tiny_recipe, tmp_path):
+    settings = {"model.posterior.noise": "shared", "epochs": 1}
+    run = api.train(tiny_recipe(settings), runs=tmp_path, name="shared", device="cpu")
+    found = gather(run, FEW, api.quiet)
+    written = Page(page([found]))
+    assert found.grey
+    tiles = written.texts("li")
+    assert any("not a bound" in tile and "noise" in tile for tile in tiles)
+    assert written.texts("span", "words") == ["not a bound", "not a bound"]
+    assert not any("NELBO" in caption for caption in written.texts("figcaption"))
+
+
+def test_curves_hold_every_logged_epoch(whole):
+    from nelbo.report.training import _quantities
+
+    found = _quantities(whole)
+    assert next(iter(found)) == "Grey cross-entropy + KL"
+    history = whole.run.history()
+    for split, key in (("training", "train"), ("validation", "validation")):
+        assert found["KL"][split] == [(row["epoch"], row[key]["kl"]) for row in history]
+        assert found["Grey cross-entropy + KL"][split] == [
+            (row["epoch"], -row[key]["bound"]) for row in history
+        ]
+    assert "Loss (what is minimised)" not in found  # at beta 1 it is the bound once more
+
+
+def test_the_estimate_over_k_ends_in_the_estimate(whole):
+    assert [k for k, _ in whole.curve] == [1, 2, 5, 10, 20]
+    assert whole.curve[-1][1] == pytest.approx(whole.metrics["iw_nll"]["value"])
+
+
+def test_findings_are_on_the_page_with_evidence_and_remedy(whole, monkeypatch):
+    found = Finding("The KL is zero.", "serious", "KL 0.00 nats on test", "Warm up.", "nelbo train x", "a")
+    less = Finding("It is late.", "worth knowing", "epoch 3", "Sleep.", "", "b")
+    diagnosis = Diagnosis(
+        "tiny", "run", (found, less), tuple(names("check")), {"c": "there is no test split"}
+    )
+    written = page([dataclasses.replace(whole, diagnosis=diagnosis)])
+    parsed = Page(written)
+    (verdict,) = parsed.texts("p", "verdict")
+    assert verdict.startswith("2 findings")
+    first, second = parsed.texts("div", "finding")
+    for words in ("serious", *dataclasses.astuple(found)[:1], found.evidence, found.remedy, found.command):
+        assert words in first
+    assert "worth knowing" in second
+    assert "there is no test split" in written
+    assert written.index("The KL is zero") < written.index("It is late")
+
+
+def test_nothing_found_says_what_was_looked_at(whole):
+    diagnosis = Diagnosis("tiny", "run", (), tuple(names("check")), {})
+    parsed = Page(page([dataclasses.replace(whole, diagnosis=diagnosis)]))
+    (verdict,) = parsed.texts("p", "verdict")
+    assert verdict == f"Nothing found; {len(names('check'))} checks were made."
+    (looked,) = parsed.texts("details")
+    assert all(name in looked for name in names("check"))
+    assert "could not be asked: no such" in page([dataclasses.replace(whole, diagnosis="no such run")])
+
+
+def test_the_doctor_is_asked_about_this_run(whole):
+    assert isinstance(whole.diagnosis, Diagnosis)
+    assert whole.diagnosis.kind == "run"
+    assert set(whole.diagnosis.looked_at) | set(whole.diagnosis.not_looked_at) == set(names("check"))
+
+
+# --- configuration and reproduction -----------------------------------------------------------
+
+
+def test_the_configuration_on_the_page_is_the_configuration(whole, text):
+    assert tomllib.loads(whole.toml) == config.to_dict(whole.recipe)
+    assert "hidden = [32]" in whole.toml
+    assert any(config.build(Recipe, tomllib.loads(block)) == whole.recipe
+               for block in _blocks(text) if "recipe" in block)  # fmt: skip
+
+
+def _blocks(text: str) -> list[str]:
+    return ["".join(inside) for name, _, inside in Page(text).elements if name == "pre"]
+
+
+@pytest.mark.parametrize("name", names("recipe"))
+def test_any_recipe_can_be_read_back_from_a_page(name, whole):
+    recipe = named(name)
+    assert tomllib.loads(dataclasses.replace(whole, recipe=recipe).toml) == config.to_dict(recipe)
+    assert [spec.name for _, spec in facts.parts(recipe)][:1] != []
+    assert all(field and spec.axis for field, spec in facts.parts(recipe))
+
+
+def test_changes_from_the_recipe_are_named_field_by_field():
+    base = named("digits")
+    changed = resolve(base, {"epochs": 7, "model.latent_dim": 3, "objective.beta": 2.0, "clip_norm": 1.0})
+    found = facts._changes(base, changed)
+    assert ("epochs", "100", "7") in found
+    assert ("model.latent-dim", "2", "3") in found
+    assert ("clip-norm", "", "1.0") in found
+    assert ("objective.beta", "linear", "2.0") in found
+    assert facts._changes(base, base) == []
+
+
+def test_a_run_of_a_recipe_says_whether_it_is_the_recipe(own_run, whole):
+    base = named("digits")
+    same = dataclasses.replace(whole, recipe=base, started_from=base, promise="19.3 +- 0.2", changes=[])
+    assert "which promises: 19.3 ± 0.2" in page([same])
+    assert "no field was changed" in page([same])
+    other = dataclasses.replace(same, changes=[("epochs", "100", "7")])
+    written = page([other])
+    assert "with 1 field changed" in written
+    assert "<mark>7</mark>" in written
+    assert "A configuration of its own" in page([whole])
+
+
+def test_reproduction_has_the_commands_and_the_versions(whole, text):
+    blocks = " ".join(_blocks(text))
+    packages = whole.environment["packages"]
+    assert f"torch=={packages['torch'].partition('+')[0]}" in blocks
+    assert "nelbo==" not in blocks
+    assert "nelbo train config.toml --name tiny" in blocks
+    assert "nelbo evaluate tiny --checkpoint best --split test --samples 20" in blocks
+    for words in (whole.environment["data"]["hash"], whole.card["weights"], whole.environment["processor"]):
+        assert words in text
+
+
+# --- measuring and drawing --------------------------------------------------------------------
+
+
+def test_a_complete_card_is_not_measured_again(own_run, whole, monkeypatch):
+    monkeypatch.setattr(card, "evaluate", None)
+    again = gather(own_run, Asked(device="cpu", pictures=()), api.quiet)
+    assert again.card == whole.card
+    assert again.not_measured == ""
+
+
+def test_a_quick_card_is_completed(run_copy, monkeypatch):
+    card.evaluate(run_copy, samples=0, metrics=["bound"], device="cpu")
+    asked: list[dict[str, Any]] = []
+    real = card.evaluate
+    monkeypatch.setattr(
+        card, "evaluate", lambda *a, **more: asked.append(more) or real(*a, **more | {"samples": 3})
+    )
+    monkeypatch.setattr(facts, "SAMPLES", 3)
+    found = gather(run_copy, Asked(device="cpu", pictures=()), api.quiet)
+    assert set(found.card["sections"]) == set(names("metric"))
+    assert found.card["samples"] == 3
+    assert len(asked) == 1
+
+
+def test_a_card_of_other_weights_is_not_believed(own_run, run_copy, whole):
+    stale = json.loads(json.dumps(whole.card)) | {"weights": "0" * 12}
+    stale["metrics"]["nelbo"]["value"] = -1.0
+    run_copy.write_json(f"{card.stem('test', 'best', 20)}.json", stale)
+    found = gather(run_copy, Asked(device="cpu", samples=20, pictures=()), api.quiet)
+    assert found.metrics["nelbo"]["value"] == pytest.approx(whole.metrics["nelbo"]["value"])
+
+
+def test_without_its_data_a_report_shows_what_was_kept(tiny_recipe, tiny_data, tmp_path):
+    file = shutil.copy(tiny_data, tmp_path / "moved.npz")
+    run = api.train(
+        tiny_recipe({"data.source": str(file), "epochs": 1}), runs=tmp_path, name="moved", device="cpu"
+    )
+    card.evaluate(run, samples=0, metrics=["bound"], device="cpu")
+    Path(file).unlink()
+    found = gather(run, Asked(device="cpu"), api.quiet)
+    assert list(found.card["sections"]) == ["bound"]
+    assert "moved.npz" in found.not_measured
+    assert set(found.left_out) == set(figures.all_names())
+    written = page([found])
+    assert "Not completed: " in written
+    assert Page(written).all("img") == []
+    shutil.rmtree(run.path / "evaluation")
+    with pytest.raises(DataError, match=r"moved\.npz"):
+        gather(run, Asked(device="cpu"), api.quiet)
+
+
+def test_a_run_that_has_not_finished_can_be_reported(run_copy):
+    (run_copy.path / "summary.json").unlink()
+    written = page([gather(run_copy, FEW, api.quiet)])
+    assert "Training has not finished." in written
+    assert "Training speed" not in written
+
+
+def test_all_pictures_are_drawn_or_named_with_a_reason(whole):
+    drawn = {drawing.picture for drawing in whole.drawings}
+    assert drawn | set(whole.left_out) | set(figures.DRAWN_HERE) == set(names("picture"))
+    assert not drawn & set(whole.left_out)
+    assert {"samples", "reconstructions", "kl-history"} <= {drawing.stem for drawing in whole.drawings}
+    groups = list(figures.grouped(whole.drawings))
+    assert groups[0].startswith("Images as they are")
+    assert groups[-1] != groups[0]
+
+
+def test_a_picture_that_fails_is_named_and_the_page_is_full_at_its_budget(own_run, monkeypatch):
+    def broken(view: Any) -> Any:
+        """A picture of a plugin."""
+        raise ZeroDivisionError("by <zero>")
+
+    monkeypatch.setitem(_entries["picture"], "broken", broken)
+    asked = dataclasses.replace(FEW, pictures=["broken", "samples", "data"])
+    found = gather(own_run, asked, api.quiet)
+    assert found.left_out == {"broken": "failed: ZeroDivisionError: by <zero>"}
+    assert [drawing.stem for drawing in found.drawings] == ["data", "samples"]
+    full = gather(own_run, dataclasses.replace(asked, budget=len(found.drawings[0].data)), api.quiet)
+    assert [drawing.stem for drawing in full.drawings] == ["data"]
+    assert "nelbo plot tiny samples" in full.left_out["samples"]
+
+
+def test_many_colours_become_a_jpeg_and_few_a_small_png():
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from nelbo import plots
+
+    stream = np.random.RandomState(0)
+    kind, data, size = figures.encode(plots.image_grid(stream.rand(12, 16, 16, 3), title="noise", columns=6))
+    assert kind == "jpeg"
+    assert data.startswith(b"\xff\xd8")
+    grey = plots.image_grid(stream.rand(12, 16, 16, 1), title="grey", columns=6)
+    kind, data, size = figures.encode(grey)
+    assert kind == "png"
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "P"
+        assert image.width == pytest.approx(size[0] * figures.DPI / 96, abs=2)
+
+
+# --- numbers and charts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "expected"),
+    [
+        (19.1257, 0.278, "19.13 ± 0.28"),
+        (0.07513, 0.0016466, "0.0751 ± 0.0016"),
+        (-3.5, 12.3, "−4 ± 12"),
+        (239.2, 0.0999, "239.200 ± 0.100"),
+        (2.0, None, "2"),
+        (0.0, None, "0"),
+        (0.000123456, None, "0.0001235"),
+        (123456.7, None, "123457"),
+        (5.0, 0.0, "5 ± 0"),
+    ],
+)
+def test_numbers_are_rounded_to_their_standard_error(value, error, expected):
+    shown = numbers.shown({"value": value, "standard_error": error, "note": ""})
+    assert f"{shown[0]} {shown[1]}".strip() == expected
+
+
+def test_values_that_are_none_or_lists_are_shown_as_such():
+    entry = {"value": None, "standard_error": None, "note": "infinite: shared noise"}
+    assert numbers.shown(entry) == ("infinite", "", "shared noise")
+    assert numbers.shown(entry | {"note": ""})[0] == "none"
+    assert numbers.shown(entry | {"value": [1.5, -2.25], "note": "n"}) == (
+        "2 values, −2.250 to 1.500",
+        "",
+        "n",
+    )
+    assert numbers.label("iw_nll") == "IW NLL"
+    assert numbers.label("active_units") == "Active units"
+
+
+def points(drawing: str) -> list[list[tuple[float, float]]]:
+    found = re.findall(r'points="([^"]*)"', drawing)
+    return [[tuple(map(float, pair.split(","))) for pair in line.split()] for line in found]
+
+
+def test_a_line_is_drawn_to_scale():
+    drawing = charts.lines({"a": [(1.0, 0.0), (2.0, 5.0), (3.0, 10.0)]}, title="t", x="x")
+    ((first, middle, last),) = points(drawing)
+    assert (first[0] + last[0]) / 2 == pytest.approx(middle[0], abs=0.1)
+    assert (first[1] + last[1]) / 2 == pytest.approx(middle[1], abs=0.1)
+    assert first[0] < last[0]
+    assert first[1] > last[1]  # upwards
+    left = charts.lines({"a": [(1.0, 1.0), (10.0, 2.0), (100.0, 3.0)]}, title="t", x="x", log_x=True)
+    ((first, middle, last),) = points(left)
+    assert middle[0] - first[0] == pytest.approx(last[0] - middle[0], abs=0.1)
+
+
+def test_a_beginning_that_dwarfs_the_rest_is_cut_and_said():
+    values = [500.0, 60.0, *[20.0 - 0.1 * epoch for epoch in range(28)]]
+    series = {"a": [(float(epoch), value) for epoch, value in enumerate(values, 1)]}
+    low, high, cut = charts._focus(list(series.values()), [])
+    assert high < 30
+    assert low < 17.3
+    assert cut == "begins at 500"
+    assert "begins at 500" in charts.lines(series, title="t", x="x")
+    even = [(float(x), float(x)) for x in range(30)]
+    assert charts._focus([even], [])[2] == ""
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, 1.0], [float("nan")], [], [float("inf"), 2.0], [-1.0, -1.0]])
+def test_awkward_values_are_drawn_or_said(values):
+    found = charts.lines({"a": list(enumerate(values, 1))}, title="t", x="x")
+    assert "nan" not in found
+    assert "inf" not in found.replace("no finite value", "")
+    Page(found)
+
+
+def test_bars_stand_on_zero_in_proportion():
+    found = charts.bars({"z1": 4.0, "z0": 1.0, "z2": 0.0}, ["z2"], title="t", x="x")
+    heights = [float(attrs["height"]) for attrs, _ in Page(found).all("rect")]
+    assert heights[0] == pytest.approx(4 * heights[1], rel=0.02)
+    assert heights[2] == 0
+    assert Page(found).all("rect")[2][0]["class"] == "bar pale"
+    assert "z1" in Page(found).texts("text")
+    assert "z1" not in Page(charts.bars({f"z{i}": 1.0 for i in range(30)}, [], title="t", x="x")).texts(
+        "text"
+    )
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def test_written_twice_it_is_the_same_file(own_run, tmp_path):
+    asked = dataclasses.replace(FEW, pictures=["samples", "kl", "scatter"])
+    files = [report.write([own_run], tmp_path / f"{i}.html", asked=asked).file for i in range(2)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_one_run_has_its_report_in_its_folder(own_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    done = report.write([own_run], asked=FEW, tell=lambda event, row: told.append(event))
+    assert done.file == own_run.path / "report.html"
+    assert done.left_out == {"tiny": {}}
+    assert told[0] == "run"
+    assert "picture" in told
+    assert report.write([own_run, own_run], asked=FEW).file == done.file  # given twice, it is still one run
+    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in own_run.path.iterdir() if file.name.startswith("report")] == ["report.html"]
+
+
+def test_nothing_but_a_report_is_replaced(own_run, tmp_path):
+    other = tmp_path / "notes.html"
+    other.write_text("<p>mine</p>", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is no report"):
+        report.write([own_run], other, asked=FEW)
+    assert other.read_text(encoding="utf-8") == "<p>mine</p>"
+    with pytest.raises(ConfigError, match="is a folder"):
+        report.write([own_run], tmp_path, asked=FEW)
+    with pytest.raises(ConfigError, match="is a file"):
+        report.write([own_run], other / "x.html", asked=FEW)
+    with pytest.raises(ConfigError, match="needs a run"):
+        report.write([])
+
+
+@pytest.fixture
+def nelbo(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_run: Run
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main(["report", *map(str, arguments), "--runs", str(own_run.path.parent)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_verb(nelbo, own_run):
+    arguments = ("tiny", "--samples", 4, "--pictures", "samples,tsne", "--device", "cpu")
+    code, out, err = nelbo(*arguments, "--json")
+    table = json.loads(out)
+    assert (code, err) == (0, "")
+    assert table["file"] == str(own_run.path / "report.html")
+    assert table["bytes"] == (own_run.path / "report.html").stat().st_size
+    assert table["runs"] == ["tiny"]
+    assert nelbo(*arguments) == (0, f"  {own_run.path / 'report.html'}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ["a report needs a run"]),
+        (("tinny",), ["'tinny'", "'tiny'"]),
+        (("tiny", "--pictures", "sampels"), ["'sampels'", "'samples'"]),
+        (("tiny", "--pictures", ","), ["--pictures", "none"]),
+        (("tiny", "--split", "tset"), ["'tset'", "'test'"]),
+        (("tiny", "--samples", "-2"), ["samples"]),
+        (("tiny", "--out", "."), ["--out", "is a folder"]),
+    ],
+)
+def test_a_mistake_is_one_message_and_nothing_is_written(arguments, words, nelbo, tmp_path):
+    code, out, err = nelbo(*arguments)
+    assert (code, out) == (2, "")
+    assert all(word in err for word in words), err
+    assert list(tmp_path.iterdir()) == []
