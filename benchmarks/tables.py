@@ -1,4 +1,4 @@
-"""Writes the tables of the README and of docs/tutorials.md from benchmarks/records/, between their markers.
+"""Writes the tables of the README, docs/tutorials.md and docs/metrics/ from benchmarks/records/, between markers.
 
     python benchmarks/tables.py [--check]
 
@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import sys
@@ -160,7 +161,101 @@ def not_a_bound_table() -> str:
     )
 
 
+PAGES = {
+    "bound": {
+        "nelbo": ("NELBO = rate + distortion", 1),
+        "kl": ("KL: rate", 1),
+        "reconstruction": ("reconstruction: distortion", 1),
+        "bits_per_dim": ("bits/dim", 3),
+        "grey_cross_entropy": ("grey cross-entropy", 3),
+    },
+    "latent": {"kl": ("KL, nats", 1), "active_units": ("active units", 0)},
+    "information": {
+        "mutual_information": ("I(x; z)", 2),
+        "aggregate_kl": ("KL(q(z) to p(z))", 2),
+        "total_correlation": ("total correlation", 2),
+        "dimension_wise_kl": ("dimension-wise KL", 2),
+    },
+    "error": {"mse": ("MSE", 4), "psnr": ("PSNR, dB", 1), "ssim": ("SSIM", 3)},
+    "probes": {
+        "linear_probe_accuracy": ("linear probe", 3),
+        "knn_accuracy": ("k-NN", 3),
+        "clustering_nmi": ("clustering NMI", 3),
+        "clustering_accuracy": ("clustering accuracy", 3),
+    },
+}
+"""What the tables of docs/metrics/ show: page -> metric -> (heading, digits)."""
+NOT_RECORDED = "*Not recorded yet: `python benchmarks/record.py`.*"
+MADE = "made by `python benchmarks/record.py`, written by `python benchmarks/tables.py`."
+
+
+def page_table(page: str) -> str:
+    """Recipes down, the metrics of one page across; a recipe without any of the page's own is left out."""
+    metrics = PAGES[page]
+    lines = [
+        f"| recipe | {' | '.join(words for words, _ in metrics.values())} | seeds |",
+        "|---" * (len(metrics) + 2) + "|",
+    ]
+    for recipe in ORDER:
+        rows = rows_of(recipe)
+        cells = [cell(rows, metric, digits=digits) for metric, (_, digits) in metrics.items()]
+        if any(cells):
+            lines.append(f"| `{recipe}` | {' | '.join(cells)} | {len(rows)} |")
+    if len(lines) == 2:
+        return NOT_RECORDED
+    return "\n".join([*lines, f"\nTest split, best checkpoint, mean ± standard deviation over seeds; {MADE}"])
+
+
+def importance_table() -> str:
+    """What the importance-weighted estimate gains over the NELBO, where it was measured."""
+    lines = ["| recipe | NELBO | IW-NLL | K | at K/10 | NELBO - IW-NLL |", "|---|---|---|---|---|---|"]
+    for recipe in ORDER:
+        for row in rows_of(recipe):
+            metrics = row["test"]["best"]["metrics"]
+            estimate = metrics.get("iw_nll", {})
+            if estimate.get("value") is None:
+                continue
+            nelbo, value = metrics["nelbo"]["value"], estimate["value"]
+            samples, fewer = estimate["note"].removeprefix("K = ").split("; ")[:2]
+            lines.append(
+                f"| `{recipe}`, seed {row['seed']} | {nelbo:.1f} | {value:.1f} ± {estimate['standard_error']:.1f} "
+                f"| {samples} | {fewer.partition(' at ')[0]} | {nelbo - value:.1f} |"
+            )
+    return "\n".join([*lines, f"\nTest split, best checkpoint, ± standard error over images; {MADE}"])
+
+
+def baselines_table() -> str:
+    found = json.loads((RECORDS / "baselines.json").read_text())
+    lines = [
+        "| data | 1/2 everywhere | the mean image | the image itself | MSE, PSNR, SSIM of the mean image |",
+        "|---|---|---|---|---|",
+    ]
+    for words, row in found["data"].items():
+        lines.append(
+            f"| {words} | {row['half']:.1f} | {row['mean_image']:.1f} | {row['itself']:.1f} "
+            f"| {row['mse']:.4f}, {row['psnr']:.1f} dB, {row['ssim']:.3f} |"
+        )
+    return "\n".join([*lines, f"\nTest splits; `{found['command']}`, commit {found['commit']}."])
+
+
+def probe_baselines_table() -> str:
+    found, columns = json.loads((RECORDS / "baselines.json").read_text()), PAGES["probes"]
+    lines = [
+        f"| data | probes of | {' | '.join(words for words, _ in columns.values())} |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    for words, row in found["data"].items():
+        for name, of in (("pixels", "the pixels"), ("untrained", "an untrained encoder")):
+            cells = [f"{row['probes'][name][metric]:.3f}" for metric in columns]
+            lines.append(f"| {words} | {of} | {' | '.join(cells)} |")
+    return "\n".join([*lines, f"\nTest splits; `{found['command']}`, commit {found['commit']}."])
+
+
 TABLES = {
+    **{f"metric-{page}": functools.partial(page_table, page) for page in PAGES},
+    "metric-importance": importance_table,
+    "baselines": baselines_table,
+    "probe-baselines": probe_baselines_table,
     "recipes": recipes_table,
     "speed": speed_table,
     "first-best": first_best_table,
@@ -183,7 +278,8 @@ def written(text: str) -> str:
 
 def main() -> int:
     stale = []
-    for file in (ROOT / "README.md", ROOT / "docs" / "tutorials.md"):
+    pages = sorted((ROOT / "docs" / "metrics").glob("*.md"))
+    for file in (ROOT / "README.md", ROOT / "docs" / "tutorials.md", *pages):
         now = file.read_text(encoding="utf-8")
         new = written(now)
         if new != now:

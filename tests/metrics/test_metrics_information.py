@@ -228,8 +228,8 @@ def test_every_value_is_the_mean_of_its_images_with_their_standard_error():
             float(value.per_image_N.std()) / math.sqrt(60), rel=1e-12
         )
         assert value.unit == "nats"
-        assert "one sample an image in the mixture of all 60" in value.note
-        assert "standard error ignores" in value.note
+        assert "mixture of all 60 posteriors" in value.note
+        assert "which the standard error takes as given" in value.note
 
 
 @pytest.mark.parametrize("size", [1, 7, 500])
@@ -266,7 +266,7 @@ def test_many_images_are_sampled_and_the_mixture_keeps_them_all(monkeypatch):
     found = measured(*posteriors)
     for name in NAMES:
         assert found[name].per_image_N is None  # not a number for every image
-        assert "one sample each of 1000 images in the mixture of all 2000" in found[name].note
+        assert "sampled at 1000 images; mixture of all 2000 posteriors" in found[name].note
         assert abs(found[name].value - whole[name].value) < 4 * found[name].standard_error, name
         more = found[name].standard_error / whole[name].standard_error
         assert more == pytest.approx(math.sqrt(2), rel=0.15), name

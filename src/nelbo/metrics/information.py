@@ -156,8 +156,8 @@ def information(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
 
 
 def _about(n: int, m: int) -> str:
-    samples = "one sample an image" if m == n else f"one sample each of {m} images"
-    return f"{samples} in the mixture of all {n}; the standard error ignores that they share it"
+    samples = "" if m == n else f"sampled at {m} images; "
+    return f"{samples}mixture of all {n} posteriors, which the standard error takes as given"
 
 
 def _mean(each_M: Tensor, n: int, note: str) -> Value:
