@@ -15,7 +15,9 @@ nelbo: train, measure and explore variational autoencoders
   nelbo recipes                     every recipe, with its promise
   nelbo train RECIPE | FILE.toml    train; the same command resumes an interrupted run
   nelbo evaluate RUN                bound, importance-weighted NLL and more, with standard errors
+  nelbo compare RUN RUN ...         several runs and seeds side by side, with confidence intervals
   nelbo report RUN ...              one HTML page of a run, or of several side by side
+  nelbo doctor RUN | CONFIG | DATA  what is wrong, with evidence, and the command that changes it
   nelbo plot RUN [WHAT ...]         reconstructions, samples, latents, curves, animations
   nelbo sample RUN                  images from the prior, or like given images
   nelbo reconstruct RUN [IMAGE ...] images through the model and back

@@ -32,6 +32,11 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def write(text: str) -> None:
+    """Text on stdout, as it is."""
+    print(text)
+
+
 def emit(table: Any) -> None:
     """One JSON object on stdout."""
     print(json.dumps(table, allow_nan=False))
@@ -148,7 +153,7 @@ class Training:
             f"{row['name']}: {n['train']} training, {n['validation']} validation and {n['test']} test images, "
             f"{height} x {width} x {channels}, {row['pixels']} pixels, hash {row['hash']}"
         )
-        if row["pixels"] != "binary" and row.get("likelihood_is_binary"):
+        if row["pixels"] != "binary" and row.get("likelihood_of") == "binary":
             self._say(
                 "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
             )

@@ -60,11 +60,5 @@ def sort(arguments: list[str], own: Collection[str]) -> tuple[list[str], list[st
 
 
 def is_flag(word: str) -> bool:
-    """Whether a word is a flag: not a lone dash, and no negative number."""
-    if not word.startswith("-") or word == "-":
-        return False
-    try:
-        float(word)
-    except ValueError:
-        return True
-    return False
+    """Whether a word is a flag: not a lone dash, and no negative number or list of numbers (-1,1)."""
+    return word.startswith("-") and word != "-" and not (word[1].isdigit() or word[1] == ".")

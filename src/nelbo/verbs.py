@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from nelbo import flags, looking, reporting
+from nelbo import comparing, diagnosing, flags, looking, reporting
 from nelbo.errors import ConfigError, Interrupted, did_you_mean
 from nelbo.flags import plain
 
@@ -257,7 +257,9 @@ class Env:
 VERBS: dict[str, type[Any]] = {
     "train": Train,
     "evaluate": Evaluate,
+    "compare": comparing.Compare,
     "report": reporting.Report,
+    "doctor": diagnosing.Doctor,
     "plot": looking.Plot,
     "sample": looking.Sample,
     "reconstruct": looking.Reconstruct,

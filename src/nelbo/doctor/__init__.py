@@ -6,5 +6,6 @@ add one; `docs/doctor.md` has a section on each.
 
 from nelbo.doctor.base import Check, Diagnosis, Finding, check, diagnose, examine
 from nelbo.doctor.case import Case, NotLooked
+from nelbo.doctor.copies import distinct
 
-__all__ = ["Case", "Check", "Diagnosis", "Finding", "NotLooked", "check", "diagnose", "examine"]
+__all__ = ["Case", "Check", "Diagnosis", "Finding", "NotLooked", "check", "diagnose", "distinct", "examine"]

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nelbo.core import lookup, names, register
-from nelbo.doctor.case import Case, Kind, NotLooked, Part, open_case
+from nelbo.doctor.case import Case, Kind, NotLooked, Part
+from nelbo.doctor.command import together
+from nelbo.doctor.opening import open_case
 
 Severity = Literal["serious", "worth knowing"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "worth knowing")
@@ -52,12 +54,18 @@ class Diagnosis:
     looked_at: tuple[str, ...]
     not_looked_at: dict[str, str]
 
+    @property
+    def command(self) -> str:
+        """One command with the changes of all findings, or nothing where there is one finding, or they disagree."""
+        return together([finding.command for finding in self.findings])
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return {
             "subject": self.subject,
             "kind": self.kind,
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "command": self.command,
             "looked_at": list(self.looked_at),
             "not_looked_at": [{"check": name, "why": why} for name, why in self.not_looked_at.items()],
         }
@@ -115,6 +123,7 @@ def diagnose(
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
     data: object | None = None,
+    size: int | None = None,
     device: str = "auto",
     imports: tuple[str, ...] = (),
 ) -> Diagnosis:
@@ -123,11 +132,23 @@ def diagnose(
     what     a Run, a Recipe, images (an array, a tensor, a data set), or a text: a run folder, its name under
              `runs` or `latest`; a .toml file or a recipe's name; a folder, .npy, .npz or a data set's name
     kind     how a text is read that could be several; auto takes them in the order above
-    data     the images of a run that was trained on an object in memory
+    data     the images of a run that was trained on an object in memory, or that a configuration is meant for
+    size     height and width to which data alone is resized
     imports  files that registered components, to repeat in the commands
 
     Deterministic: the same subject gives the same diagnosis. Raises ConfigError, DataError and RunError where there
     is nothing to look at; what is missing otherwise is said in `not_looked_at`.
     """
-    case = open_case(what, kind=kind, runs=runs, data_dir=data_dir, data=data, device=device, imports=imports)
-    return examine(case)
+    folder = Path(data_dir) if data_dir else None
+    return examine(
+        open_case(
+            what,
+            kind=kind,
+            runs=Path(runs),
+            data_dir=folder,
+            data=data,
+            size=size,
+            device=device,
+            imports=imports,
+        )
+    )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from nelbo.core import Progress
-from nelbo.dists import Gaussian
+from nelbo.dists import Fixed, Gaussian
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked
 from nelbo.optim import Adam
@@ -71,10 +71,11 @@ def kl_weight(case: Case) -> Iterator[Finding]:
     if final == 2.0:
         evidence += ". Twice the KL is also what is left when the factor 1/2 of its closed form is forgotten"
     likelihood = getattr(recipe.model, "likelihood", None)
-    if isinstance(likelihood, Gaussian) and fixed_sigma(likelihood) is not None and final > 0:
-        sigma = likelihood.sigma * math.sqrt(final)
+    fixed = fixed_sigma(likelihood)
+    if fixed is not None and final > 0:
+        sigma = fixed * math.sqrt(final)
         evidence += (
-            f". With sigma fixed at {likelihood.sigma:g} this is {final:g} times the negative ELBO of a Gaussian "
+            f". With sigma fixed at {fixed:g} this is {final:g} times the negative ELBO of a Gaussian "
             f"whose sigma is {sigma:.4g}"
         )
         remedy = "Say the same with a true bound: beta 1 and that sigma. The gradients keep their direction."
@@ -90,7 +91,8 @@ def kl_weight(case: Case) -> Iterator[Finding]:
 
 def fixed_sigma(likelihood: object) -> float | None:
     """The sigma of a Gaussian likelihood that does not learn it, or None."""
-    return likelihood.sigma if isinstance(likelihood, Gaussian) and not likelihood.learned else None
+    sigma = likelihood.sigma if isinstance(likelihood, Gaussian) else None
+    return sigma.value if isinstance(sigma, Fixed) else None
 
 
 @check("configuration")

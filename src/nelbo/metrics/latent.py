@@ -14,6 +14,7 @@ from nelbo.models import BuiltModel
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, appendix C
 COLLAPSED_KL_NATS = 1.0  # less than this cannot tell even three images apart
+WARM_UP_EPOCHS, FREE_BITS = 25, 0.1  # what is advised against collapse, here and by the doctor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,15 +47,19 @@ class LatentStatistics:
         return {"active_units": self.active_units, "dimensions": dimensions, "kl_per_dimension": kl}
 
     @property
+    def carried(self) -> str:
+        """How many dimensions are active, and the KL of all, in words."""
+        total = "unknown" if self.kl_Z is None else f"{float(self.kl_Z.sum()):.2f} nats"
+        return f"{self.active_units} of {len(self.mean_variance_Z)} latent dimensions are active, KL {total}"
+
+    @property
     def warning(self) -> str:
         """A sentence for people, when the posterior has collapsed."""
         if not self.collapsed:
             return ""
-        total = "unknown" if self.kl_Z is None else f"{float(self.kl_Z.sum()):.2f} nats"
         return (
-            f"posterior collapse: {self.active_units} of {len(self.mean_variance_Z)} latent dimensions are active, "
-            f"KL {total}. The decoder ignores z; try a warm-up (--objective.beta linear --objective.beta.epochs 25), "
-            "a smaller beta, or free bits (--objective.free-bits 0.1)"
+            f"posterior collapse: {self.carried}. The decoder ignores z; try a warm-up (--objective.beta linear "
+            f"--objective.beta.epochs {WARM_UP_EPOCHS}), a smaller beta, or free bits (--objective.free-bits {FREE_BITS:g})"
         )
 
 

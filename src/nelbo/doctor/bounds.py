@@ -1,0 +1,133 @@
+"""What the bound says when it is compared: with training images, and with a model that has no latent at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nelbo.dists.spread import Learned, Optimal
+from nelbo.doctor.base import Finding, check
+from nelbo.doctor.case import LOOKED_AT, Case, NotLooked, some
+from nelbo.doctor.latent import against_collapse
+from nelbo.doctor.training import train_more, under_trained
+from nelbo.metrics.bound import bound_of, not_a_bound
+
+GAP = 0.1  # of what the model gains over one fixed image
+ERRORS = 4.0  # standard errors before a difference is one
+NOTHING = 1.0  # nats: a gain within its standard error, and smaller than this
+FITTED_NUMBERS = 1_000_000  # pixels that the fixed image is fitted to
+
+
+def nelbo_of(case: Case, split: str, n: int = LOOKED_AT) -> Tensor:
+    """NELBO of each of n images, evenly spaced through a split, nats, float64."""
+    view = case.view(split, n)
+    if reason := not_a_bound(case.model, view):
+        raise NotLooked(f"there is no bound to compare: {reason}")
+    found = bound_of(case.model, view)
+    return found["reconstruction"] + found["kl"]
+
+
+def fixed_image(case: Case) -> Tensor:
+    """See `fit_fixed_image`; fitted once."""
+    return case.once("fixed image", lambda: fit_fixed_image(case))
+
+
+def fit_fixed_image(case: Case) -> Tensor:
+    """-log p(x) of each test image under the best single output of the decoder, nats: what a model without z reaches.
+
+    One output for all images, fitted to training images by L-BFGS together with what the likelihood itself learns.
+    Any output gives a bound on log p(x) without a latent, so that no accuracy of the fit is needed.
+    """
+    spec = getattr(case.recipe.model, "likelihood", None)
+    if spec is None:
+        raise NotLooked(f"a {case.recipe.model.name} has no likelihood of its own to compare with")
+    learned = [name for name in ("sigma", "scale") if isinstance(getattr(spec, name, None), Optimal)]
+    likelihood = (
+        spec.model_copy(update=dict.fromkeys(learned, Learned())).build(case.splits.shape).to(case.device)
+    )
+    fitted = case.view("train").of(some(case.splits.train, _fitted(case)))
+    x_BCHW = torch.cat(list(fitted.batches()))
+    channels, height, width = case.splits.shape
+    output = torch.zeros(1, channels * spec.channels, height, width, device=case.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [output, *likelihood.parameters()], max_iter=50, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value: Tensor = -likelihood(output[None]).log_prob(x_BCHW).mean()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        found = [-likelihood(output[None]).log_prob(x).flatten() for x in case.view("test").batches()]
+    return torch.cat(found).cpu().double()
+
+
+def _fitted(case: Case) -> int:
+    pixels = case.splits.train.pixels_NCHW[0].numel()
+    return min(LOOKED_AT, max(200, FITTED_NUMBERS // pixels))
+
+
+@check("weights", "data")
+def worse_than_a_fixed_image(case: Case) -> Iterator[Finding]:
+    """A model that gives its test images no better bound than one and the same picture for all of them."""
+    nelbo_N, fixed_N = nelbo_of(case, "test"), fixed_image(case)
+    gain_N = fixed_N - nelbo_N
+    gain, error = float(gain_N.mean()), float(gain_N.std() / len(gain_N) ** 0.5)
+    if gain >= min(ERRORS * error, NOTHING):
+        return
+    remedy, command = train_more(case)
+    if case.statistics.active_units <= case.model.latent_dim / 2 and not under_trained(case):
+        remedy, command = against_collapse(case)
+    yield Finding(
+        "The model is no better than a single fixed picture: its latent does not pay for itself.",
+        "serious",
+        f"NELBO {float(nelbo_N.mean()):,.1f} nats on {case.looked('test')}; without a latent, the best single output "
+        f"for all images reaches {float(fixed_N.mean()):,.1f}",
+        remedy,
+        command,
+    )
+
+
+@check("weights", "data")
+def train_test_gap(case: Case) -> Iterator[Finding]:
+    """A bound that is much better on training images than on test images, by the same code on as many of each."""
+    n = min(LOOKED_AT, len(case.splits.train), len(case.splits.test))
+    train_N, test_N = nelbo_of(case, "train", n), nelbo_of(case, "test", n)
+    gap = float(test_N.mean() - train_N.mean())
+    error = float((train_N.var() / n + test_N.var() / n) ** 0.5)
+    gain = float(fixed_image(case).mean() - train_N.mean())
+    if gain <= 0 or gap <= ERRORS * error or gap <= GAP * gain:
+        return
+    remedy, changes = "Use fewer weights, or more images.", smaller(case)
+    if case.splits.validation is None:
+        remedy = (
+            "Keep a validation split, so that the checkpoint is selected, and training stopped, by its bound."
+        )
+        changes = {"data.validation": 0.1, "patience": max(5, case.recipe.epochs // 10)}
+    on_train, on_test = float(train_N.mean()), float(test_N.mean())
+    yield Finding(
+        "The bound is much better on training images than on test images: the model over-fits.",
+        "serious" if gap > gain / 2 else "worth knowing",
+        f"NELBO {on_train:,.1f} nats on {n:,} training images and {on_test:,.1f} on as many test images; the gap of "
+        f"{gap:.1f} +- {error:.1f} is {gap / gain:.0%} of what the model gains over one fixed picture",
+        remedy,
+        case.retrain(changes),
+    )
+
+
+def smaller(case: Case) -> dict[str, Any]:
+    """The changes that halve the layers of the networks."""
+    changes: dict[str, Any] = {}
+    for part in ("encoder", "decoder"):
+        net = getattr(case.recipe.model, part, None)
+        for field in ("hidden", "channels"):
+            if widths := getattr(net, field, ()):
+                changes[f"model.{part}.{field}"] = [max(1, width // 2) for width in widths]
+    return changes or {"model.latent_dim": max(1, case.recipe.model.latent_dim // 2)}  # type: ignore[attr-defined]

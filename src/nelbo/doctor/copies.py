@@ -1,0 +1,131 @@
+"""Images that are the same, or nearly: how they are found, and data without them.
+
+Exact copies have the same bytes. Near copies are closer than 1.5 % of the distance of two images taken at random, after
+shrinking to 14 x 14: what a re-encoded file or the next frame of a film is, and two handwritten ones are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nelbo.data import Data, Images, Loaded, Splits, materialise
+from nelbo.data.arrays import IMAGE_KEYS, LABEL_KEYS
+from nelbo.store import atomic
+
+NEAR = 0.015  # of the distance of two images taken at random; 0.05 is the closest pair of 1,000 in MNIST
+QUERIES = 1000  # images whose nearest neighbour is looked for
+SIDE = 14  # height and width that images shrink to before they are compared
+AT_ONCE = 10_000  # images compared at a time
+
+
+def fingerprints(images: Images) -> list[bytes]:
+    """16 bytes of each image, equal where the pixels are."""
+    rows = images.pixels_NCHW.flatten(1).contiguous().numpy()
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+def exact_copies(images: Images) -> list[int]:
+    """Positions of images that are the same as an earlier one."""
+    seen: set[bytes] = set()
+    found = []
+    for position, fingerprint in enumerate(fingerprints(images)):
+        if fingerprint in seen:
+            found.append(position)
+        seen.add(fingerprint)
+    return found
+
+
+def shrunk(images: Images) -> Tensor:
+    """The images at no more than SIDE x SIDE, one row each: float32 (N, D)."""
+    height, width = (min(SIDE, size) for size in images.shape[1:])
+    parts = [
+        F.adaptive_avg_pool2d(materialise(images, (), indices=index), (height, width)).flatten(1)
+        for index in torch.split(torch.arange(len(images)), 1000)
+    ]
+    return torch.cat(parts)
+
+
+def typical(rows_ND: Tensor) -> float:
+    """Root mean square distance of two rows taken at random."""
+    return float((2.0 * rows_ND.var(0).sum()).sqrt())
+
+
+def nearest(query_QD: Tensor, rows_ND: Tensor, without_Q: Tensor | None = None) -> Tensor:
+    """Distance of each query to the nearest row, leaving out the row at its own position: Q."""
+    best_Q = torch.full((len(query_QD),), float("inf"))
+    for start in range(0, len(rows_ND), AT_ONCE):
+        block = rows_ND[start : start + AT_ONCE]
+        distances = torch.cdist(query_QD, block)
+        if without_Q is not None:
+            mine = torch.nonzero((without_Q >= start) & (without_Q < start + len(block))).flatten()
+            distances[mine, without_Q[mine] - start] = float("inf")
+        best_Q = torch.minimum(best_Q, distances.amin(1))
+    return best_Q
+
+
+# --- data without copies ----------------------------------------------------------------------
+
+
+def distinct(data: object) -> Loaded:
+    """Images (whatever `nelbo.train` takes as `data`) without blank ones, and with training images only that are new.
+
+    A training image is dropped where it is a copy or near copy of one that is kept, or of a validation or test image;
+    those two splits lose nothing but blanks. What has no test split gets one, as in training.
+    """
+    splits = data if isinstance(data, Splits) else Data(source="python").load(obj=data)
+    held_out = [images for images in (splits.validation, splits.test) if images is not None]
+    held_out = [_no_blanks(images) for images in held_out]
+    train = _no_blanks(splits.train)
+    rows_ND = shrunk(train)
+    new = new_rows(rows_ND, torch.cat([shrunk(images) for images in held_out]), NEAR * typical(rows_ND))
+    validation = held_out[0] if splits.validation is not None else None
+    return Loaded(train.select(torch.tensor(new, dtype=torch.int64)), validation, held_out[-1])
+
+
+def new_rows(rows_ND: Tensor, known_MD: Tensor, closest: float) -> list[int]:
+    """Positions of rows that are farther than `closest` from the known ones and from every row kept before."""
+    kept: list[int] = []
+    for index in torch.split(torch.arange(len(rows_ND)), 500):
+        new = index[nearest(rows_ND[index], known_MD) > closest]
+        within = torch.cdist(rows_ND[new], rows_ND[new])
+        block: list[int] = []
+        for i in range(len(new)):
+            if not block or float(within[i, block].min()) > closest:
+                block.append(i)
+        kept += new[block].tolist()
+        known_MD = torch.cat([known_MD, rows_ND[new[block]]])
+    return kept
+
+
+def blank(images: Images) -> Tensor:
+    """Whether all pixels of an image are equal: bool of shape N."""
+    rows_ND = images.pixels_NCHW.flatten(1)
+    return rows_ND.amax(1) == rows_ND.amin(1)
+
+
+def _no_blanks(images: Images) -> Images:
+    return images.select(torch.nonzero(~blank(images)).flatten())
+
+
+def write_npz(splits: Loaded, file: Path) -> None:
+    """The splits as an .npz that `--data` reads: images, and labels (their names, where classes have any)."""
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    arrays: dict[str, Any] = {}
+    for split, images in parts.items():
+        if images is None:
+            continue
+        pixels = images.pixels_NCHW.permute(0, 2, 3, 1).numpy()
+        arrays[IMAGE_KEYS[split][0]] = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+        if images.labels_N is not None:
+            labels = images.labels_N.numpy()
+            names = images.class_names
+            arrays[LABEL_KEYS[split][0]] = np.array(names)[labels] if names else labels
+    with atomic(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)

@@ -1,0 +1,157 @@
+"""What is wrong with images whatever is trained on them: range, blanks, copies, leaks, too few, classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from nelbo.data import Images
+from nelbo.doctor.base import Finding, Severity, check
+from nelbo.doctor.bounds import smaller
+from nelbo.doctor.case import Case, spaced
+from nelbo.doctor.copies import NEAR, QUERIES, blank, exact_copies, fingerprints, nearest, shrunk, typical
+
+DARK = 0.5  # of white: the brightest pixel of any image
+HUGE = 10.0  # a pixel that no initial weights expect
+BLANK = 0.005  # shares of images: that are blank,
+COPIED, LEAKED, MANY = 0.05, 0.02, 0.3  # with a copy in training, of test images in training; serious
+FEW = 500  # training images
+WEIGHTS_A_NUMBER = 5.0
+
+
+def share(count: int, total: int) -> str:
+    return f"{count:,} of {total:,} ({count / total:.1%})"
+
+
+def every_split(case: Case) -> list[Images]:
+    splits = (case.raw.train, case.raw.validation, case.raw.test)
+    return [images for images in splits if images is not None]
+
+
+@check("data")
+def dark_images(case: Case) -> Iterator[Finding]:
+    """Images that are all nearly black, because white is not 255: 0..16 or 0..100 taken for 0..255."""
+    white = 255.0 if case.raw.train.pixels_NCHW.dtype == torch.uint8 else 1.0
+    brightest = max(float(images.pixels_NCHW.max()) for images in every_split(case))
+    if not 0 < brightest < DARK * white:
+        return
+    yield Finding(
+        "All images are nearly black: white is not where it should be.",
+        "serious",
+        f"the brightest pixel of all images is {brightest:g}, and {white:g} would be white",
+        f"Say that {brightest:g} is white.",
+        case.with_data({"data.range": [0.0, brightest]}),
+    )
+
+
+@check("data")
+def pixel_range(case: Case) -> Iterator[Finding]:
+    """Floating-point pixels outside [0, 1], which have to be said.
+
+    With a configuration only values beyond 10: a Gaussian without squashing takes standardised pixels well.
+    """
+    low = min(float(images.pixels_NCHW.min()) for images in every_split(case))
+    high = max(float(images.pixels_NCHW.max()) for images in every_split(case))
+    if case.raw.train.pixels_NCHW.dtype == torch.uint8 or (low >= 0.0 and high <= 1.0):
+        return
+    if case.configuration is not None and max(-low, high) <= HUGE:
+        return
+    yield Finding(
+        "Pixels lie outside of [0, 1].",
+        "serious" if max(-low, high) > HUGE else "worth knowing",
+        f"they span [{low:g}, {high:g}]",
+        "Say what the smallest and the largest value is, which maps them to [0, 1].",
+        case.with_data({"data.range": [low, high]}),
+    )
+
+
+@check("data")
+def blank_images(case: Case) -> Iterator[Finding]:
+    """Images whose pixels are all equal: failed decodings, empty crops, a threshold that leaves nothing."""
+    images = case.splits.train
+    blanks = torch.nonzero(blank(images)).flatten().tolist()
+    if len(blanks) <= BLANK * len(images):
+        return
+    source = blank(case.raw.train).sum()
+    remedy, command = "Leave them out.", case.without_copies()
+    if int(source) < len(blanks) / 2 and case.configuration is not None:
+        remedy = "They are not blank in the source: a transform made them so. Leave the transforms out, or change them."
+        command = case.retrain({"data.transforms": "none"})
+    yield Finding(
+        "Images are blank: all their pixels are equal.",
+        "serious" if len(blanks) > MANY * len(images) else "worth knowing",
+        f"{share(len(blanks), len(images))} training images, the first at position {blanks[0]}",
+        remedy,
+        command,
+    )
+
+
+@check("data")
+def repeated_images(case: Case) -> Iterator[Finding]:
+    """Training images that occur more than once, or nearly: they weigh more, and hide how few there are."""
+    images = case.raw.train
+    copies = exact_copies(images)
+    rows_ND = shrunk(images)
+    index = spaced(len(images), min(QUERIES, len(images)))
+    near_Q = nearest(rows_ND[index], rows_ND, index) <= NEAR * typical(rows_ND)
+    yield from _copies(
+        case, COPIED, "Training images are repeated.", len(copies), len(images), int(near_Q.sum()), len(index),
+        "other training images" + (f"; the first copy is at position {copies[0]}" if copies else ""),
+    )  # fmt: skip
+
+
+@check("data")
+def leaked_images(case: Case) -> Iterator[Finding]:
+    """Test images that were trained on, exactly or nearly: the test number is then one of training."""
+    train, test = case.raw.train, case.raw.test
+    known = set(fingerprints(train))
+    leaks = [position for position, fingerprint in enumerate(fingerprints(test)) if fingerprint in known]
+    rows_ND = shrunk(train)
+    index = spaced(len(test), min(QUERIES, len(test)))
+    near_Q = nearest(shrunk(test.select(index)), rows_ND) <= NEAR * typical(rows_ND)
+    yield from _copies(
+        case, LEAKED, "Test images are in the training data.", len(leaks), len(test), int(near_Q.sum()), len(index),
+        "training images" + (f"; the first copy is at position {leaks[0]} of the test split" if leaks else ""),
+    )  # fmt: skip
+
+
+def _copies(
+    case: Case, limit: float, what: str, exact: int, total: int, near: int, asked: int, of: str
+) -> Iterator[Finding]:
+    found = max(exact / total, near / asked)
+    if found < limit:
+        return
+    severity: Severity = "serious" if found >= MANY else "worth knowing"
+    yield Finding(
+        what,
+        severity,
+        f"{share(exact, total)} are exact copies of {of}. Of those looked at closely {share(near, asked)} are exact or "
+        "near copies",
+        "Train without them: this writes the images that are new to a file for --data.",
+        case.without_copies(),
+    )
+
+
+@check("data")
+def few_images(case: Case) -> Iterator[Finding]:
+    """So few images that a network of this size learns them by heart."""
+    images = case.splits.train
+    numbers = images.pixels_NCHW.numel()
+    evidence = f"{len(images):,} training images, {numbers:,} pixels"
+    weights = 0
+    if case.configuration is not None:
+        model = case.recipe.model.build(case.splits.shape)
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        evidence += f", and {weights:,} weights"
+    if len(images) >= FEW and weights <= WEIGHTS_A_NUMBER * numbers:
+        return
+    small = {"model.encoder.hidden": [64], "model.decoder.hidden": [64]}
+    changes = small if case.configuration is None else smaller(case)
+    yield Finding(
+        "There are few images for a network to learn from.",
+        "worth knowing",
+        evidence,
+        "Bring more, or use fewer weights; and go by the bound of a validation split.",
+        case.with_data(changes | {"data.validation": 0.1}),
+    )

@@ -1,0 +1,174 @@
+"""What the history of a run says: losses that rise, still fall or are not finite, over-fitting, an early end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nelbo.doctor.base import Finding, check
+from nelbo.doctor.case import Case, NotLooked
+from nelbo.doctor.configuration import USUAL_RATE, moments
+
+RISEN = 0.05  # of the loss: the last epoch above the best one
+SPIKE = 0.1  # of the loss: an epoch above all before it, from which training came back
+STEEP = 0.15  # of the loss: what as many epochs again would gain at the pace of the last quarter
+OVER_FITTED = 0.02  # of the validation bound: the last epochs below the best one
+ENOUGH = 10  # epochs at one beta, before a pace can be told from the steep beginning of every training
+LAST = 3  # epochs that are averaged against noise
+
+
+def settled(case: Case) -> list[dict[str, Any]]:
+    """The last epochs, since beta stopped moving: only their losses can be compared."""
+    rows = case.epochs
+    beta = rows[-1].get("beta") if rows else None
+    first = next((i for i in range(len(rows), 0, -1) if rows[i - 1].get("beta") != beta), 0)
+    return rows[first:]
+
+
+def size_of(losses: list[float]) -> float:
+    """What changes of a loss are compared with, nats: the loss, or half of what it fell where it is near zero."""
+    return max(abs(losses[-1]), 0.5 * (max(losses) - losses[-1]), 1e-9)
+
+
+def finite_totals(rows: list[dict[str, Any]], part: str = "train") -> list[float]:
+    return [row[part]["total"] for row in rows if row.get(part, {}).get("total") is not None]
+
+
+def slower(case: Case, factor: float) -> str:
+    """The command that trains at a constant rate: the highest so far by `factor`, and no more than is usual."""
+    highest = max(moments(case, case.recipe.optimizer.lr))
+    return case.retrain({"optimizer.lr": min(USUAL_RATE, float(f"{highest / factor:.2g}"))})
+
+
+def train_more(case: Case) -> tuple[str, str]:
+    """What to change where training has not got far enough, and the line that does."""
+    highest = max(moments(case, case.recipe.optimizer.lr))
+    if highest < USUAL_RATE / 10:
+        return f"Raise the learning rate, which is {highest:g}.", case.retrain({"optimizer.lr": USUAL_RATE})
+    return "Train longer.", case.retrain({"epochs": 2 * case.recipe.epochs})
+
+
+@check("history")
+def diverging(case: Case) -> Iterator[Finding]:
+    """A loss that rises, jumps, or is not finite."""
+    assert case.run is not None
+    remedy = "Train more slowly; a limit on the gradient (--clip-norm 1) also helps against single jumps."
+    failed = [] if case.run.finished else case.run.history("failed")
+    if failed:
+        yield Finding(
+            "Training stopped because the loss or a weight was no longer finite.",
+            "serious", failed[-1]["why"], remedy, slower(case, 10.0),
+        )  # fmt: skip
+        return
+    for part in ("train", "validation"):
+        bad = [row["epoch"] for row in case.epochs if None in row.get(part, {}).values()]
+        if bad:
+            yield Finding(
+                f"The {part} loss was not finite.",
+                "serious", f"in epoch {bad[0]}; in {len(bad)} of {len(case.epochs)} epochs", remedy, slower(case, 10.0),
+            )  # fmt: skip
+            return
+    rows = settled(case)
+    losses = finite_totals(rows)
+    if len(losses) < LAST:
+        raise NotLooked(f"fewer than {LAST} epochs at the final beta")
+    size, best = size_of(losses), min(losses)
+    jumps = [losses[i] - min(losses[:i]) for i in range(1, len(losses))]
+    worst = max(range(len(jumps)), key=jumps.__getitem__)
+    at = f"{best:,.1f} nats in epoch {rows[losses.index(best)]['epoch']}"
+    if losses[-1] - best > RISEN * size:
+        yield Finding(
+            "The training loss ended higher than it had been: training diverged.",
+            "serious", f"{losses[-1]:,.1f} nats in epoch {rows[-1]['epoch']}, after {at}", remedy, slower(case, 10.0),
+        )  # fmt: skip
+    elif jumps[worst] > SPIKE * size:
+        evidence = (
+            f"{losses[worst + 1]:,.1f} nats in epoch {rows[worst + 1]['epoch']}, the best before being "
+        )
+        yield Finding(
+            "The training loss jumped, and came back.",
+            "worth knowing", f"{evidence}{min(losses[: worst + 1]):,.1f}", remedy, slower(case, 3.0),
+        )  # fmt: skip
+
+
+def fall(case: Case) -> tuple[str, float]:
+    """How the loss fell at the end of training, in words, and what as many epochs again would gain at that pace.
+
+    The gain is a share of the loss (`size_of`); 0 where there are too few epochs to tell.
+    """
+    rows = settled(case)
+    part = "validation" if all("validation" in row for row in rows) else "train"
+    losses, total = finite_totals(rows, part), len(case.epochs)
+    if len(losses) < ENOUGH:
+        return f"{len(losses)} epochs at the final beta are too few to tell a pace; {ENOUGH} would do", 0.0
+    quarter = len(losses) // 4
+    pace = (losses[-1 - quarter] - losses[-1]) / quarter
+    words = (
+        f"the {part} loss fell by {pace:.2f} nats an epoch over the last {quarter} epochs, to {losses[-1]:,.1f}; at "
+        f"that pace {total} epochs more would gain {pace * total:.0f} nats"
+    )
+    return words, pace * total / size_of(losses)
+
+
+def under_trained(case: Case) -> bool:
+    return fall(case)[1] > STEEP
+
+
+@check("history")
+def still_falling(case: Case) -> Iterator[Finding]:
+    """A loss that still fell steeply when training ended: more epochs, or a larger rate, would have gained much."""
+    words, gain = fall(case)
+    if gain == 0.0:
+        raise NotLooked(words)
+    if gain <= STEEP:
+        return
+    remedy, command = train_more(case)
+    yield Finding(
+        "Training ended while the loss was still falling steeply.",
+        "worth knowing",
+        words,
+        remedy,
+        command,
+    )
+
+
+@check("history")
+def over_fitting(case: Case) -> Iterator[Finding]:
+    """A validation bound that got worse since its best epoch while training improved."""
+    rows = settled(case)
+    if not rows or not all("bound" in row.get("validation", {}) for row in rows):
+        raise NotLooked("no validation bound was logged; --data.validation 0.1 keeps a split for it")
+    nelbos = [-row["validation"]["bound"] for row in rows if row["validation"]["bound"] is not None]
+    trained = finite_totals(rows)
+    best = min(range(len(nelbos)), key=nelbos.__getitem__)
+    if len(nelbos) - best <= LAST or len(trained) != len(nelbos):
+        return
+    last = sum(nelbos[-LAST:]) / LAST
+    worse, improved = last - nelbos[best], trained[best] - trained[-1]
+    if worse <= OVER_FITTED * size_of([nelbos[0], nelbos[best]]) or improved <= 0:
+        return
+    epoch = rows[best]["epoch"]
+    yield Finding(
+        "The model over-fits: its validation bound has been getting worse while training went on.",
+        "worth knowing",
+        f"validation NELBO {nelbos[best]:,.1f} nats in epoch {epoch}, {last:,.1f} over the last {LAST} of "
+        f"{rows[-1]['epoch']}; the training loss fell by {improved:.1f} in the meantime",
+        f"Stop when it no longer improves. (The checkpoint `best` is of epoch {epoch} already.) Fewer weights, or "
+        "more images, move that epoch.",
+        case.retrain({"patience": max(5, len(case.epochs) // 10)}),
+    )
+
+
+@check("history")
+def unfinished(case: Case) -> Iterator[Finding]:
+    """A run that ended, or was ended, before its last epoch."""
+    assert case.run is not None
+    if case.run.finished or case.run.history("failed"):
+        return
+    yield Finding(
+        "The run has not finished.",
+        "worth knowing",
+        f"{len(case.epochs)} of {case.recipe.epochs} epochs are logged, and there is no summary",
+        "The same command goes on where it stopped (unless it is training right now).",
+        case.resume(),
+    )
