@@ -84,3 +84,16 @@ def test_training_is_as_fast_as_the_tutorials():
     for recipe in ("conv-2d", "mlp-sigma", "conv-bn-128", "mlp-tanh-binary", "fashion-mlp"):
         wanted = 1.0 if recipe.startswith("conv") else 2.0
         assert table[recipe]["ratio"]["median"] >= wanted, recipe
+
+
+def test_a_published_524_is_worse_than_a_decoder_that_ignores_z():
+    """docs/metrics/bound.md: between a grey image everywhere and the mean image, so it is no healthy latent."""
+    record = json.loads((RECORDS / "baselines.json").read_text())
+    assert "+changes" not in record["commit"]
+    fashion = record["data"]["Fashion-MNIST, grey"]
+    assert fashion["itself"] < 239.2 < fashion["mean_image"] < 524.16 < fashion["half"]
+    for recipe, words in {
+        "fashion-mlp": "Fashion-MNIST, grey",
+        "mlp-tanh-binary": "MNIST, binarised",
+    }.items():
+        assert {row["data_hash"] for row in runs(recipe)} == {record["data"][words]["data_hash"]}
