@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from nelbo import engine, store
-from nelbo.data import Splits
-from nelbo.errors import ConfigError, DataError, RunError, UnknownName
+from nelbo.data import Images, Splits
+from nelbo.errors import ConfigError, DataError, RunError, TrainingFailed, UnknownName
 from nelbo.loop import Tell, fit
 from nelbo.metrics import Split
 from nelbo.models import BuiltModel
@@ -219,6 +219,17 @@ def _same_data(run: Run, splits: Splits) -> None:
     if before not in (None, splits.hash):
         raise DataError(
             f"{run.name} was trained on data with hash {before}, but {splits.name} now has {splits.hash}: the images, "
+        "factors": _factors(splits.train),
+    }
+
+
+def _factors(images: Images) -> dict[str, int] | None:
+    """The number of values of each known factor of variation."""
+    if images.factors_NF is None or images.factor_names is None:
+        return None
+    return {
+        name: len(values.unique())
+        for name, values in zip(images.factor_names, images.factors_NF.T, strict=True)
             "their order, the split or the preprocessing changed. Bring the same data back, or train a new run"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nelbo.errors import DataError
 CHANNELS = (1, 3, 4)
 
 IMAGE_KEYS = {
-    "train": ("images", "x_train", "train_images", "train"),
+    "train": ("images", "x_train", "train_images", "train", "imgs"),
     "validation": ("x_val", "x_valid", "val_images", "validation_images", "validation"),
     "test": ("x_test", "test_images", "test"),
 }
@@ -24,6 +25,11 @@ LABEL_KEYS = {
     "train": ("labels", "y_train", "train_labels"),
     "validation": ("y_val", "y_valid", "val_labels", "validation_labels"),
     "test": ("y_test", "test_labels"),
+}
+FACTOR_KEYS = {
+    "train": ("factors", "latents_classes", "train_factors", "factors_train"),
+    "validation": ("validation_factors", "val_factors", "factors_validation", "factors_val"),
+    "test": ("test_factors", "factors_test"),
 }
 
 
@@ -48,7 +54,9 @@ def load_array_file(path: Path) -> Loaded:
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return Loaded(images_from_array(content, where=str(path)))
-            arrays = {key: content[key] for key in content.files}
+            arrays = {key: content[key] for key in content.files if not _holds_objects(content, key)}
+            if content.files and not arrays:
+                raise DataError(f"{path}: holds nothing but Python objects, which are never unpickled")
     except DataError:
         raise
     except Exception as error:  # numpy, zipfile, zlib and the header's parser each raise their own
@@ -68,7 +76,8 @@ def loaded_from_mapping(arrays: Mapping[str, Any], where: str) -> Loaded:
         key = next((key for key in keys if key in arrays), None)
         if key is not None:
             labels = next((arrays[name] for name in LABEL_KEYS[split] if name in arrays), None)
-            found[split] = images_from_array(arrays[key], labels, f"{where}[{key}]")
+            images = images_from_array(arrays[key], labels, f"{where}[{key}]")
+            found[split] = _with_factors(images, arrays, split, where)
     if "train" not in found:
         known = ", ".join(IMAGE_KEYS["train"][:3])
         raise DataError(
@@ -76,6 +85,35 @@ def loaded_from_mapping(arrays: Mapping[str, Any], where: str) -> Loaded:
             f"it has {', '.join(sorted(arrays)) or 'nothing'}"
         )
     return Loaded(found["train"], found.get("validation"), found.get("test"))
+
+
+def _holds_objects(archive: Any, key: str) -> bool:
+    """Whether an array of an .npz would have to be unpickled; by its header, without reading the rest."""
+    with archive.zip.open(key if key in archive.zip.namelist() else f"{key}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        return bool(header(member)[2].hasobject)
+
+
+def _with_factors(images: Images, arrays: Mapping[str, Any], split: str, where: str) -> Images:
+    """The images with the factors of variation that are stored beside them: whole numbers (N, F)."""
+    key = next((key for key in FACTOR_KEYS[split] if key in arrays), None)
+    if key is None:
+        return images
+    array = np.asarray(arrays[key])
+    if array.shape[:1] != (len(images),) or array.ndim != 2 or array.dtype.kind not in "iub":
+        raise DataError(
+            f"{where}[{key}]: {array.dtype} of shape {array.shape} for {len(images)} images; expected whole numbers "
+            f"({len(images)}, F), the index of each factor's value: numpy.unique(values, return_inverse=True)[1]"
+        )
+    names = np.ravel(arrays.get("factor_names", [f"factor {i}" for i in range(array.shape[1])]))
+    try:
+        factors_NF = torch.from_numpy(array.astype(np.int64))
+        return replace(images, factors_NF=factors_NF, factor_names=tuple(map(str, names)))
+    except DataError as error:
+        raise DataError(f"{where}[factor_names]: {error}") from None
 
 
 def _channels_first(array: NDArray[Any], where: str, prefer_first: bool) -> NDArray[Any]:

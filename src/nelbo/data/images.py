@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -26,11 +26,15 @@ class Images:
     labels_N     int64, or None where the source has none
     class_names  the name of each label, or None
     """
+    factors_NF   int64, the index of each factor's value where the factors of variation are known, or None
+    factor_names the name of each factor; None where factors_NF is
 
     pixels_NCHW: Tensor
     labels_N: Tensor | None = None
     class_names: tuple[str, ...] | None = None
 
+    factors_NF: Tensor | None = None
+    factor_names: tuple[str, ...] | None = None
     def __post_init__(self) -> None:
         pixels = self.pixels_NCHW
         if pixels.ndim != 4 or pixels.dtype not in (torch.uint8, torch.float32):
@@ -41,6 +45,23 @@ class Images:
         if self.labels_N is not None and len(self.labels_N) != len(pixels):
             raise DataError(f"{len(pixels)} images but {len(self.labels_N)} labels; give one label an image")
 
+        self._check_factors()
+
+    def _check_factors(self) -> None:
+        factors, names = self.factors_NF, self.factor_names
+        if factors is None and names is None:
+            return
+        if factors is None or names is None:
+            raise DataError("factors and their names belong together; give both, or neither")
+        if factors.dtype != torch.int64 or factors.ndim != 2 or len(factors) != len(self):
+            raise DataError(
+                f"factors must be int64 of shape ({len(self)}, F), the index of each factor's value, "
+                f"not {factors.dtype} {tuple(factors.shape)}"
+            )
+        if not len(names) == len(set(names)) == factors.shape[1] > 0:
+            raise DataError(
+                f"{factors.shape[1]} factors need as many different names, not {', '.join(names) or 'none'}"
+            )
     def __len__(self) -> int:
         return len(self.pixels_NCHW)
 
@@ -53,14 +74,15 @@ class Images:
     def select(self, index: Tensor) -> Images:
         """The images at these positions, in this order."""
         labels = None if self.labels_N is None else self.labels_N[index]
-        return Images(self.pixels_NCHW[index], labels, self.class_names)
+        factors = None if self.factors_NF is None else self.factors_NF[index]
+        return replace(self, pixels_NCHW=self.pixels_NCHW[index], labels_N=labels, factors_NF=factors)
 
     def with_pixels(self, pixels_NCHW: Tensor) -> Images:
-        """The same labels with other pixels."""
-        return Images(pixels_NCHW, self.labels_N, self.class_names)
+        """The same labels and factors with other pixels."""
+        return replace(self, pixels_NCHW=pixels_NCHW)
 
     def hash(self) -> str:
-        """SHA-256 (hex) of shape, dtype, pixel bytes and labels; names of classes do not enter."""
+        """SHA-256 (hex) of shape, dtype, pixel bytes, labels and factors; names of classes and factors do not enter."""
         header = [list(self.pixels_NCHW.shape), str(self.pixels_NCHW.dtype), self.labels_N is not None]
         digest = hashlib.sha256(json.dumps(header).encode())
         digest.update(self.pixels_NCHW.contiguous().numpy().data)
@@ -77,6 +99,9 @@ class Loaded:
     validation: Images | None = None
     test: Images | None = None
 
+        if self.factors_NF is not None:
+            digest.update(f"factors {list(self.factors_NF.shape)}".encode())
+            digest.update(self.factors_NF.contiguous().numpy().data)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Splits:

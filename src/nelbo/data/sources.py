@@ -34,6 +34,10 @@ class Dataset(Spec):
         """The images, downloaded into `data_dir` where they are missing; raises DataError."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images with these very fields; `shape` is that of the defaults."""
+        return self.shape
+
     @classmethod
     def present(cls, data_dir: Path | None = None) -> bool:
         """Whether it can be loaded without a download."""

@@ -98,7 +98,7 @@ class Data(Spec):
         """(C, H, W) of what a model would see where the source is a registered set; None for paths."""
         if self.path() is not None:
             return None
-        blank = Images(torch.zeros(1, *self._dataset().shape, dtype=torch.uint8))
+        blank = Images(torch.zeros(1, *self._dataset().image_shape(), dtype=torch.uint8))
         resized = self._resized(Loaded(blank)).train
         return resized.with_pixels(apply_once(resized.pixels_NCHW, self.transforms)).shape
 

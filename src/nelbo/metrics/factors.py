@@ -1,0 +1,164 @@
+"""Disentanglement: whether each latent dimension follows one known factor of variation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nelbo.metrics import disentangle as scores
+from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.latent import ACTIVE_VARIANCE, encode
+from nelbo.models.base import BuiltModel
+
+Array = NDArray[Any]
+
+UNITS = {
+    "mig": "",
+    "sap": "",
+    "dci_disentanglement": "",
+    "dci_completeness": "",
+    "dci_informativeness": "share",
+    "factor_vae_score": "share",
+    "modularity": "",
+}
+RESAMPLES = 50
+LEAST_IMAGES = 100
+IMAGES_A_VALUE = 10  # on average; a factor with fewer is left out
+DCI_IMAGES = 5000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Codes:
+    """What is scored.
+
+    z_NA        the active dimensions, which have these positions among all
+    active_A
+    factors_NF  each factor's values as 0, 1, ...
+    names       of the factors
+    dimensions  Z, inactive ones with them
+    """
+
+    z_NA: Array
+    active_A: Array
+    factors_NF: Array
+    names: tuple[str, ...]
+    dimensions: int
+
+    def padded(self, score_AF: Array) -> Array:
+        """Scores of all Z dimensions; an inactive one has 0."""
+        return np.pad(score_AF, ((0, self.dimensions - len(score_AF)), (0, 0)))
+
+    def each(self, values_F: Array) -> str:
+        """One number for each factor, in words."""
+        return ", ".join(f"{name} {value:.2f}" for name, value in zip(self.names, values_F, strict=True))
+
+    def mig(self, cells_NA: Array, weights_N: Array | None = None) -> Array:
+        shared_AF, entropy_F = scores.information(cells_NA, self.factors_NF, weights_N)
+        return scores.mig(self.padded(shared_AF), entropy_F)
+
+    def modularity(self, cells_NA: Array, weights_N: Array | None = None) -> Array:
+        return scores.modularity(scores.information(cells_NA, self.factors_NF, weights_N)[0])
+
+    def sap(self, cells_NA: Array, weights_N: Array | None = None) -> Array:
+        return scores.gap(self.padded(scores.separability(cells_NA, self.factors_NF, weights_N)))
+
+
+@metric
+def factors(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+    """MIG, SAP, DCI, FactorVAE score and modularity, of posterior means, where the factors of the images are known.
+
+    Dimensions whose mean varies by no more than 0.01 over the images are inactive: they have no information, no
+    importance and no vote (their noise hides what the mean still says). Locatello et al. 2019 compare the scores.
+    """
+    images = split.images
+    if images.factors_NF is None or images.factor_names is None:
+        return
+    z_NZ = encode(model, split).flatten(1).double().numpy()
+    codes, about = prepared(z_NZ, images.factors_NF.numpy(), images.factor_names)
+    if codes is None:
+        yield from ((name, Value(None, unit, None, about)) for name, unit in UNITS.items())
+        return
+    found = dict([*_gaps(codes, about, split.seed), *_forests(codes, split), *_votes(codes, split.seed)])
+    yield from ((name, found[name]) for name in UNITS)
+
+
+def prepared(z_NZ: Array, factors_NF: Array, names: tuple[str, ...]) -> tuple[Codes | None, str]:
+    """What is scored, and words about what is not; None and the reason where nothing can be.
+
+    A factor with one value in these images, or with fewer than 10 images a value, is left out.
+    """
+    n, dimensions = z_NZ.shape
+    if n < LEAST_IMAGES:
+        return None, f"too few: {n} images, of {LEAST_IMAGES} at least"
+    if dimensions < 2:
+        return None, "too few: a comparison of latent dimensions needs two"
+    if not np.isfinite(z_NZ).all():
+        return None, "not finite: some posterior means are not finite"
+    index_NF = np.stack([np.unique(values_N, return_inverse=True)[1] for values_N in factors_NF.T], axis=1)
+    count_F = index_NF.max(0) + 1
+    constant, many = count_F < 2, count_F * IMAGES_A_VALUE > n
+    kept, active = ~constant & ~many, z_NZ.var(0) > ACTIVE_VARIANCE
+    reasons = ((constant, "has one value"), (many, "has too many values"))
+    left_out = [f"{names[k]} {reason}" for which, reason in reasons for k in np.flatnonzero(which)]
+    about = "; ".join([f"{active.sum()} of {dimensions} dimensions active", *left_out])
+    if kept.sum() < 2:
+        return None, f"too few: a comparison of factors needs two; {about}"
+    if not active.any():
+        return None, f"collapsed: {about}"
+    shown = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
+    return Codes(z_NZ[:, active], np.flatnonzero(active), index_NF[:, kept], shown, dimensions), about
+
+
+def _gaps(codes: Codes, about: str, seed: int) -> Iterator[tuple[str, Value]]:
+    """MIG, SAP and modularity, with the spread over resampled images and what shuffled codes score."""
+    binned, ordered = scores.discretised(codes.z_NA), scores.between_cuts(codes.z_NA)
+    most = float(np.mean([1.0 - 1.0 / (values_N.max() + 1) for values_N in codes.factors_NF.T]))
+    by_factor = codes.each(codes.mig(binned))
+    yield "mig", _resampled(codes.mig, binned, seed, f"{by_factor}; {about}")
+    yield (
+        "sap",
+        _resampled(
+            codes.sap, ordered, seed, f"at most {most:.2f}, by factor {codes.each(codes.sap(ordered))}"
+        ),
+    )
+    yield "modularity", _resampled(codes.modularity, binned, seed, "mean over active dimensions")
+
+
+def _resampled(score: Callable[..., Array], cells_NA: Array, seed: int, note: str) -> Value:
+    """The mean of a score; its standard deviation over images drawn again with replacement (Efron 1979)."""
+    stream = np.random.RandomState(seed)
+    n = len(cells_NA)
+    chance = score(cells_NA[stream.permutation(n)]).mean()
+    drawn = [stream.multinomial(n, np.full(n, 1.0 / n)).astype(float) for _ in range(RESAMPLES)]
+    error = float(np.std([score(cells_NA, weights_N).mean() for weights_N in drawn], ddof=1))
+    return Value(float(score(cells_NA).mean()), "", error, f"{note}; shuffled codes give {chance:.3f}")
+
+
+def _forests(codes: Codes, split: Split) -> Iterator[tuple[str, Value]]:
+    order = np.random.RandomState(split.seed).permutation(len(codes.z_NA))[:DCI_IMAGES]
+    found = scores.dci(codes.z_NA[order], codes.factors_NF[order], split.seed, split.tell)
+    whole = dataclasses.replace(found, importance_ZF=codes.padded(found.importance_ZF))
+    common = np.mean([np.bincount(values_N).max() / len(values_N) for values_N in codes.factors_NF.T])
+    accuracy_F, each_M = found.correct_MF.mean(0), found.correct_MF.mean(1)
+    error = float(each_M.std(ddof=1) / len(each_M) ** 0.5)
+    note = f"random forests of {len(order)} images"
+    yield "dci_disentanglement", Value(whole.disentanglement, "", None, note)
+    yield "dci_completeness", Value(whole.completeness, "", None, note)
+    held_out = f"accuracy on {len(each_M)} images held out: {codes.each(accuracy_F)}"
+    words = f"{held_out}; the commonest values give {common:.2f}"
+    yield "dci_informativeness", Value(whole.informativeness, "share", error, words)
+
+
+def _votes(codes: Codes, seed: int) -> Iterator[tuple[str, Value]]:
+    stream = np.random.RandomState(seed)
+    found = scores.factor_vae_score(codes.z_NA, codes.factors_NF, stream)
+    shuffled_NA = codes.z_NA[stream.permutation(len(codes.z_NA))]
+    chance = scores.factor_vae_score(shuffled_NA, codes.factors_NF, stream)
+    error = (found * (1.0 - found) / scores.VOTES_TO_SCORE) ** 0.5
+    about = f"{scores.VOTES_TO_SCORE} votes of {scores.GROUP} images; their error alone"
+    note = f"{about}; shuffled codes give {chance:.3f}"
+    yield "factor_vae_score", Value(found, "share", error, note)
