@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from nelbo.config import Spec, build, differences, dumps, kebab, override, parse_flags, parse_value, to_dict
 from nelbo.core import HOMES, lookup, names
 from nelbo.data import Binarise, Data, Scale
-from nelbo.dists import Gaussian
+from nelbo.dists import Gaussian, Learned
 from nelbo.errors import ConfigError, UnknownName
 from nelbo.models import VAE
 from nelbo.nets import MLP, Conv
@@ -48,7 +48,7 @@ def test_a_recipe_survives_tables_toml_and_its_own_repr(name, tmp_path):
     [
         Recipe(ema=0.9, clip_norm=1.0, patience=2, data=Data(size=(9, 7), validation=5)),
         Recipe(data=Data(transforms=(Binarise(threshold=3), Scale(low=0.1, high=0.9)))),
-        Recipe(model=VAE(encoder=Conv(channels=(4,), top=3), likelihood=Gaussian(sigma=0.1, learned=True))),
+        Recipe(model=VAE(encoder=Conv(channels=(4,), top=3), likelihood=Gaussian(sigma=Learned(start=0.1)))),
         Recipe(objective=ELBO(beta=Linear(steps=7)), optimizer=Adam(lr=Cosine(start=0.1), betas=(0.5, 0.9))),
     ],
 )

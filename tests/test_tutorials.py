@@ -208,7 +208,7 @@ def test_averaged_mse_plus_a_tenth_of_the_averaged_kl_is_a_gaussian_elbo(scale, 
 def test_conv_bn_128_states_that_equivalence():
     recipe = resolve("conv-bn-128")
     scale = 128 / 0.1
-    assert math.isclose(recipe.model.likelihood.sigma, math.sqrt(1024 / (2 * scale)))
+    assert math.isclose(recipe.model.likelihood.sigma.value, math.sqrt(1024 / (2 * scale)))
     assert recipe.objective == ELBO(beta=1.0), "at this scale the text trained a true bound"
     assert math.isclose(recipe.optimizer.eps, 1e-8 * scale), "Adam then takes the text's own steps"
 

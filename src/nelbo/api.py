@@ -102,7 +102,7 @@ def train(
         environment["earlier"] = [*earlier.pop("earlier", []), earlier]
     run.write_json("env.json", environment)
     loading = time.perf_counter() - begun
-    tell("data", environment["data"] | {"likelihood_is_binary": is_binary(wanted)})
+    tell("data", environment["data"] | {"likelihood_of": likelihood_of(wanted)})
     tell("model", shapes)
     state = fit(wanted, splits, run, where, tell)
     best = load(run, checkpoint="best", device="cpu")
@@ -149,9 +149,9 @@ def outline(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
     }
 
 
-def is_binary(recipe: Recipe) -> bool:
-    """Whether the likelihood is a probability only for pixels that are exactly 0 or 1."""
-    return bool(getattr(getattr(recipe.model, "likelihood", None), "binary", False))
+def likelihood_of(recipe: Recipe) -> str | None:
+    """What the likelihood is a probability of: binary, levels or density (`dists.base.Likelihood`)."""
+    return getattr(getattr(recipe.model, "likelihood", None), "of", None)
 
 
 def _check_fits(recipe: Recipe, splits: Splits) -> None:
@@ -169,7 +169,7 @@ def _check_fits(recipe: Recipe, splits: Splits) -> None:
 
 
 def _selection(recipe: Recipe, splits: Splits, best_bound: float | None) -> str:
-    if best_bound is not None and is_binary(recipe) and splits.pixels != "binary":
+    if best_bound is not None and likelihood_of(recipe) == "binary" and splits.pixels != "binary":
         return "lowest validation grey cross-entropy plus KL, at beta 1"
     if best_bound is not None:
         return "highest validation bound at beta 1"
@@ -198,6 +198,11 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
 
 
 def describe_data(splits: Splits) -> dict[str, Any]:
+    if likelihood is not None and likelihood_of(recipe) == "levels" and not splits.eight_bit:
+        raise DataError(
+            f"{splits.name}: pixels are floating-point numbers between the 8-bit levels, but a {likelihood.name} "
+            "likelihood is a probability of levels; store the images as uint8, or use --model.likelihood gaussian"
+        )
     """What a run records of its data."""
     return {
         "name": splits.name,

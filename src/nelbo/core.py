@@ -147,6 +147,7 @@ HOMES = {
     "posterior": "nelbo.dists",
     "prior": "nelbo.dists",
     "likelihood": "nelbo.dists",
+    "spread": "nelbo.dists",
     "schedule": "nelbo.schedules",
     "optimizer": "nelbo.optim",
     "transform": "nelbo.data",

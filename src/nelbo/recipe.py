@@ -16,6 +16,7 @@ from nelbo import config
 from nelbo.config import Spec, kebab
 from nelbo.core import lookup, register
 from nelbo.data import Data
+from nelbo.data.transforms import decisive
 from nelbo.errors import ConfigError
 from nelbo.models import VAE, Model
 from nelbo.objectives import ELBO, Objective
@@ -55,15 +56,23 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuses what cannot be run before any data is read."""
-        support = getattr(getattr(self.model, "likelihood", None), "support", None)
+        likelihood = getattr(self.model, "likelihood", None)
+        support = getattr(likelihood, "support", None)
         low, high = 0.0, 1.0
         for transform in self.data.transforms:
             low, high = transform.range(low, high)
         if support and (low < support[0] or high > support[1]):
             raise ValueError(
-                f"data.transforms maps pixels to [{low:g}, {high:g}], but a {self.model.likelihood.name} "  # type: ignore[attr-defined]
+                f"data.transforms maps pixels to [{low:g}, {high:g}], but a {likelihood.name} "  # type: ignore[union-attr]
                 f"likelihood needs them in [{support[0]:g}, {support[1]:g}]; drop that scaling, or use "
                 "--model.likelihood gaussian"
+            )
+        last = decisive(self.data.transforms)
+        changed = (low, high) != (0.0, 1.0) or (last is not None and not last.binary)
+        if getattr(likelihood, "of", None) == "levels" and changed:
+            raise ValueError(
+                f"data.transforms leaves pixels that are no 8-bit levels, but a {likelihood.name} likelihood is a "  # type: ignore[union-attr]
+                "probability of levels; use --data.transforms none, or --model.likelihood gaussian"
             )
         return self
 

@@ -64,6 +64,8 @@ def test_the_hash_changes_with_everything_that_matters():
         load(transforms={"name": "binarise", "threshold": 3}),
         load(transforms="dynamic-binarise"),
         load(transforms={"name": "dynamic-binarise", "seed": 1}),
+        load(transforms="dequantise"),
+        load(transforms={"name": "dequantise", "seed": 1}),
         load(PIXELS / np.float32(255)),
     ]
     hashes = [splits.hash for splits in variants]

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from nelbo import core
 from nelbo.config import to_dict
-from nelbo.data import Binarise, Data, DynamicBinarise, Resize, Scale, Transform
+from nelbo.data import Batches, Binarise, Data, Dequantise, DynamicBinarise, Images, Resize, Scale, Transform
 from nelbo.data.transforms import check_order
 from nelbo.errors import ConfigError, DataError
 
@@ -101,11 +102,115 @@ def test_an_order_that_cannot_happen_is_refused():
         (("binarise", {"name": "scale", "low": -1}), "real", (-1.0, 1.0)),
         (("binarise", {"name": "scale", "high": 0.5}), "grey", (0.0, 0.5)),
         (("binarise", {"name": "resize", "height": 5}), "grey", (0.0, 1.0)),
+        (("dequantise",), "dequantised", (0.0, 1.0)),
+        (("binarise", "dequantise"), "dequantised", (0.0, 1.0)),
+        (("dequantise", {"name": "scale", "low": -1}), "dequantised", (-1.0, 1.0)),
     ],
 )
 def test_the_kind_of_pixels_is_what_they_are(transforms, pixels, range_):
     splits = Data(transforms=transforms).load()
     assert (splits.pixels, splits.range) == (pixels, range_)
+
+
+@pytest.mark.parametrize(
+    ("transforms", "eight_bit"),
+    [
+        ((), True),
+        (("binarise",), True),
+        (("dynamic-binarise",), True),
+        (({"name": "resize", "height": 5},), True),
+        (("scale",), True),
+        (({"name": "scale", "high": 0.5},), False),
+        (("dequantise",), False),
+        (("dynamic-binarise", {"name": "scale", "low": -1}), False),
+    ],
+)
+def test_whether_a_model_sees_8_bit_levels(transforms, eight_bit):
+    assert Data(transforms=transforms).load().eight_bit == eight_bit
+
+
+def test_floating_point_levels_are_levels_too():
+    levels = PIXELS.float() / 255
+    assert Data().load(obj=levels).eight_bit
+    assert Data().load(obj=levels.double().numpy()).eight_bit
+    assert not Data().load(obj=levels * 0.99).eight_bit
+    assert not Data().load(obj=levels + 1.0).eight_bit
+    assert not Data(transforms="binarise").load(obj=levels * 0.99).transforms[0].random
+    assert Data(transforms="binarise").load(obj=levels * 0.99).eight_bit
+
+
+def test_a_transform_of_which_nothing_is_known_leaves_neither_levels_nor_binary_pixels(monkeypatch):
+    monkeypatch.setitem(core._entries, "transform", dict(core._entries["transform"]))  # forgotten afterwards
+
+    class Blur(Transform):
+        def batch(self, x_BCHW, generator):
+            return 0.5 * x_BCHW + 0.5 * x_BCHW.roll(1, -1)
+
+    for before in ((), (DynamicBinarise(),), (Dequantise(),)):
+        splits = Data(transforms=(*before, Blur())).load()
+        assert (splits.pixels, splits.eight_bit) == ("grey", False)
+
+
+def test_dequantised_pixels_are_these_on_every_machine():
+    ramp = torch.arange(0, 256, 17, dtype=torch.uint8).view(1, 1, 4, 4)
+    x = Dequantise(seed=7).frozen(ramp)
+    assert x.dtype == torch.float32
+    noise = (x.double() * 256 - ramp) * 2**15 - 0.5
+    assert noise.flatten().tolist() == FROZEN_NOISE
+    assert torch.equal(x, Dequantise(seed=7).frozen(ramp))
+    assert torch.equal(x, Dequantise(seed=7).frozen(ramp.float() / 255)), "however they are stored"
+    assert not torch.equal(x, Dequantise(seed=8).frozen(ramp))
+
+
+FROZEN_NOISE = [
+    28847,
+    5000,
+    25796,
+    14898,
+    16921,
+    18344,
+    10742,
+    20904,
+    5699,
+    28731,
+    20691,
+    31340,
+    919,
+    14645,
+    13927,
+    29857,
+]
+
+
+def test_dequantising_stays_within_the_level_and_is_uniform_in_it():
+    n = 4000
+    levels = torch.arange(256, dtype=torch.uint8).repeat(n, 1).view(n, 1, 16, 16)
+    generator = torch.Generator().manual_seed(0)
+    drawn = Dequantise().batch(levels.float() / 255, generator)
+    again = Dequantise().batch(levels.float() / 255, generator)
+    assert not torch.equal(drawn, again)
+    for x in (drawn, Dequantise().frozen(levels)):
+        assert x.dtype == torch.float32
+        assert torch.equal((x.double() * 256).floor(), levels.double()), "the level can be read off exactly"
+        assert 0 < x.min() < x.max() < 1
+        u = x.double() * 256 - levels
+        assert abs(float(u.mean()) - 0.5) < 5 / (12 * u.numel()) ** 0.5
+        assert float(u[:, 0, 0, 0].sort().values.sub((torch.arange(n) + 0.5) / n).abs().max()) < 2.2 / n**0.5
+        pairs = torch.corrcoef(u.view(n, 256)[:, :8].T) - torch.eye(8)
+        assert pairs.abs().max() < 5 / n**0.5
+
+
+def test_what_is_evaluated_is_fixed_and_what_trains_is_drawn_anew():
+    transforms = (Dequantise(), Scale(low=-1))
+    device = torch.device("cpu")
+    evaluated = Batches(Images(PIXELS), transforms, 8, device=device)
+    expected = Dequantise().frozen(PIXELS) * 2 - 1
+    for epoch in (1, 2):
+        assert torch.equal(torch.cat(list(evaluated.epoch(epoch))), expected)
+    training = Batches(Images(PIXELS), transforms, 20, device=device, shuffle_seed=1, training=True)
+    first, second, repeated = (next(training.epoch(epoch)) for epoch in (1, 2, 1))
+    assert torch.equal(first, repeated)
+    assert not torch.equal(first.sort(0).values, second.sort(0).values)
 
 
 def test_binarising_needs_zero_to_one():

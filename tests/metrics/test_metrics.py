@@ -24,9 +24,9 @@ CPU = torch.device("cpu")
 class Known(BuiltModel):
     """A model whose posterior mean is the first pixels of an image, times `scale`; std 1/2. Counts its draws."""
 
-    def __init__(self, scale=(1.0, 1.0, 1.0), not_a_bound=False, binary=True) -> None:
+    def __init__(self, scale=(1.0, 1.0, 1.0), not_a_bound=False, of="binary") -> None:
         super().__init__()
-        self.shape, self.latent_dim, self.binary_likelihood = (1, 2, 2), len(scale), binary
+        self.shape, self.latent_dim, self.likelihood_of = (1, 2, 2), len(scale), of
         self.prior = StandardNormalModule(self.latent_dim)
         self.scale = nn.Parameter(torch.tensor(scale))
         self.shared = not_a_bound
@@ -267,7 +267,7 @@ def test_grey_pixels_under_a_bernoulli_have_a_cross_entropy_and_every_number_say
 
 @pytest.mark.parametrize("pixels", ["grey", "real", "binary"])
 def test_a_density_has_neither_name_and_says_that_it_may_be_negative(pixels):
-    found = measured(Known(binary=False), split_of(pixels=pixels, samples=3))
+    found = measured(Known(of="density"), split_of(pixels=pixels, samples=3))
     assert not {"bits_per_dim", "grey_cross_entropy"} & set(found)
     for name in ("nelbo", "reconstruction", "iw_nll"):
         words = {"grey": "not dequantised", "real": "real-valued", "binary": "only 0 and 1"}

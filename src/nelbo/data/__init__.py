@@ -12,7 +12,7 @@ from nelbo.data.loader import Batches, materialise
 from nelbo.data.objects import from_object
 from nelbo.data.sources import Available, Dataset, available
 from nelbo.data.spec import Data
-from nelbo.data.transforms import Binarise, DynamicBinarise, Resize, Scale, Transform
+from nelbo.data.transforms import Binarise, Dequantise, DynamicBinarise, Resize, Scale, Transform
 
 __all__ = [
     "Available",
@@ -20,6 +20,7 @@ __all__ = [
     "Binarise",
     "Data",
     "Dataset",
+    "Dequantise",
     "DynamicBinarise",
     "Images",
     "Loaded",

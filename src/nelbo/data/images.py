@@ -15,7 +15,8 @@ from nelbo.errors import ConfigError, DataError, did_you_mean
 if TYPE_CHECKING:
     from nelbo.data.transforms import Transform
 
-Pixels = Literal["binary", "grey", "real"]
+Pixels = Literal["binary", "dequantised", "grey", "real"]
+LEVELS = 256  # of 8-bit pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,16 +26,16 @@ class Images:
     pixels_NCHW  uint8 0..255, or float32 when the source was floating point
     labels_N     int64, or None where the source has none
     class_names  the name of each label, or None
-    """
     factors_NF   int64, the index of each factor's value where the factors of variation are known, or None
     factor_names the name of each factor; None where factors_NF is
+    """
 
     pixels_NCHW: Tensor
     labels_N: Tensor | None = None
     class_names: tuple[str, ...] | None = None
-
     factors_NF: Tensor | None = None
     factor_names: tuple[str, ...] | None = None
+
     def __post_init__(self) -> None:
         pixels = self.pixels_NCHW
         if pixels.ndim != 4 or pixels.dtype not in (torch.uint8, torch.float32):
@@ -44,7 +45,6 @@ class Images:
             )
         if self.labels_N is not None and len(self.labels_N) != len(pixels):
             raise DataError(f"{len(pixels)} images but {len(self.labels_N)} labels; give one label an image")
-
         self._check_factors()
 
     def _check_factors(self) -> None:
@@ -62,6 +62,7 @@ class Images:
             raise DataError(
                 f"{factors.shape[1]} factors need as many different names, not {', '.join(names) or 'none'}"
             )
+
     def __len__(self) -> int:
         return len(self.pixels_NCHW)
 
@@ -70,6 +71,16 @@ class Images:
         """(channels, height, width)."""
         _, channels, height, width = self.pixels_NCHW.shape
         return channels, height, width
+
+    @property
+    def eight_bit(self) -> bool:
+        """Whether every pixel is level / 255 for a whole level from 0 to 255, stored as uint8 or not."""
+        pixels = self.pixels_NCHW
+        if pixels.dtype == torch.uint8:
+            return True
+        levels = pixels * (LEVELS - 1)
+        whole = (levels - levels.round()).abs().max() < 1e-3  # float32 holds level / 255 to 1e-5 levels
+        return bool(whole & (pixels.min() >= 0) & (pixels.max() <= 1))
 
     def select(self, index: Tensor) -> Images:
         """The images at these positions, in this order."""
@@ -88,6 +99,9 @@ class Images:
         digest.update(self.pixels_NCHW.contiguous().numpy().data)
         if self.labels_N is not None:
             digest.update(self.labels_N.to(torch.int64).contiguous().numpy().data)
+        if self.factors_NF is not None:
+            digest.update(f"factors {list(self.factors_NF.shape)}".encode())
+            digest.update(self.factors_NF.contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -99,16 +113,15 @@ class Loaded:
     validation: Images | None = None
     test: Images | None = None
 
-        if self.factors_NF is not None:
-            digest.update(f"factors {list(self.factors_NF.shape)}".encode())
-            digest.update(self.factors_NF.contiguous().numpy().data)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Splits:
     """The splits of one data set, after the transforms that apply once.
 
     hash        16 hex digits over the source's bytes in split order, the split seed and the transforms
-    pixels      "binary": only 0 and 1; "grey": inside [0, 1]; "real": anything else
+    pixels      "binary": only 0 and 1; "dequantised": 8-bit levels with uniform noise of a level's width, on any
+                scale; "grey": other values inside [0, 1]; "real": anything else
+    eight_bit   whether every value that a model sees is a level / 255: then a probability of levels is one of them
     range       (low, high) of the values that a model sees
     transforms  what `Batches` and `materialise` still have to apply to each batch
     """
@@ -121,6 +134,7 @@ class Splits:
     pixels: Pixels
     range: tuple[float, float]
     transforms: tuple[Transform, ...] = ()
+    eight_bit: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from nelbo.config import Spec, build, to_dict
 from nelbo.core import lookup, names
@@ -20,7 +21,7 @@ from nelbo.data.images import Images, Loaded, Pixels, Splits
 from nelbo.data.objects import from_object
 from nelbo.data.resize import fit_box, resize_pixels
 from nelbo.data.sources import Dataset
-from nelbo.data.transforms import Transform, apply_once, check_order, freeze
+from nelbo.data.transforms import Transform, apply_once, check_order, decisive, freeze
 from nelbo.errors import ConfigError, DataError, did_you_mean
 
 ARRAY_FILES = (".npy", ".npz")
@@ -32,7 +33,7 @@ class Data(Spec):
     source      a named set (with its one field after a colon, "emnist:letters"), a folder, .npy or .npz
     size        height and width at load; the centred part of that aspect ratio is kept
     transforms  in the order in which they are applied
-    range       smallest and largest value of floating-point pixels; maps them to [0, 1] at load
+    range       smallest and largest value of a pixel, where that is not 0 and 1 (of whole numbers 0 and 255)
     validation  share below 1, or a count, of the training images, where the source has no validation split
     test        the same, where the source has no test split
     split_seed  of the permutation that both are taken from
@@ -128,15 +129,22 @@ class Data(Spec):
                 "--data.size makes height and width equal"
             )
         low, high = _range(splits, self.transforms)
+        pixels = _kind(splits, self.transforms, low, high)
+        if pixels == "dequantised" and not all(images.eight_bit for images in splits):
+            raise DataError(
+                f"{self._name(obj)}: dequantise needs 8-bit levels, but these pixels are floating-point numbers "
+                "between them; store the images as uint8, or drop it from --data.transforms"
+            )
         return Splits(
             name=self._name(obj),
             train=train,
             validation=validation,
             test=test,
             hash=self._hash(raw, test),
-            pixels=_kind(splits, self.transforms, low, high),
+            pixels=pixels,
             range=(low, high),
             transforms=self.transforms,
+            eight_bit=_eight_bit(splits, self.transforms, low, high),
         )
 
     def _name(self, obj: object | None) -> str:
@@ -208,9 +216,8 @@ class Data(Spec):
 
     def _once(self, images: Images) -> Images:
         pixels = images.pixels_NCHW
-        if self.range is not None and pixels.dtype != torch.uint8:
-            low, high = self.range
-            pixels = (pixels - low) / (high - low)
+        if self.range is not None:
+            pixels = _ranged(pixels, *self.range)
         outside = pixels.dtype != torch.uint8 and bool((pixels.min() < 0) | (pixels.max() > 1))
         if outside and any(transform.binary for transform in self.transforms):
             span = f"{float(pixels.min()):.3g},{float(pixels.max()):.3g}"
@@ -232,6 +239,16 @@ class Data(Spec):
         return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _ranged(pixels_NCHW: Tensor, low: float, high: float) -> Tensor:
+    """[low, high] as [0, 1]; of whole numbers as 0..255, rounded, where none may lie outside."""
+    if pixels_NCHW.dtype != torch.uint8:
+        return (pixels_NCHW - low) / (high - low)
+    least, most = int(pixels_NCHW.min()), int(pixels_NCHW.max())
+    if least < low or most > high:
+        raise DataError(f"data.range {low:g},{high:g}: the pixels are whole numbers from {least} to {most}")
+    return pixels_NCHW.float().sub_(low).mul_(255.0 / (high - low)).round_().to(torch.uint8)
+
+
 def _count(share: float | int, n: int) -> int:
     if isinstance(share, int) or share == 0:
         return int(share)
@@ -251,13 +268,23 @@ def _range(splits: Sequence[Images], transforms: Sequence[Transform]) -> tuple[f
 
 
 def _kind(splits: Sequence[Images], transforms: Sequence[Transform], low: float, high: float) -> Pixels:
+    last = decisive(transforms)
+    if last is not None and last.dequantises:
+        return "dequantised"
     if low < 0 or high > 1:
         return "real"
     if (low, high) != (0.0, 1.0):
         return "grey"
-    if any(transform.random and transform.binary for transform in transforms):
-        return "binary"
+    if last is not None:
+        return "binary" if last.binary else "grey"
     present = [images.pixels_NCHW for images in splits]
     white = [255 if pixels.dtype == torch.uint8 else 1 for pixels in present]
     two = all(bool(((p == 0) | (p == w)).all()) for p, w in zip(present, white, strict=True))
     return "binary" if two else "grey"
+
+
+def _eight_bit(splits: Sequence[Images], transforms: Sequence[Transform], low: float, high: float) -> bool:
+    """Whether a model sees level / 255 and nothing else; black and white are the first and the last level."""
+    last = decisive(transforms)
+    as_loaded = last is None and all(images.eight_bit for images in splits)
+    return (low, high) == (0.0, 1.0) and (as_loaded or (last is not None and last.binary))

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from nelbo.config import Spec
+from nelbo.data.images import LEVELS
 from nelbo.data.resize import resize_pixels
 from nelbo.errors import ConfigError
 
@@ -25,6 +26,8 @@ class Transform(Spec):
     axis: ClassVar[str] = "transform"
     random: ClassVar[bool] = False  # `batch` draws random numbers; evaluation gets `frozen` instead
     binary: ClassVar[bool] = False  # leaves only two values
+    dequantises: ClassVar[bool] = False  # leaves 8-bit levels with uniform noise of a level's width
+    same_kind: ClassVar[bool] = False  # `batch` only shifts, scales or moves pixels: what kind they are stays
 
     def once(self, pixels_NCHW: Tensor) -> Tensor:
         """Applied once, when the data are loaded; uint8 or float32 pixels."""
@@ -46,6 +49,7 @@ class Transform(Spec):
 class Scale(Transform):
     """Maps [0, 1] to [low, high]. Models of [0, 1] data need none; tanh-shaped ones want -1, 1."""
 
+    same_kind: ClassVar[bool] = True
     low: float = 0.0
     high: float = 1.0
 
@@ -105,11 +109,8 @@ class DynamicBinarise(Transform):
         if x_BCHW.device.type != "cpu":
             noise = torch.rand(x_BCHW.shape, generator=generator, device=x_BCHW.device)
             return (noise < x_BCHW).to(torch.float32)
-        # On a CPU one 64-bit draw serves four pixels: twice as fast as torch.rand. A pixel of 0 is never
-        # set and one of 1 always; in between the probability is right to 2^-16.
-        n = x_BCHW.numel()
-        words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
-        noise = words.view(torch.int16)[:n].view(x_BCHW.shape)
+        # A pixel of 0 is never set and one of 1 always; in between the probability is right to 2^-16.
+        noise = _sixteen_bits(x_BCHW, generator)
         return (noise < x_BCHW.mul(65536).sub_(32768)).to(torch.float32)
 
     def frozen(self, pixels_NCHW: Tensor) -> Tensor:
@@ -123,6 +124,54 @@ class DynamicBinarise(Transform):
         else:
             bits = stream.random_sample(shape) < pixels_NCHW.numpy()
         return torch.from_numpy(bits.astype(np.uint8) * np.uint8(255))
+
+
+class Dequantise(Transform):
+    """x = (level + u) / 256 for 8-bit levels, u uniform on (0, 1), drawn anew in every training batch.
+
+    A density of such pixels bounds the probability of the levels (Uria et al. 2013; Theis et al. 2016), and gives
+    bits/dim; a density of the bare levels can grow without limit. Validation and test get one fixed draw from `seed`.
+    u has 2^15 values, the centres of equal bins: then level + u fits into float32, and no sum is rounded into the
+    next level.
+    """
+
+    random: ClassVar[bool] = True
+    dequantises: ClassVar[bool] = True
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+
+    def batch(self, x_BCHW: Tensor, generator: Generator | None) -> Tensor:
+        noise = _sixteen_bits(x_BCHW, generator).bitwise_and_(2**15 - 1)
+        return _dequantised(x_BCHW.mul(LEVELS - 1).round_(), noise)
+
+    def frozen(self, pixels_NCHW: Tensor) -> Tensor:
+        """One fixed draw, as float32 in (0, 1); image i's noise depends on its position in the split."""
+        stream = np.random.RandomState(self.seed)
+        noise = torch.from_numpy(stream.randint(0, 2**15, size=tuple(pixels_NCHW.shape), dtype=np.int16))
+        if pixels_NCHW.dtype == torch.uint8:
+            return _dequantised(pixels_NCHW.float(), noise)
+        return _dequantised(pixels_NCHW.mul(LEVELS - 1).round_(), noise)
+
+
+def _dequantised(levels: Tensor, noise: Tensor) -> Tensor:
+    """(level + (noise + 1/2) / 2^15) / 256, every step exact in float32; noise is 0 .. 2^15 - 1."""
+    return levels.add_(noise.float().add_(0.5), alpha=2.0**-15).div_(LEVELS)
+
+
+def _sixteen_bits(like: Tensor, generator: Generator | None) -> Tensor:
+    """int16 of the same shape, uniform over all its values."""
+    if like.device.type != "cpu":
+        shape, device = like.shape, like.device
+        return torch.randint(-(2**15), 2**15, shape, dtype=torch.int16, device=device, generator=generator)
+    # One 64-bit draw serves four pixels: twice as fast as torch.rand.
+    n = like.numel()
+    words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return words.view(torch.int16)[:n].view(like.shape)
+
+
+def decisive(transforms: Sequence[Transform]) -> Transform | None:
+    """The last transform of batches that makes another kind of pixels of them, or None."""
+    acting = [t for t in transforms if type(t).batch is not Transform.batch and not t.same_kind]
+    return acting[-1] if acting else None
 
 
 def apply_once(pixels_NCHW: Tensor, transforms: Sequence[Transform]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from nelbo.config import Spec
 
 LOG_2PI = math.log(2.0 * math.pi)
+TOP_LEVEL = 255  # of an 8-bit pixel: x = level / 255
 Shape = tuple[int, int, int]
+Of = Literal["binary", "levels", "density"]
 
 
 class Posterior(Spec):
@@ -39,17 +41,25 @@ class Prior(Spec):
 class Likelihood(Spec):
     """p(x | z): `build(shape)` gives a module from decoder outputs to a distribution over images.
 
-    The value it returns has `log_prob(x)` in nats, summed over the pixels, `mean` and `sample()`.
+    The value it returns has `log_prob(x)` in nats, summed over the pixels, `mean` = E[x] and `sample()`. Given z
+    the pixels are independent, so that one pixel, `build((1, 1, 1))`, tells whether it is a distribution:
 
-    channels   decoder outputs for each image channel
+    of         what `log_prob` is the logarithm of a probability of
+               binary    x in {0, 1}: exp(log_prob) sums to one over the two
+               levels    x in {0, 1/255, ..., 1}, 8-bit pixels: it sums to one over the 256
+               density   x real: it integrates to one over `support`
     support    the closed interval a pixel must lie in, or None for the real line
-    binary     true when it is a probability only for pixels that are exactly 0 or 1
+    channels   decoder outputs for each image channel; outputs (..., channels * C, H, W) are ordered by
+               parameter, then by image channel
     """
 
     axis: ClassVar[str] = "likelihood"
-    channels: ClassVar[int] = 1
+    of: ClassVar[Of] = "density"
     support: ClassVar[tuple[float, float] | None] = None
-    binary: ClassVar[bool] = False
+
+    @property
+    def channels(self) -> int:
+        return 1
 
     def build(self, shape: Shape) -> nn.Module:
         raise TypeError(f"{type(self).__name__} is abstract")
@@ -68,3 +78,9 @@ def exact(value: Tensor) -> Tensor:
 def sum_pixels(value: Tensor) -> Tensor:
     """(..., C, H, W) -> (...)."""
     return value.flatten(-3).sum(-1)
+
+
+def parameters_of(outputs: Tensor, count: int) -> Tensor:
+    """Decoder outputs (..., P C, H, W) as the parameters of each pixel: (..., P, C, H, W), P = count."""
+    *others, _, height, width = outputs.shape
+    return full(outputs).view(*others, count, -1, height, width)

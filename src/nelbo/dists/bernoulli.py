@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nelbo.dists.base import Likelihood, Shape, full, sum_pixels
+from nelbo.dists.base import Likelihood, Of, Shape, full, sum_pixels
 
 
 class BernoulliImage:
@@ -56,7 +56,7 @@ class Bernoulli(Likelihood):
     """Bernoulli pixels on logits: a likelihood for binary images, a cross-entropy for grey ones."""
 
     support: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
-    binary: ClassVar[bool] = True
+    of: ClassVar[Of] = "binary"
 
     def build(self, shape: Shape) -> nn.Module:
         return BernoulliModule()

@@ -86,7 +86,7 @@ class Split:
 
     @property
     def pixels(self) -> str:
-        """binary, grey or real."""
+        """binary, dequantised, grey or real."""
         return self.data.pixels
 
     def of(self, images: Images) -> Self:

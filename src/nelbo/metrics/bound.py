@@ -9,16 +9,24 @@ import torch
 from torch import Tensor
 
 from nelbo.core import Draw, Progress, Terms
+from nelbo.data.images import LEVELS
 from nelbo.metrics.base import Split, Value, metric
 from nelbo.models import BuiltModel
 from nelbo.objectives import ELBO
 
 GREY_NOTE = "cross-entropy of grey pixels: not a likelihood; compare only with numbers of the same kind"
 DENSITY_NOTES = {
+    "dequantised": "density of dequantised pixels on the scale the model sees: may be negative; see bits/dim",
     "grey": "density of grey levels that were not dequantised: may be negative, is not bits/dim",
     "real": "density of real-valued pixels on the scale the model sees: may be negative, is not bits/dim",
     "binary": "density at pixels that are only 0 and 1: may be negative, is not bits/dim",
 }
+NO_LEVELS_NOTE = "probability of 8-bit levels at pixels that are none: rounded to them, and no bits/dim"
+ONLY_TWO_NOTE = "of 256 levels, of which these pixels have only the first and the last"
+DEQUANTISED_NOTE = (
+    "of the 8-bit levels, from above: the density of dequantised pixels (Theis et al. 2016), with log2(256) for "
+    "the width of a level"
+)
 
 
 def quantities(terms: Terms) -> dict[str, Tensor]:
@@ -91,9 +99,37 @@ def _two_images(split: Split) -> Iterator[Tensor]:
 
 def note_for(model: BuiltModel, split: Split) -> str:
     """What has to be said beside a log-probability of these pixels under this likelihood."""
-    if not model.binary_likelihood:
-        return DENSITY_NOTES[split.pixels]
-    return "" if split.pixels == "binary" else GREY_NOTE
+    match model.likelihood_of:
+        case "binary":
+            return "" if split.pixels == "binary" else GREY_NOTE
+        case "levels":
+            return "" if split.data.eight_bit else NO_LEVELS_NOTE
+    return DENSITY_NOTES[split.pixels]
+
+
+def bits(nats_N: Tensor, split: Split, model: BuiltModel) -> tuple[str, str, Tensor, str] | None:
+    """Negative log-probabilities of whole images, nats, as bits a dimension: (name, unit, bits of each image, note).
+
+        a probability of pixels (binary, levels)      nats / (D log 2)
+        a density of dequantised pixels in [a, b]     (nats + D log(256 / (b - a))) / (D log 2)
+
+    D = C H W. The second is the density of 256 x, whose integral over a level's bin is at least exp of the mean
+    log-density in it, so that it bounds bits/dim of the 8-bit levels from above (Theis et al. 2016). Grey
+    pixels under a Bernoulli have the first quotient as a grey cross-entropy; other densities have none: None.
+    """
+    dimensions = math.prod(split.images.shape)
+    bits_N = nats_N / (dimensions * math.log(2.0))
+    match model.likelihood_of, split.pixels:
+        case ("binary", "binary"):
+            return "bits_per_dim", "bits/dim", bits_N, ""
+        case ("binary", _):
+            return "grey_cross_entropy", "bits/pixel", bits_N, f"nats / (D log 2) of a {GREY_NOTE}"
+        case ("levels", pixels) if split.data.eight_bit:
+            return "bits_per_dim", "bits/dim", bits_N, ONLY_TWO_NOTE if pixels == "binary" else ""
+        case ("density", "dequantised"):
+            low, high = split.data.range
+            return "bits_per_dim", "bits/dim", bits_N + math.log2(LEVELS / (high - low)), DEQUANTISED_NOTE
+    return None
 
 
 def _repaired(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
@@ -109,8 +145,9 @@ def _repaired(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
 def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     """Reconstruction, KL and their sum, the NELBO: nats an image, at beta 1, one posterior sample an image.
 
-    Binary pixels under a Bernoulli also give bits/dim = NELBO / (D log 2); grey ones the same quotient as
-    a grey cross-entropy. Where samples do not come from the density, KL and NELBO do not exist.
+    Where a likelihood is a probability of these pixels, or a density of dequantised ones, also bits/dim; grey pixels
+    under a Bernoulli give a grey cross-entropy (`bits`). Where samples do not come from the density, KL and NELBO do
+    not exist.
     """
     reason = not_a_bound(model, split)
     per_image = bound_of(model, split)
@@ -130,9 +167,6 @@ def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     yield "nelbo", Value.over_images(nelbo_N, "nats/image", note)
     yield "reconstruction", reconstruction
     yield "kl", Value.over_images(per_image["kl"], "nats/image")
-    if model.binary_likelihood:
-        bits = math.prod(split.images.shape) * math.log(2.0)
-        name = "bits_per_dim" if split.pixels == "binary" else "grey_cross_entropy"
-        unit = "bits/dim" if split.pixels == "binary" else "bits/pixel"
-        quotient = note and f"NELBO / (D log 2), whose reconstruction is a {note}"
-        yield name, Value.over_images(nelbo_N / bits, unit, quotient)
+    if found := bits(nelbo_N, split, model):
+        name, unit, bits_N, words = found
+        yield name, Value.over_images(bits_N, unit, words)

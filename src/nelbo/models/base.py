@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from nelbo.config import Spec
 from nelbo.core import Draw
-from nelbo.dists.base import exact
+from nelbo.dists.base import Of, exact
 from nelbo.errors import NotABound
 
 Shape = tuple[int, int, int]
-# Decoded pixels held at a time when k is large. On a CPU 16 MB stay near the cache and are a third faster than
+# Decoder outputs held at a time when k is large. On a CPU 16 MB stay near the cache and are a third faster than
 # 64 MB; an accelerator wants kernels that are large.
 PIXELS_AT_ONCE = {"cpu": 2**22}
 PIXELS_AT_ONCE_ELSEWHERE = 2**25
@@ -35,13 +35,15 @@ class BuiltModel(nn.Module):
 
     shape, latent_dim    (C, H, W) of the images, and Z
     prior                the module p(z)
-    binary_likelihood    true when p(x | z) is a probability only for pixels that are exactly 0 or 1
+    likelihood_of        what p(x | z) is a probability of: binary pixels, 8-bit levels, or a density
+    outputs              numbers that the decoder puts out for each pixel and channel
     """
 
     shape: Shape
     latent_dim: int
     prior: nn.Module
-    binary_likelihood: bool
+    likelihood_of: Of
+    outputs: int = 1
 
     def encode(self, x_BCHW: Tensor) -> Any:
         """The posterior q(z | x) of each image; `.mean` is z_BZ."""
@@ -90,7 +92,7 @@ class BuiltModel(nn.Module):
     def log_weight_pieces(self, x_BCHW: Tensor, k: int) -> Iterator[Tensor]:
         """`log_weights` a piece at a time: shapes (K', B) whose K' add up to k, and whose size k does not change."""
         pixels = PIXELS_AT_ONCE.get(x_BCHW.device.type, PIXELS_AT_ONCE_ELSEWHERE)
-        at_once = max(1, pixels // x_BCHW.numel())
+        at_once = max(1, pixels // (x_BCHW.numel() * self.outputs))
         for start in range(0, k, at_once):
             draw = self.draw(x_BCHW, min(at_once, k - start))
             if draw.not_a_bound:

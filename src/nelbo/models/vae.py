@@ -35,7 +35,8 @@ class VAEModule(BuiltModel):
         channels, height, width = shape
         self.shape = shape
         self.latent_dim = spec.latent_dim
-        self.binary_likelihood = spec.likelihood.binary
+        self.likelihood_of = spec.likelihood.of
+        self.outputs = spec.likelihood.channels
         self.encoder = spec.encoder.encoder(shape)
         self.posterior = spec.posterior.build(self.encoder.features, spec.latent_dim)
         self.prior = spec.prior.build(spec.latent_dim)
