@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,12 +17,12 @@ from nelbo.flags import plain
 if TYPE_CHECKING:
     from nelbo.comparison import Comparison, Difference, Interval, MetricRow
 
-AT_ONCE = 5  # groups beside each other; more go into another table, the baseline repeated
 FORMATS = (".png", ".pdf", ".svg")
 OVER_IMAGES = (
     "over images: with other test images, for these very weights; it says nothing about another seed"
 )
 OVER_SEEDS = "over seeds: with other seeds, on these very images (Welch's t)"
+NONE = "-: no mean over images, or fewer than two seeds that differ on either side"
 
 
 @dataclass
@@ -108,36 +108,47 @@ class Compare:
 
 
 def show(found: Comparison) -> None:
-    """Tables of the groups, of what differs, of the metrics and of the differences, then every warning."""
+    """Tables of the groups, of what differs, of the metrics and of the differences, then what they mean."""
     from nelbo import console
     from nelbo.comparison.words import shown
 
     _groups(found)
-    for names in _portions(found):
-        if found.differences:
-            rows = [
-                [field.replace("_", "-"), *(shown(table[name]) for name in names)]
-                for field, table in found.differences.items()
-            ]
-            console.show(["field", *names], rows, "\nconfiguration")
-    for names in _portions(found):
-        _metrics(found, names)
+    columns = {group.name: [_cell(row, group.name) for row in found.metrics] for group in found.groups}
+    portions = list(_portions(found, columns))
+    for names in portions if found.differences else []:
+        rows = [
+            [field.replace("_", "-"), *(shown(table[name]) for name in names)]
+            for field, table in found.differences.items()
+        ]
+        console.show(["field", *names], rows, "\nconfiguration")
+    for names in portions:
+        _metrics(found, {name: columns[name] for name in names})
     for group in found.groups[1:]:
         rows = [_paired(one, found) for one in found.paired if one.group == group.name]
         if rows:
             sides = f"{group.name} - {found.baseline}"
-            columns = ["metric", sides, "95 % over images", "95 % over seeds", ""]
-            console.show(columns, rows, f"\n{sides}: {group.label}", fixed=4)
-    notes = _notes(found)
-    if notes:
+            heads = ["metric", sides, "95 % over images", "95 % over seeds", ""]
+            console.show(heads, rows, f"\n{sides}: {group.label}", fixed=4)
+    if notes := _notes(found):
         console.show([""], [[note] for note in notes], fixed=0)
 
 
-def _portions(found: Comparison) -> Iterable[list[str]]:
-    """Names of groups for one table each: the baseline and a few others."""
-    baseline, *others = (group.name for group in found.groups)
-    for start in range(0, max(1, len(others)), AT_ONCE - 1):
-        yield [baseline, *others[start : start + AT_ONCE - 1]]
+def _portions(found: Comparison, columns: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+    """Names of groups for one table each: the baseline, and as many others as the screen has room for."""
+    from nelbo import console
+
+    width = {name: 2 + max(map(len, [name, *cells])) for name, cells in columns.items()}
+    baseline, *others = columns
+    always = 2 + max(len(_name(row, found)) for row in found.metrics)
+    always += width[baseline] + max(len(row.unit) for row in found.metrics)
+    names, room = [baseline], console.to_stdout().width - always
+    for name in others:
+        if len(names) > 1 and width[name] > room:
+            yield names
+            names, room = [baseline], console.to_stdout().width - always
+        names.append(name)
+        room -= width[name]
+    yield names
 
 
 def _groups(found: Comparison) -> None:
@@ -178,23 +189,38 @@ def _mean(values: Sequence[float]) -> str:
     from nelbo.comparison.intervals import mean_and_error
 
     mean, error = mean_and_error(values)
-    return f"{mean:.3g}" if error is None else f"{mean:.3g} ± {error:.1g}"
+    return f"{mean:.3g}" if error is None else f"{mean:.{_seconds(error)}f} ± {error:.{_seconds(error)}f}"
 
 
-def _metrics(found: Comparison, names: Sequence[str]) -> None:
+def _seconds(error: float) -> int:
+    return min(2, _digits(error)) if error > 0 else 2
+
+
+def _metrics(found: Comparison, columns: Mapping[str, Sequence[str]]) -> None:
     from nelbo import console
 
     rows: list[list[str]] = []
     section = None
-    for row in found.metrics:
+    shown = set(columns) - {found.baseline} or {found.baseline}
+    for i, row in enumerate(found.metrics):
+        if not shown & row.cells.keys():
+            continue
         if section not in (None, row.section):
-            rows.append([""] * (len(names) + 2))
+            rows.append([""] * (len(columns) + 2))
         section = row.section
-        rows.append([row.name.replace("_", " "), *(_cell(row, name) for name in names), row.unit])
+        rows.append([_name(row, found), *(cells[i] for cells in columns.values()), row.unit])
     sizes = {len(group.runs) for group in found.groups}
     n = f", n = {sizes.pop()}" if len(sizes) == 1 else ""
     title = "metrics" if n == ", n = 1" else f"metrics: mean ± standard error over seeds{n}"
-    console.show(["metric", *names, "unit"], rows, f"\n{title}", fixed=len(names) + 1)
+    console.show(["metric", *columns, "unit"], rows, f"\n{title}", fixed=len(columns) + 2)
+
+
+def _name(row: MetricRow, found: Comparison) -> str:
+    """A metric in words; an importance-weighted one with its K."""
+    name = row.name.replace("_", " ")
+    if row.section != "importance":
+        return name
+    return f"{name} (K = {found.samples or 'differs'})"
 
 
 def _cell(row: MetricRow, group: str) -> str:
@@ -204,8 +230,10 @@ def _cell(row: MetricRow, group: str) -> str:
     if cell.mean is None:
         return cell.note.partition(": ")[0] or "-"
     errors = [other.standard_error for other in row.cells.values() if other.standard_error]
-    digits = _digits(min(errors)) if errors else 2 if abs(cell.mean) >= 10 else 4
-    if row.unit == "dimensions" and not errors:
+    digits = 2 if abs(cell.mean) >= 10 else 4
+    if errors:  # two digits of the largest, one of the smallest
+        digits = max(_digits(max(errors)), _digits(min(errors)) - 1)
+    elif row.unit == "dimensions":
         digits = 0
     spread = "" if cell.standard_error is None else f" ± {cell.standard_error:.{digits}f}"
     star = {"seeds": " *", "images": " (*)", "": ""}[row.best_of if row.best == group else ""]
@@ -220,11 +248,11 @@ def _digits(error: float) -> int:
 def _paired(one: Difference, found: Comparison) -> list[str]:
     widths = [found_.high - found_.low for found_ in (one.over_images, one.over_seeds) if found_]
     digits = _digits(min(widths) / 2) if widths else 4
-    row = found.metric(one.metric)
-    note = one.note if one.over_images is None else ""
-    better = "" if row is None or not row.better else f"{row.better} is better"
+    row = next(row for row in found.metrics if row.name == one.metric)
+    note = "" if one.note == "no mean over images" else one.note
+    better = f"{row.better} is better" if row.better else ""
     return [
-        one.metric.replace("_", " "),
+        _name(row, found),
         f"{one.value:+.{digits}f}",
         _interval(one.over_images, digits),
         _interval(one.over_seeds, digits),
@@ -238,14 +266,20 @@ def _interval(interval: Interval | None, digits: int) -> str:
     return f"[{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
 
 
+def _kinds(found: Comparison) -> list[str]:
+    return list(dict.fromkeys(group.log_px for group in found.groups if group.log_px))
+
+
 def _notes(found: Comparison) -> list[str]:
     """What the marks and the intervals mean, as far as there are any, then the warnings."""
     from nelbo.comparison.words import listed
 
     marks = {row.best_of for row in found.metrics}
     notes = []
+    kinds = {kind: [group.name for group in found.groups if group.log_px == kind] for kind in _kinds(found)}
+    notes += [f"log p(x | z) in {listed(names)}: {kind}" for kind, names in kinds.items()]
     if any(one.over_images for one in found.paired):
-        notes.append(OVER_IMAGES)
+        notes += [OVER_IMAGES, NONE]
     if any(one.over_seeds for one in found.paired):
         notes.append(OVER_SEEDS)
     single = [group.name for group in found.groups if len(group.runs) == 1]

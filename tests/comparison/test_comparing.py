@@ -53,7 +53,9 @@ def test_groups_differences_metrics_and_intervals_are_tables(nelbo, six):
     assert (code, err) == (0, "")
     found = compare(six)
     assert out.startswith("test, n = 60 · best checkpoint · trained on ")
-    assert row_of(out, "A")[:3] == ["plain (baseline)", "plain-s0, plain-s1, plain-s2", "0, 1, 2"]
+    label, runs, seeds = row_of(out, "A")[:3]
+    assert (label, seeds) == ("plain (baseline)", "0, 1, 2")
+    assert runs.startswith("plain-s0, plain-s1,")
     assert row_of(out, "objective.beta") == ["1", "4"]
     a, b, unit = row_of(table_of(out, "metrics: mean ± standard error over seeds, n = 3"), "nelbo")
     cells = found.metric("nelbo").cells
@@ -115,6 +117,20 @@ def test_single_runs_say_that_they_know_nothing_of_another_seed(nelbo, made):
     assert "(*): these weights are better on such images; another seed may not be" in out
 
 
+def test_the_kind_of_log_px_and_k_are_stated(nelbo, made):
+    grey = {"log_px": "cross-entropy of grey pixels: not a likelihood", "samples": 50}
+    iw = {"sections": {"importance": ("iw_nll",)}, "values": {"iw_nll": 1.0}}
+    made("a", card=grey, **iw)
+    made("b", settings=BETA, card=grey, **iw)
+    made("c", settings=BETA, seed=1, card=grey | {"samples": 500}, **iw)
+    out = nelbo("compare", "a", "b")[1]
+    assert "log p(x | z) in A and B: cross-entropy of grey pixels: not a likelihood" in out
+    assert row_of(out, r"iw nll \(K = 50\)")
+    out = nelbo("compare", "a", "b", "c")[1]
+    assert row_of(out, r"iw nll \(K = differs\)")
+    assert "warning: K is 50 in A, [50, 500] in B" in out
+
+
 def test_what_cannot_be_compared_is_marked_and_explained(nelbo, made):
     made("a")
     made("b", settings=BETA, card={"log_px": "cross-entropy of grey pixels: not a likelihood"})
@@ -132,13 +148,21 @@ def test_what_cannot_be_compared_is_marked_and_explained(nelbo, made):
     assert "warning: log p(x | z) is not the same kind of number" in out
 
 
-def test_more_groups_than_fit_go_into_several_tables_each_with_the_baseline(nelbo, made):
-    for i in range(7):
+@pytest.mark.parametrize("columns", [70, 110])
+def test_more_groups_than_fit_go_into_several_tables_each_with_the_baseline(
+    columns, nelbo, made, monkeypatch
+):
+    for i in range(12):
         made(f"run{i}", settings={"optimizer.lr": 0.01 * (i + 1)})
-    out = nelbo("compare", *(f"run{i}" for i in range(7)))[1]
-    heads = [line.split() for line in out.splitlines() if line.startswith("metric ") and "95" not in line]
-    assert heads == [["metric", *"ABCDE", "unit"], ["metric", *"AFG", "unit"]]
-    assert max(map(len, out.splitlines())) <= 110
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = nelbo("compare", *(f"run{i}" for i in range(12)))[1]
+    heads = [line.split()[1:-1] for line in out.splitlines() if re.match(r"metric\s+A ", line)]
+    assert len(heads) > 1
+    assert [head[0] for head in heads] == ["A"] * len(heads)
+    assert [name for head in heads for name in head[1:]] == list("BCDEFGHIJKL")
+    metrics = table_of(out, "metrics")
+    assert "…" not in metrics
+    assert max(map(len, metrics.splitlines())) <= columns
 
 
 def test_one_configuration_alone_is_a_table_of_means(nelbo, made):

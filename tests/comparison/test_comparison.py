@@ -303,6 +303,15 @@ def test_only_groups_that_can_be_compared_are_in_one_plane(made):
     figure, _ = draw(compare(runs))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["B: beta 4", "C: lr 0.5"]
     assert "Not drawn, because it cannot be compared: A." in figure.get_supxlabel()
+    assert "no KL" not in figure.get_supxlabel()
+
+
+def test_a_group_without_a_kl_is_not_drawn_and_named(made):
+    notes = {"nelbo": "not a bound: shared noise", "kl": "infinite: shared noise"}
+    runs = [made("a"), made("b", values={"nelbo": None, "kl": None}, notes=notes, settings=BETA)]
+    figure, _ = draw(compare(runs))
+    assert "Not drawn, because it has no KL: B." in figure.get_supxlabel()
+    assert "small: one run" not in figure.get_supxlabel()
 
 
 def test_without_a_bound_there_is_no_plane(made):
@@ -320,8 +329,10 @@ def test_without_a_bound_there_is_no_plane(made):
 def test_a_comparison_is_plain_values(two_by_three, plain):
     table = plain(two_by_three)
     assert set(table) == {
-        "split", "checkpoint", "n", "baseline", "groups", "differences", "metrics", "paired", "warnings", "left_out",
+        "split", "checkpoint", "n", "samples", "baseline", "groups", "differences", "metrics", "paired", "warnings",
+        "left_out",
     }  # fmt: skip
+    assert set(table["groups"][0]) == {"name", "label", "log_px", "runs", "seeds"}
     assert [group["seeds"] for group in table["groups"]] == [[0, 1, 2], [0, 1, 2]]
     assert set(table["groups"][0]["runs"][0]) == {
         "name", "path", "seed", "epochs", "best_epoch", "epoch", "weights", "train_seconds", "images_per_second",

@@ -70,9 +70,7 @@ def test_what_is_not_a_bound_has_no_number_to_subtract(made):
     found = compare([made("a"), made("b", values=values, notes=notes, settings=BETA)])
     (caution,) = found.warnings
     assert (caution.about, caution.metrics) == ("no number", ("nelbo", "kl"))
-    assert caution.message == (
-        "In B nelbo and kl are not a bound and infinite (shared noise: singular). Not compared there"
-    )
+    assert caution.message == ("nelbo and kl: not a bound and infinite in B (shared noise: singular)")
     assert {one.metric for one in found.paired} == {"reconstruction", "active_units", "mse"}
     cell = found.metric("nelbo").cells["B"]
     assert (cell.mean, cell.note.partition(": ")[0]) == (None, "not a bound")
@@ -171,7 +169,8 @@ def test_a_gap_says_what_to_measure(made):
     (caution,) = found.warnings
     assert caution.about == "not measured"
     assert caution.message == (
-        "Not measured everywhere: B lacks importance. Measure what is missing with --metrics importance --samples 50"
+        "Not measured everywhere: missing are importance in B. Measure what is missing with --metrics importance "
+        "--samples 50"
     )
     assert "B" not in found.metric("iw_nll").cells
 

@@ -35,15 +35,15 @@ def test_runs_are_small_dots_and_a_groups_mean_is_large():
     assert figure.get_suptitle() == TITLE
 
 
-def test_groups_are_told_apart_by_colour_by_marker_and_by_name():
+def test_groups_are_told_apart_by_colour_and_by_the_letter_in_their_mark():
     figure = rate_distortion(GROUPS, title=TITLE, notes=["density of real pixels"])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A: beta 1 (3 runs)", "B: beta 4"]
     handles = figure.legends[0].legend_handles
     assert [handle.get_color() for handle in handles] == class_colours(2)
-    assert len({handle.get_marker() for handle in handles}) == 2
-    near = {text.get_text(): text.xy for text in figure.axes[0].texts if text.get_text().isalpha()}
-    assert near["A"] == pytest.approx((5.5, 20.0))
-    assert near["B"] == (2.0, 25.0)
+    letters = {text.get_text(): text for text in figure.axes[0].texts if text.get_text().isalpha()}
+    assert letters["A"].get_position() == pytest.approx((5.5, 20.0))
+    assert letters["B"].get_position() == (2.0, 25.0)
+    assert letters["A"].get_zorder() < letters["B"].get_zorder(), "a letter never lies over another mark"
     assert figure.get_supxlabel() == "density of real pixels"
 
 

@@ -87,15 +87,16 @@ def _compared(
         for row in rows
         if _together(row, group, baseline)
     ]
-    sizes = {member.card["n"] for own in groups.values() for member in own}
+    cards = [member.card for own in groups.values() for member in own]
     titles = words.labels(differences, {name: [m.name for m in own] for name, own in groups.items()})
     return Comparison(
         split=split,
         checkpoint=checkpoint,
-        n=sizes.pop() if len(sizes) == 1 else None,
+        n=_common({card["n"] for card in cards}),
+        samples=_common({card["samples"] for card in cards if "importance" in card["sections"]}),
         baseline=baseline,
         groups=tuple(
-            Group(name, label, tuple(_run_row(member) for member in own))
+            Group(name, label, _log_px(own), tuple(_run_row(member) for member in own))
             for (name, own), label in zip(groups.items(), titles, strict=True)
         ),
         differences=differences,
@@ -104,6 +105,14 @@ def _compared(
         warnings=tuple(facts.cautions(groups, bases, differences)),
         left_out=left_out,
     )
+
+
+def _common(values: set[int]) -> int | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _log_px(members: Sequence[Member]) -> str:
+    return " | ".join(dict.fromkeys(str(member.card["log_px"]) for member in members))
 
 
 def _sections(groups: Mapping[str, Sequence[Member]]) -> dict[str, str]:

@@ -32,11 +32,16 @@ def draw(comparison: Comparison) -> tuple[Figure | None, str]:
         return None, "no rate-distortion plane: no run has both a KL and a reconstruction"
     from nelbo.plots import rate_distortion
 
-    left_out = [group.name for group in comparison.groups if group.name not in names]
+    drawable = [name for own in numbered for name in own]
+    apart = [name for name in drawable if name not in names]
+    without = [group.name for group in comparison.groups if group.name not in drawable]
+    several = any(len(comparison.group(name).runs) > 1 for name in names)
     notes = [
-        "Dashed: equal NELBO = rate + distortion; lower left is better. Large: mean of a group's runs; small: one run.",
-        distortion.cells[names[0]].note,
-        f"Not drawn, because it cannot be compared: {listed(left_out)}." if left_out else "",
+        "Dashed: equal NELBO = rate + distortion; lower left is better."
+        + (" Large: the mean of a group's runs; small: one run." if several else ""),
+        comparison.group(names[0]).log_px,
+        f"Not drawn, because it cannot be compared: {listed(apart)}." if apart else "",
+        f"Not drawn, because it has no KL: {listed(without)}." if without else "",
     ]
     points = {
         comparison.group(name).title: list(

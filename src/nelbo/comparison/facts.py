@@ -84,6 +84,7 @@ def cautions(
                 values |= {group: own[0] if len(own) == 1 else own for group, own in seen.items() if own}
         implied = about == "training data" and any(set(metrics) <= set(other.metrics) for other in found)
         if metrics and not implied:
+            values = {group: values[group] for group in groups if group in values}
             message = f"{say(values, differences)}. Not compared: {_metrics(metrics)}"
             found.append(Caution(about, message, tuple(metrics), values))
     return [*found, *_no_number(groups), *_gaps(groups), *_with_care(groups, found, differences)]
@@ -170,17 +171,12 @@ def _no_number(groups: Groups) -> list[Caution]:
     return [
         Caution(
             "no number",
-            f"In {listed(values)} {_metrics(metrics)} {_verb(metrics)} {_words(values)}"
-            f"{why and f' ({why})'}. Not compared there",
+            f"{_metrics(metrics)}: {_words(values)} in {listed(values)}{why and f' ({why})'}",
             tuple(metrics),
             {group: sorted(set(words)) for group, words in values.items()},
         )
         for why, (metrics, values) in reasons.items()
     ]
-
-
-def _verb(metrics: Sequence[str]) -> str:
-    return "are" if len(metrics) > 1 else "is"
 
 
 def _words(values: Mapping[str, Sequence[str]]) -> str:
@@ -201,8 +197,12 @@ def _gaps(groups: Groups) -> list[Caution]:
     values = {group: own for group, own in lacking.items() if own}
     samples = max(m.card["samples"] for members in groups.values() for m in members)
     k = f" --samples {samples}" if "importance" in missing and samples else ""
+    alike: dict[str, list[str]] = {}
+    for group, own in values.items():
+        alike.setdefault(listed(own), []).append(group)
+    lines = [f"{what} in {listed(names)}" for what, names in alike.items()]
     message = (
-        f"Not measured everywhere: {'; '.join(f'{group} lacks {listed(own)}' for group, own in values.items())}. "
+        f"Not measured everywhere: missing are {'; '.join(lines)}. "
         f"Measure what is missing with --metrics {','.join(missing)}{k}"
     )
     return [Caution("not measured", message, (), dict(values))]

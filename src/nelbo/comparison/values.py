@@ -27,10 +27,14 @@ class RunRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
-    """Runs whose configuration differs only in the seed. `name` is a letter, `label` says what is special."""
+    """Runs whose configuration differs only in the seed. `name` is a letter, `label` says what is special.
+
+    log_px  what has to be said of log p(x | z): cross-entropy of grey pixels, density, ...; "" for a probability
+    """
 
     name: str
     label: str
+    log_px: str
     runs: tuple[RunRow, ...]
 
     @property
@@ -114,6 +118,7 @@ class Comparison:
     """Several runs side by side.
 
     n            images of the split; None where the groups were measured on different ones
+    samples      K of importance-weighted numbers; None where there are none, or not all have the same
     baseline     the group of the run that was given first: the others are compared with it
     differences  configuration fields that are not the same in all groups: {field: {group: value}}
     left_out     what was given and could not be compared: {name: why}
@@ -122,6 +127,7 @@ class Comparison:
     split: str
     checkpoint: str
     n: int | None
+    samples: int | None
     baseline: str
     groups: tuple[Group, ...]
     differences: dict[str, dict[str, Any]]

@@ -26,7 +26,6 @@ from nelbo.plots.style import (
 
 Floats = NDArray[np.float64]
 ISO = "#c4c4c4"
-MARKERS = "osD^vP*X"  # with the colour: prints and eyes without colour still tell groups apart
 
 
 def rate_distortion(
@@ -35,7 +34,7 @@ def rate_distortion(
     """Groups of runs as points (rate, distortion), with lines of equal NELBO (Alemi et al. 2018, figure 1).
 
     groups  {"A: beta 4": [(KL, -E log p(x | z)) of each run], ...} in nats an image. A run is a small dot; of
-            several runs their mean is a large one, with what stands before the colon beside it
+            several runs their mean is a large one, with what stands before the colon in it
     Along a dashed line rate + distortion is the same NELBO; towards the lower left it is smaller. Along it a model
     trades one for the other.
     """
@@ -46,7 +45,7 @@ def rate_distortion(
     ax.grid(False)
     marks = []
     for i, ((name, runs), colour) in enumerate(zip(points.items(), class_colours(len(points)), strict=True)):
-        marks.append(_group(ax, name, runs, colour, MARKERS[i % len(MARKERS)]))
+        marks.append(_group(ax, name, runs, colour, 4 + i))  # over a mark, its letter and no other
     every = np.concatenate(list(points.values()))
     _limits(ax, every)
     _iso_lines(ax, every)
@@ -57,17 +56,17 @@ def rate_distortion(
     return figure
 
 
-def _group(ax: Axes, name: str, runs: Floats, colour: str, marker: str) -> Line2D:
-    """The runs and their mean; returns what stands for them in the legend."""
+def _group(ax: Axes, name: str, runs: Floats, colour: str, zorder: float) -> Line2D:
+    """The runs, and their mean with the group's letter in it; returns what stands for them in the legend."""
     if len(runs) > 1:
         ax.scatter(runs[:, 0], runs[:, 1], s=14, color=colour, alpha=0.6, linewidths=0, zorder=3)
     x, y = (float(mean) for mean in runs.mean(0))
-    ax.scatter([x], [y], s=62, color=colour, marker=marker, edgecolors="white", linewidths=0.8, zorder=4)
-    ax.annotate(
-        name.partition(":")[0], (x, y), xytext=(6, 5), textcoords="offset points", fontsize=SMALL,
-        fontweight="bold", color=colour, path_effects=[HALO], zorder=5, parse_math=False,
+    ax.scatter([x], [y], s=130, color=colour, edgecolors="white", linewidths=0.8, zorder=zorder)
+    ax.text(
+        x, y, name.partition(":")[0], fontsize=SMALL, fontweight="bold", color="white", ha="center",
+        va="center_baseline", zorder=zorder, parse_math=False,
     )  # fmt: skip
-    return Line2D([], [], linestyle="", marker=marker, markersize=6, color=colour)
+    return Line2D([], [], linestyle="", marker="o", markersize=7, color=colour)
 
 
 def _checked(name: str, runs: Sequence[tuple[float, float]]) -> Floats:
