@@ -220,7 +220,7 @@ def test_hostile_names_and_values_stay_text(own_run, whole, tmp_path):
         assert len(found.all("style")) == 1
         assert len(found.all("img")) == len(runs)
         assert written.count("&lt;script&gt;alert(1)") >= 20 * len(runs)
-        assert any(run.name in heading for heading in found.texts("h1"))
+        assert any(run.name in heading for heading in found.texts("h1") + found.texts("h2"))
 
 
 # --- what it says -----------------------------------------------------------------------------
@@ -276,9 +276,9 @@ def test_what_is_not_a_bound_says_so(tiny_recipe, tmp_path):
 
 
 def test_curves_hold_every_logged_epoch(whole):
-    from nelbo.report.training import _quantities
+    from nelbo.report.training import quantities
 
-    found = _quantities(whole)
+    found = quantities(whole)
     assert next(iter(found)) == "Grey cross-entropy + KL"
     history = whole.run.history()
     for split, key in (("training", "train"), ("validation", "validation")):
@@ -356,8 +356,8 @@ def test_changes_from_the_recipe_are_named_field_by_field():
     found = facts._changes(base, changed)
     assert ("epochs", "100", "7") in found
     assert ("model.latent-dim", "2", "3") in found
-    assert ("clip-norm", "", "1.0") in found
-    assert ("objective.beta", "linear", "2.0") in found
+    assert ("clip-norm", "-", "1") in found
+    assert ("objective.beta", "linear(start 0, end 1, epochs 20)", "2") in found
     assert facts._changes(base, base) == []
 
 
@@ -414,6 +414,16 @@ def test_a_card_of_other_weights_is_not_believed(own_run, run_copy, whole):
     run_copy.write_json(f"{card.stem('test', 'best', 20)}.json", stale)
     found = gather(run_copy, Asked(device="cpu", samples=20, pictures=()), api.quiet)
     assert found.metrics["nelbo"]["value"] == pytest.approx(whole.metrics["nelbo"]["value"])
+
+
+def test_a_card_that_cannot_be_completed_is_measured_anew(run_copy, whole):
+    """Its numbers were sampled with another seed, so that what it lacks cannot be put beside them."""
+    before = json.loads(json.dumps(whole.card)) | {"seed": 3}
+    del before["sections"]["error"]
+    run_copy.write_json(f"{card.stem('test', 'best', 20)}.json", before)
+    found = gather(run_copy, Asked(device="cpu", pictures=()), api.quiet)
+    assert set(found.card["sections"]) == set(names("metric"))
+    assert (found.card["seed"], found.card["samples"]) == (whole.card["seed"], 20)
 
 
 def test_without_its_data_a_report_shows_what_was_kept(tiny_recipe, tiny_data, tmp_path):
@@ -485,6 +495,81 @@ def test_many_colours_become_a_jpeg_and_few_a_small_png():
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "P"
         assert image.width == pytest.approx(size[0] * figures.DPI / 96, abs=2)
+
+
+# --- several runs -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def three(
+    own_run: Run, tiny_recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory
+) -> list[Facts]:
+    """Two seeds of one configuration and one run of another."""
+    folder = tmp_path_factory.mktemp("three")
+    settings = {"a": {"seed": 0}, "b": {"seed": 1}, "c": {"objective.beta": 4.0}}
+    runs = [
+        api.train(tiny_recipe({"epochs": 2} | more), runs=folder, name=name, device="cpu")
+        for name, more in settings.items()
+    ]
+    return [gather(run, FEW, api.quiet) for run in runs]
+
+
+def test_several_runs_are_compared_and_then_shown_one_by_one(three):
+    found = Page(page(three))
+    ids = [attrs["id"] for _, attrs, _ in found.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for attrs, _ in found.all("a")]
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+    assert {"#comparison", "#metrics", "#paired", "#run-1", "#run-3-card", "#run-2-reproduce"} <= set(links)
+    assert found.texts("h2") == ["Comparison", "a", "b", "c"]
+    assert found.texts("h1") == ["3 runs compared"]
+    levels = [int(name[1]) for name, _, _ in found.elements if re.fullmatch(r"h[1-6]", name)]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert len(found.all("ul", "tiles")) == 3
+    assert len({attrs["alt"] for attrs, _ in found.all("img")}) == len(found.all("img")) >= 4
+
+
+def test_the_comparison_on_the_page_is_the_comparison(three):
+    from nelbo import comparison
+
+    found = comparison.compare([facts_.run for facts_ in three], samples=4)
+    tables = {text.partition(" Metric")[0]: text for text in Page(page(three)).texts("table")}
+    written = " ".join(Page(page(three)).texts("table"))
+    assert [len(group.runs) for group in found.groups] == [2, 1]
+    assert any("objective.beta" in table and "4" in table for table in tables.values())
+    for row in found.metrics:
+        for cell in row.cells.values():
+            if cell.mean is not None:
+                assert numbers.rounded(cell.mean, cell.standard_error) in written, row.name
+    nelbo = next(one for one in found.paired if one.metric == "nelbo")
+    half = (nelbo.over_images.high - nelbo.over_images.low) / 2
+    assert numbers.rounded(nelbo.value, half) in written
+    assert f"{numbers.rounded(nelbo.over_images.low, half)} to" in written
+    assert "Rate-distortion plane" in page(three)
+
+
+def test_what_keeps_runs_from_being_compared_is_said(three, tiny_recipe, tmp_path):
+    binary = {"data.transforms": [{"name": "binarise", "threshold": 128}], "epochs": 1}
+    other = api.train(tiny_recipe(binary), runs=tmp_path, name="binary", device="cpu")
+    both = [three[0], gather(other, FEW, api.quiet)]
+    warnings = Page(page(both)).texts("p", "warning")
+    assert any("different images" in warning for warning in warnings)
+    assert "†" in page(both)
+    alone = page([three[0], dataclasses.replace(three[0], run=Run(tmp_path / "gone"))])
+    assert "The runs could not be compared: " in alone
+    assert Page(alone).texts("h2") == ["Comparison", "a", "gone"]
+
+
+def test_several_runs_are_written_here_and_share_the_budget(three, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked: list[int] = []
+    real = figures.draw
+    monkeypatch.setattr(figures, "draw", lambda *given: asked.append(given[2]) or real(*given))
+    done = report.write([facts_.run for facts_ in three], asked=dataclasses.replace(FEW, budget=3000))
+    assert done.file == Path("report.html")
+    assert list(done.left_out) == ["a", "b", "c"]
+    assert asked == [1000, 1000, 1000]
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
 # --- numbers and charts -----------------------------------------------------------------------

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from nelbo import api
 from nelbo.doctor import Diagnosis, Finding
+from nelbo.recipe import Recipe
 from nelbo.report import Asked
 from nelbo.report.facts import gather
 from nelbo.report.page import page
@@ -92,16 +94,19 @@ def run(browser: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
 
 
 @pytest.fixture(scope="module")
-def pages(browser: str, tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the report of one run, of two runs whose every name is too long, and a page that is bad."""
+def pages(
+    browser: str, tiny_run: Run, tiny_recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with the report of one run, of two of which one has too long names, and a page that is bad."""
     folder = tmp_path_factory.mktemp("browser")
     own = Run(Path(shutil.copytree(tiny_run.path, folder / "tiny")))
+    other = api.train(tiny_recipe({"epochs": 2, "objective.beta": 4.0}), runs=folder, name=LONG, device="cpu")
     facts = gather(own, Asked(samples=10, device="cpu"), api.quiet)
+    long = gather(other, Asked(samples=10, pictures=["samples"], device="cpu"), api.quiet)
     finding = Finding(LONG, "serious", LONG, LONG, f"nelbo train {LONG} --{LONG}", LONG)
     data = facts.environment["data"] | {"name": LONG, "class_names": [LONG] * 3}
     long = dataclasses.replace(
-        facts,
-        run=Run(folder / LONG),
+        long,
         changes=[(LONG, LONG, LONG)],
         started_from=facts.recipe,
         promise=LONG,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nelbo import api, card, config
+from nelbo.comparison.words import differences, shown
 from nelbo.config import Spec, kebab
 from nelbo.core import names
 from nelbo.doctor import Diagnosis, diagnose
@@ -16,7 +17,7 @@ from nelbo.errors import DataError, NelboError, UnknownName
 from nelbo.loop import Tell
 from nelbo.metrics.bound import GREY_NOTE
 from nelbo.metrics.importance import curve_points
-from nelbo.recipe import Recipe, flatten, named
+from nelbo.recipe import Recipe, named
 from nelbo.registering import docline, entries
 from nelbo.report import figures
 from nelbo.report.figures import Drawing
@@ -50,7 +51,7 @@ class Facts:
     """One run as plain values.
 
     started_from  the registered recipe it began with, if there is one of that name
-    changes       (field, the recipe's value, this run's value) of every field that differs; "" where there is none
+    changes       (field, the recipe's value, this run's value) where they differ; "-" where there is no such field
     diagnosis     what the doctor says, or why it could not be asked
     left_out      picture -> why it is not on the page
     not_measured  why the card could not be completed, or ""
@@ -137,16 +138,22 @@ def _measured(run: Run, asked: Asked, tell: Tell) -> tuple[dict[str, Any], str]:
     if not lacks:
         return there, ""
     try:
-        made = card.evaluate(
-            run, checkpoint=asked.checkpoint, split=asked.split, samples=samples, metrics=lacks,
-            device=asked.device, data_dir=asked.data_dir, tell=tell,
-        )  # fmt: skip
+        made = _evaluated(run, asked, samples, lacks, tell)
+        if set(names("metric")) - set(made["sections"]):  # what was kept could not be joined to it
+            made = _evaluated(run, asked, samples, names("metric"), tell)
     except DataError as error:
         best = max((there, kept), key=lambda one: len(one.get("metrics", {})))
         if best.get("weights") != weights:
             raise
         return best, str(error)
     return made, ""
+
+
+def _evaluated(run: Run, asked: Asked, samples: int, metrics: Sequence[str], tell: Tell) -> dict[str, Any]:
+    return card.evaluate(
+        run, checkpoint=asked.checkpoint, split=asked.split, samples=samples, metrics=metrics, device=asked.device,
+        data_dir=asked.data_dir, tell=tell,
+    )  # fmt: skip
 
 
 def _drawn(run: Run, asked: Asked, tell: Tell) -> tuple[list[Drawing], dict[str, str]]:
@@ -180,24 +187,8 @@ def _named(name: str) -> Recipe | None:
 
 
 def _changes(base: Recipe, recipe: Recipe) -> list[tuple[str, str, str]]:
-    before, after = (flatten(config.to_dict(one)) for one in (base, recipe))
-    return [
-        (kebab(field), written(before.get(field, "")), written(after.get(field, "")))
-        for field in (*after, *(field for field in before if field not in after))
-        if before.get(field) != after.get(field)
-    ]
-
-
-def written(value: Any) -> str:
-    """A configuration value as a person writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return " ".join(str(value["name"]) if key == "name" else f"{kebab(key)} {written(entry)}"
-                        for key, entry in value.items())  # fmt: skip
-    if isinstance(value, list | tuple):
-        return ", ".join(written(item) for item in value)
-    return str(value)
+    found = differences({"recipe": config.to_dict(base), "run": config.to_dict(recipe)})
+    return [(kebab(field), shown(table["recipe"]), shown(table["run"])) for field, table in found.items()]
 
 
 def parts(spec: Spec, field: str = "") -> list[tuple[str, Spec]]:

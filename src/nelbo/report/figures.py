@@ -40,7 +40,7 @@ class Drawing:
 
     @property
     def uri(self) -> str:
-        return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
+        return data_uri(self.kind, self.data)
 
 
 def draw(view: View, chosen: Sequence[str], budget: int, tell: Tell) -> tuple[list[Drawing], dict[str, str]]:
@@ -79,6 +79,11 @@ def grouped(drawings: Sequence[Drawing]) -> Mapping[str, list[Drawing]]:
     for drawing in drawings:
         found.setdefault(drawing.group, []).append(drawing)
     return found
+
+
+def data_uri(kind: str, data: bytes) -> str:
+    """An image as an address that needs no file."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _position(name: str) -> tuple[int, str, int]:

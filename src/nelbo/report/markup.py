@@ -83,6 +83,12 @@ def scrolling(inside: Markup, label: str, class_: str = "scroll") -> Markup:
     return tag("div", inside, class_=class_, tabindex="0", role="region", aria_label=label)
 
 
+def section_rows(title: str, what: list[Any] | None, rows: list[Markup], columns: int) -> Markup:
+    """A part of a table under a heading of its own, with a line that says what it is."""
+    heading = tag("span", title, class_="section-name"), what and tag("span", what, class_="note")
+    return tag("tbody", tag("tr", tag("th", *heading, colspan=columns, scope="rowgroup")), rows)
+
+
 def code(text: str) -> Markup:
     """Lines to copy."""
     return scrolling(tag("pre", tag("code", text)), "to copy", "scroll code")

@@ -8,7 +8,7 @@ from typing import Any
 
 from nelbo.registering import docline, entries
 from nelbo.report.facts import Facts
-from nelbo.report.markup import Markup, prose, scrolling, tag
+from nelbo.report.markup import Markup, prose, scrolling, section_rows, tag
 
 SHOUTED = {
     "nelbo", "kl", "iw", "nll", "mse", "psnr", "ssim", "nmi", "ari", "knn", "mig", "sap", "dci", "fid", "tc", "mi",
@@ -132,16 +132,14 @@ def whole_card(facts: Facts) -> Markup:
 
 def _section(name: str, values: list[str], metrics: Mapping[str, Mapping[str, Any]]) -> Markup:
     what = entries("metric").get(name)
-    heading = tag("span", label(name), class_="section-name")
-    explained = tag("span", prose(docline(what)), class_="note") if what else None
-    rows = [tag("tr", tag("th", heading, explained, colspan="3", scope="rowgroup"))]
+    rows = []
     for key in values:
         value, error, note = shown(metrics[key])
         said = tag("span", note, class_="note") if note else None
         number = [tag("span", value, class_="value"), " ", tag("span", error, class_="error")]
         unit = metrics[key]["unit"]
         rows.append(tag("tr", tag("th", label(key), said, scope="row"), tag("td", number), tag("td", unit)))
-    return tag("tbody", rows)
+    return section_rows(label(name), prose(docline(what)) if what else None, rows, columns=3)
 
 
 def _nothing_of(sections: Mapping[str, list[str]]) -> Markup | None:

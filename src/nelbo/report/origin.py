@@ -33,10 +33,7 @@ def _changes(facts: Facts) -> Markup:
         )
     if not facts.changes:
         return tag("p", "Exactly the recipe ", tag("code", facts.recipe.recipe), ": no field was changed.")
-    rows = [
-        (tag("code", field), before or "not set", tag("mark", after or "not set"))
-        for field, before, after in facts.changes
-    ]
+    rows = [(tag("code", field), before, tag("mark", after)) for field, before, after in facts.changes]
     return table(
         ["Field", f"Recipe {facts.recipe.recipe}", "This run"], rows, caption="Changed from the recipe"
     )

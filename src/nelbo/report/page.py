@@ -7,10 +7,12 @@ from importlib import resources
 from typing import NamedTuple
 
 from nelbo import __version__
+from nelbo.comparison.members import unique_names
 from nelbo.config import to_dict
 from nelbo.recipe import flatten
 from nelbo.report import figures, findings, numbers, origin, training
-from nelbo.report.facts import Facts, written
+from nelbo.report.compared import side_by_side
+from nelbo.report.facts import Facts
 from nelbo.report.markup import Markup, pairs, prose, tag, trusted
 
 # Nothing may be loaded and nothing may run, whatever a run's name or a class's name contains.
@@ -27,21 +29,26 @@ class Section(NamedTuple):
     parts: Sequence[Section] = ()
 
 
-def page(runs: Sequence[Facts], compared: Sequence[Section] = ()) -> str:
+def page(runs: Sequence[Facts]) -> str:
     """The whole file. One run is the page itself; of several, each is a chapter behind the comparison."""
     if len(runs) == 1:
         (facts,) = runs
         title, top, sections = facts.name, opening(facts), sections_of(facts, "")
     else:
-        title = "Comparison of " + ", ".join(facts.name for facts in runs)
+        titles = unique_names([facts.run for facts in runs])
+        title = f"{len(runs)} runs compared"
         top = tag(
-            "p", f"{len(runs)} runs: what differs, what was measured, then each run by itself.", class_="lede"
+            "p", ", ".join(titles), ": what differs, what was measured, then each by itself.", class_="lede"
         )
         chapters = [
-            Section(f"run-{place}", facts.name, opening(facts), sections_of(facts, f"run-{place}-"))
-            for place, facts in enumerate(runs, start=1)
+            Section(f"run-{place}", name, opening(facts), sections_of(facts, f"run-{place}-"))
+            for place, (name, facts) in enumerate(zip(titles, runs, strict=True), start=1)
         ]
-        sections = [*compared, *chapters]
+        opened, compared = side_by_side(runs, titles)
+        sections = [
+            Section("comparison", "Comparison", opened, [Section(*one) for one in compared]),
+            *chapters,
+        ]
     body = tag(
         "body",
         tag("a", "Skip to the content", href="#content", class_="skip"),
@@ -99,9 +106,7 @@ def opening(facts: Facts) -> Markup:
     recipe, data = facts.recipe, facts.environment.get("data", {})
     flat = flatten(to_dict(recipe))
     model = (
-        f"{written(flat['model'])}, {flat['model.latent_dim']} latent dimensions"
-        if "model.latent_dim" in flat
-        else ""
+        f"{flat['model']}, {flat['model.latent_dim']} latent dimensions" if "model.latent_dim" in flat else ""
     )
     epochs = facts.summary.get("epochs", len(facts.history))
     unfinished = None if facts.run.finished else tag("strong", " Training has not finished.")
@@ -111,7 +116,7 @@ def opening(facts: Facts) -> Markup:
         pairs(
             [
                 ("Data", data.get("name")),
-                ("Model", model or written(flat["model"])),
+                ("Model", model or flat["model"]),
                 ("Likelihood", flat.get("model.likelihood")),
                 ("Objective", flat["objective"]),
                 ("Trained", f"{epochs} epochs, seed {recipe.seed}, {recipe.precision}"),

@@ -21,7 +21,7 @@ def curves(facts: Facts) -> Markup:
     best = facts.summary.get("best_epoch")
     panels = [
         charts.lines(series, title=f"{name}, nats an image", x="epoch", mark=best)
-        for name, series in _quantities(facts).items()
+        for name, series in quantities(facts).items()
     ]
     panels += [
         charts.lines({name: points}, title=title, x="epoch", mark=best)
@@ -48,7 +48,7 @@ def _selected(summary: Mapping[str, Any]) -> str:
     return f"The dotted line marks epoch {summary['best_epoch']}, chosen{selection}."
 
 
-def _quantities(facts: Facts) -> dict[str, dict[str, list[tuple[float, float]]]]:
+def quantities(facts: Facts) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Name -> split -> (epoch, value). The total is left out where it is the NELBO itself."""
     logged = dict.fromkeys(key for row in facts.history for split in SPLITS for key in row.get(split, {}))
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
