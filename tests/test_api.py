@@ -276,6 +276,8 @@ def test_a_card_says_what_was_measured_and_is_kept(run_copy):
             "samples",
             "seed",
             "data_hash",
+            "images_hash",
+            "log_px",
             "weights",
             "precision",
             "environment",

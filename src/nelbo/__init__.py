@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nelbo.api import load, train
     from nelbo.card import evaluate
+    from nelbo.comparison import compare
     from nelbo.doctor import diagnose
     from nelbo.recipe import Recipe
     from nelbo.store import Run
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "diagnose", "evaluate", "load", "train"]
+__all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "train"]
 
 _HOMES = {
     "train": "api",
     "load": "api",
     "evaluate": "card",
+    "compare": "comparison",
     "diagnose": "doctor",
     "Recipe": "recipe",
     "Run": "store",

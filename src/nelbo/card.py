@@ -15,13 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nelbo import api, engine, store
 from nelbo.core import lookup, names
+from nelbo.data import Batches
 from nelbo.errors import ConfigError, RunError
 from nelbo.loop import Tell
-from nelbo.metrics import Value
+from nelbo.metrics import Split, Value
+from nelbo.metrics.bound import note_for
 from nelbo.store import Run
 
 SECTIONS = ("bound", "importance", "latent", "information", "error", "quality", "probes", "factors")
@@ -60,7 +63,9 @@ def evaluate(
     model = api.load(found, checkpoint=checkpoint, device=device)
     weights = fingerprint(model)
     scratch = found.path / "evaluation" / "unfinished" / f"{split}-{weights}"
-    view = api.open_split(found, split, where, data_dir=data_dir, data=data, samples=samples, scratch=scratch)
+    view = api.open_split(
+        found, split, where, data_dir=data_dir, data=data, samples=samples, scratch=scratch, asked=bool(metrics)
+    )
     values: dict[str, Value] = {}
     sections: dict[str, list[str]] = {}
     begun = time.perf_counter()
@@ -78,6 +83,8 @@ def evaluate(
         "samples": samples,
         "seed": view.seed,
         "data_hash": view.data.hash,
+        "images_hash": images_hash(view),
+        "log_px": note_for(model, view),
         "weights": weights,
         "precision": view.precision,
         "environment": engine.describe(where),
@@ -110,6 +117,19 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def images_hash(view: Split) -> str:
+    """16 hex digits over the pixels and labels that are measured, as a model sees them, in their order.
+
+    Equal where two cards measured the same images, whatever the models were trained on.
+    """
+    digest = hashlib.sha256(str(list(view.images.shape)).encode())
+    for x_BCHW in Batches(view.images, view.transforms, view.batch_size, device=torch.device("cpu")).epoch():
+        digest.update(x_BCHW.contiguous().numpy().data)
+    if view.images.labels_N is not None:
+        digest.update(view.images.labels_N.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def stem(split: str, checkpoint: str, samples: int) -> str:
@@ -153,7 +173,7 @@ def _keep(run: Run, card: dict[str, Any], per_image: Mapping[str, Tensor]) -> di
         before_each = read_per_image(run, card)
     except RunError:  # a damaged card is replaced
         before, before_each = {}, {}
-    same = ("weights", "data_hash", "seed", "precision")
+    same = ("weights", "data_hash", "images_hash", "seed", "precision")
     if before and all(before.get(key) == card[key] for key in same):
         metrics, sections = before["metrics"] | card["metrics"], before["sections"] | card["sections"]
         order = sorted(sections, key=_position)
