@@ -149,6 +149,8 @@ def test_the_estimate_its_error_and_its_curve_are_their_formulas():
         f"K = 99; {tenth:.2f} at K = 9; effective samples {effective:.1f} of an image (median)"
     )
     assert (estimate.unit, found["iw_nll_curve"].unit) == ("nats/image", "nats/image")
+    assert found["iw_bits_per_dim"].value == pytest.approx(estimate.value / (4 * math.log(2)))
+    assert "iw_bits_per_dim" not in measured(model, split_of(23, "grey", samples=9))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 10, 99, 100, 5000])

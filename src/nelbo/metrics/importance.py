@@ -13,7 +13,7 @@ from torch import Tensor
 from nelbo import store
 from nelbo.errors import RunError
 from nelbo.metrics.base import Split, Value, metric
-from nelbo.metrics.bound import not_a_bound, note_for
+from nelbo.metrics.bound import bits, not_a_bound, note_for
 from nelbo.models.base import BuiltModel
 
 DECODED_AT_ONCE = 4096  # images times samples of a piece: few images, so that each is encoded seldom
@@ -43,6 +43,10 @@ def importance(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     note = f"K = {split.samples}; {less:.2f} at K = {fewer}; effective samples {effective:.1f} of an image (median)"
     note = "; ".join(filter(None, [note, note_for(model, split)]))
     yield "iw_nll", Value.over_images(found.nll_PN[-1], "nats/image", note)
+    found_bits = bits(found.nll_PN[-1], split, model)
+    if found_bits and found_bits[0] == "bits_per_dim":
+        _, unit, bits_N, words = found_bits
+        yield "iw_bits_per_dim", Value.over_images(bits_N, unit, words)
     words = f"at K = {', '.join(map(str, at))}, of nested samples"
     yield "iw_nll_curve", Value(found.nll_PN.mean(1).tolist(), "nats/image", None, words)
 
