@@ -54,7 +54,7 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "",
     """A table on stdout; its first `fixed` columns keep their lines whole."""
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for position, name in enumerate(columns):
-        table.add_column(name, no_wrap=position < fixed)
+        table.add_column(name, no_wrap=position < fixed, overflow="ellipsis" if position < fixed else "fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     console = to_stdout()

@@ -227,3 +227,12 @@ def test_what_is_measured_is_said_while_it_is(nelbo, made):
 @pytest.mark.parametrize(("error", "digits"), [(12.3, 0), (1.23, 1), (0.123, 2), (0.0099, 4), (1e-12, 6)])
 def test_two_digits_of_an_error_are_shown(error, digits):
     assert comparing._digits(error) == digits
+
+
+def test_long_names_are_broken_not_cut(nelbo, made):
+    names = [f"{'a-long-name-of-a-run-' * 3}{i}" for i in range(2)]
+    made(names[0])
+    made(names[1], settings=BETA)
+    out = nelbo("compare", *names)[1]
+    assert "…" not in out
+    assert "run-0" in re.sub(r"\s", "", out)

@@ -292,8 +292,8 @@ def test_the_plane_shows_each_run_and_the_mean_of_each_group(two_by_three):
         runs = np.array([cells[0].values, cells[1].values]).T
         assert any(np.allclose(points, runs) for points in small)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "A: plain (3 runs)",
-        "B: beta 4 (3 runs)",
+        "A: plain (3\N{NO-BREAK SPACE}runs)",
+        "B: beta 4 (3\N{NO-BREAK SPACE}runs)",
     ]
 
 

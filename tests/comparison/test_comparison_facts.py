@@ -32,7 +32,7 @@ def about(found, cause):
         ({"card": {"images_hash": "x", "data_hash": "x"}, "settings": {"data.transforms": "binarise"}}, "images",
          EVERY, "data.transforms is none in A, [binarise(threshold 128)] in B"),
         ({"card": {"log_px": GREY}}, "likelihood", LOG_PX,
-         "log-probability of the pixels in A, cross-entropy of grey pixels in B"),
+         "kind of number: A: log-probability of the pixels; B: cross-entropy of grey pixels"),
         ({"card": {"precision": "bf16"}}, "precision", EVERY, "fp32 in A, bf16 in B"),
         ({"card": {"seed": 2}}, "evaluation seed", EVERY, "seed 1 in A, 2 in B; measure again"),
     ],
@@ -169,8 +169,7 @@ def test_a_gap_says_what_to_measure(made):
     (caution,) = found.warnings
     assert caution.about == "not measured"
     assert caution.message == (
-        "Not measured everywhere: missing are importance in B. Measure what is missing with --metrics importance "
-        "--samples 50"
+        "Not measured everywhere. Missing in B: importance. Measure it with --metrics importance --samples 50"
     )
     assert "B" not in found.metric("iw_nll").cells
 
@@ -196,7 +195,7 @@ def test_runs_of_one_group_on_different_images_are_no_group_to_compare(made):
     [
         ({"summary": {"selection": "last epoch: no validation split"}}, "selection", "last epoch"),
         ({"env": {"git": "5eed"}}, "code", "nelbo 0.1.0 at 5eed"),
-        ({"summary": {"threads": 64}}, "hardware", "64 threads in B"),
+        ({"summary": {"threads": 64}}, "hardware", ", 64 threads"),
     ],
 )
 def test_what_only_needs_care_is_said_and_takes_no_metric(planted, cause, words, made):

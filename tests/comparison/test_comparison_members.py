@@ -11,7 +11,7 @@ import pytest
 from nelbo import api, card, config
 from nelbo.comparison import compare
 from nelbo.comparison.members import unique_names
-from nelbo.comparison.words import by_value, labels, letters, listed, shown
+from nelbo.comparison.words import by_group, by_value, labels, letters, listed, shown
 from nelbo.errors import ConfigError, RunError
 from nelbo.store import Run
 
@@ -249,6 +249,7 @@ def test_settings_are_shown_as_they_would_be_typed(value, text):
 def test_groups_in_words():
     assert [listed("A"), listed("AB"), listed("ABC")] == ["A", "A and B", "A, B and C"]
     assert by_value({"A": 4.0, "B": 1, "C": 4.0}) == "4 in A and C, 1 in B"
+    assert by_group({"A": "a phrase", "B": "b", "C": "a phrase"}) == "A and C: a phrase; B: b"
     names = letters(54)
     assert (names[0], names[25], names[26], names[51:]) == ("A", "Z", "AA", ["AZ", "BA", "BB"])
 

@@ -37,7 +37,10 @@ def test_runs_are_small_dots_and_a_groups_mean_is_large():
 
 def test_groups_are_told_apart_by_colour_and_by_the_letter_in_their_mark():
     figure = rate_distortion(GROUPS, title=TITLE, notes=["density of real pixels"])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A: beta 1 (3 runs)", "B: beta 4"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "A: beta 1 (3\N{NO-BREAK SPACE}runs)",
+        "B: beta 4",
+    ]
     handles = figure.legends[0].legend_handles
     assert [handle.get_color() for handle in handles] == class_colours(2)
     letters = {text.get_text(): text for text in figure.axes[0].texts if text.get_text().isalpha()}

@@ -39,7 +39,7 @@ def draw(comparison: Comparison) -> tuple[Figure | None, str]:
     notes = [
         "Dashed: equal NELBO = rate + distortion; lower left is better."
         + (" Large: the mean of a group's runs; small: one run." if several else ""),
-        comparison.group(names[0]).log_px,
+        f"log p(x | z): {kind}." if (kind := comparison.group(names[0]).log_px) else "",
         f"Not drawn, because it cannot be compared: {listed(apart)}." if apart else "",
         f"Not drawn, because it has no KL: {listed(without)}." if without else "",
     ]

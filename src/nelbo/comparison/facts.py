@@ -9,7 +9,7 @@ from typing import Any
 
 from nelbo.comparison.members import Member
 from nelbo.comparison.values import Caution
-from nelbo.comparison.words import by_value, listed, shown
+from nelbo.comparison.words import by_group, by_value, listed, shown
 
 Groups = Mapping[str, Sequence[Member]]
 Basis = dict[str, Any]
@@ -74,10 +74,10 @@ def cautions(
     for about, say in _MESSAGES.items():
         metrics: list[str] = []
         values: dict[str, Any] = {}
-        for metric, by_group in bases.items():
+        for metric, of_groups in bases.items():
             seen = {
                 group: sorted({one[about] for one in own if one is not None and about in one}, key=str)
-                for group, own in by_group.items()
+                for group, own in of_groups.items()
             }
             if len({value for own in seen.values() for value in own}) > 1:
                 metrics.append(metric)
@@ -126,7 +126,7 @@ def _training(values: Mapping[str, Any], differences: Mapping[str, Mapping[str, 
 
 def _likelihood(values: Mapping[str, Any], _: object) -> str:
     kinds = {group: shown(kind).partition(":")[0] for group, kind in values.items()}
-    return f"log p(x | z) is not the same kind of number: {by_value(kinds)}"
+    return f"log p(x | z) is not the same kind of number: {by_group(kinds)}"
 
 
 def _k(values: Mapping[str, Any], _: object) -> str:
@@ -197,13 +197,9 @@ def _gaps(groups: Groups) -> list[Caution]:
     values = {group: own for group, own in lacking.items() if own}
     samples = max(m.card["samples"] for members in groups.values() for m in members)
     k = f" --samples {samples}" if "importance" in missing and samples else ""
-    alike: dict[str, list[str]] = {}
-    for group, own in values.items():
-        alike.setdefault(listed(own), []).append(group)
-    lines = [f"{what} in {listed(names)}" for what, names in alike.items()]
     message = (
-        f"Not measured everywhere: missing are {'; '.join(lines)}. "
-        f"Measure what is missing with --metrics {','.join(missing)}{k}"
+        f"Not measured everywhere. Missing in {by_group({group: listed(own) for group, own in values.items()})}. "
+        f"Measure it with --metrics {','.join(missing)}{k}"
     )
     return [Caution("not measured", message, (), dict(values))]
 
@@ -250,5 +246,5 @@ def _with_care(
         if len({value for own in seen.values() for value in own}) > 1:
             values = {group: own[0] if len(own) == 1 else own for group, own in seen.items()}
             ways = {group: " | ".join(map(shown, own)) for group, own in seen.items()}
-            notes.append(Caution(about, f"{words} {by_value(ways)}", (), values))
+            notes.append(Caution(about, f"{words} {by_group(ways)}", (), values))
     return notes

@@ -36,10 +36,19 @@ def listed(names: Iterable[Any]) -> str:
 
 def by_value(values: Mapping[str, Any]) -> str:
     """`4 in A and B, 1 in C`: groups of equal value together, in order."""
+    return ", ".join(f"{value} in {names}" for value, names in _alike(values))
+
+
+def by_group(values: Mapping[str, Any]) -> str:
+    """`A and B: a longer phrase; C: another`."""
+    return "; ".join(f"{names}: {value}" for value, names in _alike(values))
+
+
+def _alike(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
     for group, value in values.items():
         groups.setdefault(shown(value), []).append(group)
-    return ", ".join(f"{value} in {listed(names)}" for value, names in groups.items())
+    return [(value, listed(names)) for value, names in groups.items()]
 
 
 def letters(count: int) -> list[str]:

@@ -50,7 +50,10 @@ def rate_distortion(
     _limits(ax, every)
     _iso_lines(ax, every)
     name_axes(ax, "rate: KL to the prior, nats an image", "distortion: -E log p(x | z), nats an image")
-    names = [f"{name} ({len(runs)} runs)" if len(runs) > 1 else name for name, runs in points.items()]
+    names = [
+        f"{name} ({len(runs)}\N{NO-BREAK SPACE}runs)" if len(runs) > 1 else name
+        for name, runs in points.items()
+    ]
     legend(figure, marks, ["\n".join(wrap(name, 30)) for name in names], loc="outside right upper")
     footnotes(figure, notes)
     return figure
