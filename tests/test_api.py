@@ -344,7 +344,24 @@ def test_a_split_that_was_not_taken_says_how_to_take_it(tmp_path, tiny_recipe):
 
 def test_only_the_metrics_asked_for_are_measured(run_copy):
     card = card_of.evaluate(run_copy, metrics=["error"], device="cpu")
-    assert list(card["metrics"]) == ["mse"]
+    assert list(card["metrics"]) == ["mse", "psnr", "ssim"]
+    assert list(card["sections"]) == ["error"]
+    more = card_of.evaluate(run_copy, metrics=["latent"], device="cpu")  # added to what is there
+    assert list(more["sections"]) == ["latent", "error"]
+    assert more["metrics"]["mse"] == card["metrics"]["mse"]
+    card_of.evaluate(run_copy, checkpoint="first", metrics=["error"], device="cpu")
+    (run_copy.path / "evaluation" / "test-best-k500.json").write_text("{}")
+    fresh = card_of.evaluate(run_copy, metrics=["error"], device="cpu")
+    assert list(fresh["sections"]) == ["error"], "a card of unknown weights is replaced"
+
+
+def test_cards_of_other_weights_are_not_mixed(run_copy, tiny_run):
+    card_of.evaluate(run_copy, metrics=["latent"], samples=0, device="cpu")
+    file = run_copy.checkpoint_path("best")
+    file.write_bytes(tiny_run.checkpoint_path("first").read_bytes())
+    other = card_of.evaluate(run_copy, metrics=["error"], samples=0, device="cpu")
+    assert list(other["sections"]) == ["error"]
+    assert set(card_of.read_per_image(run_copy, other)) == {"mse", "psnr", "ssim"}
 
 
 # --- the package ------------------------------------------------------------------------------
