@@ -184,6 +184,15 @@ PAGES = {
         "clustering_nmi": ("clustering NMI", 3),
         "clustering_accuracy": ("clustering accuracy", 3),
     },
+    "factors": {
+        "mig": ("MIG", 2),
+        "sap": ("SAP", 2),
+        "dci_disentanglement": ("DCI-D", 2),
+        "dci_completeness": ("DCI-C", 2),
+        "dci_informativeness": ("DCI-I", 2),
+        "factor_vae_score": ("FactorVAE", 2),
+        "modularity": ("modularity", 2),
+    },
 }
 """What the tables of docs/metrics/ show: page -> metric -> (heading, digits)."""
 NOT_RECORDED = "*Not recorded yet: `python benchmarks/record.py`.*"
@@ -305,11 +314,25 @@ def faults_table() -> str:
     return "\n".join([*lines, f"\n{about}; `{table['command']}`, commit {table['commit']}."])
 
 
+def planted_table() -> str:
+    """What codes of known make score in disentanglement."""
+    found, columns = json.loads((RECORDS / "planted.json").read_text()), PAGES["factors"]
+    lines = [
+        f"| codes | {' | '.join(words for words, _ in columns.values())} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for words, row in found["codes"].items():
+        lines.append(f"| {words} | {' | '.join(f'{row[metric]:.2f}' for metric in columns)} |")
+    about = f"`{found['command']}`, data {found['data_hash']}, n = {found['n']}, commit {found['commit']}"
+    return "\n".join([*lines, f"\nTest split of `shapes`; {about}."])
+
+
 TABLES = {
     "faults": faults_table,
     **{f"metric-{page}": functools.partial(page_table, page) for page in PAGES},
     "metric-importance": importance_table,
     "baselines": baselines_table,
+    "planted": planted_table,
     "probe-baselines": probe_baselines_table,
     "recipes": recipes_table,
     "speed": speed_table,
