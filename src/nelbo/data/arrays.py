@@ -106,7 +106,7 @@ def _with_factors(images: Images, arrays: Mapping[str, Any], split: str, where: 
     if array.shape[:1] != (len(images),) or array.ndim != 2 or array.dtype.kind not in "iub":
         raise DataError(
             f"{where}[{key}]: {array.dtype} of shape {array.shape} for {len(images)} images; expected whole numbers "
-            f"({len(images)}, F), the index of each factor's value: numpy.unique(values, return_inverse=True)[1]"
+            f"({len(images)}, F), the index of each factor's value: numpy.unique(column, return_inverse=True)[1]"
         )
     names = np.ravel(arrays.get("factor_names", [f"factor {i}" for i in range(array.shape[1])]))
     try:

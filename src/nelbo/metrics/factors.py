@@ -93,7 +93,7 @@ def prepared(z_NZ: Array, factors_NF: Array, names: tuple[str, ...]) -> tuple[Co
     """
     n, dimensions = z_NZ.shape
     if n < LEAST_IMAGES:
-        return None, f"too few: {n} images, of {LEAST_IMAGES} at least"
+        return None, f"too few: {n} images, of {LEAST_IMAGES} at least; try --split train"
     if dimensions < 2:
         return None, "too few: a comparison of latent dimensions needs two"
     if not np.isfinite(z_NZ).all():
