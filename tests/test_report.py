@@ -605,6 +605,7 @@ def test_values_that_are_none_or_lists_are_shown_as_such():
     )
     assert numbers.label("iw_nll") == "IW NLL"
     assert numbers.label("active_units") == "Active units"
+    assert numbers.label("knn_accuracy") == "k-NN accuracy"
 
 
 def points(drawing: str) -> list[list[tuple[float, float]]]:

@@ -163,10 +163,9 @@ def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
 
 
 def _powers(low: float, high: float) -> list[float]:
-    """Powers of ten within the limits; with fewer than two of them, the limits."""
-    found = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    inside = [value for value in found if low <= value <= high]
-    return inside if len(inside) > 1 else [low, high]
+    """Both limits, and the powers of ten between them that stand clear of both."""
+    between = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+    return [low, *(value for value in between if 1.7 * low < value < high / 1.7), high]
 
 
 def _finite(point: tuple[float, float]) -> bool:

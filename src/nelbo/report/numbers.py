@@ -10,16 +10,15 @@ from nelbo.registering import docline, entries
 from nelbo.report.facts import Facts
 from nelbo.report.markup import Markup, prose, scrolling, section_rows, tag
 
-SHOUTED = {
-    "nelbo", "kl", "iw", "nll", "mse", "psnr", "ssim", "nmi", "ari", "knn", "mig", "sap", "dci", "fid", "tc", "mi",
-}  # fmt: skip
+SHOUTED = {"nelbo", "kl", "iw", "nll", "mse", "psnr", "ssim", "nmi", "mig", "sap", "dci", "fid", "vae"}
+NAMES = {word: word.upper() for word in SHOUTED} | {"frechet": "Fréchet", "knn": "k-NN"}
 NOT_A_LIKELIHOOD = "grey pixels: a cross-entropy, not a likelihood"
 
 
 def label(name: str) -> str:
     """`iw_nll` -> `IW NLL`, `active_units` -> `Active units`: a metric's name for people."""
-    words = [word.upper() if word in SHOUTED else word for word in name.split("_")]
-    return " ".join([words[0] if words[0].isupper() else words[0].capitalize(), *words[1:]])
+    first, *rest = name.split("_")
+    return " ".join([NAMES.get(first, first.capitalize()), *(NAMES.get(word, word) for word in rest)])
 
 
 def rounded(value: float, error: float | None = None) -> str:

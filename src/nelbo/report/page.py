@@ -121,7 +121,7 @@ def opening(facts: Facts) -> Markup:
                 ("Objective", flat["objective"]),
                 ("Trained", f"{epochs} epochs, seed {recipe.seed}, {recipe.precision}"),
                 ("Shown", f"{facts.card['checkpoint']} checkpoint (epoch {facts.card['epoch']}), {facts.card['split']} "
-                          f"split, n = {facts.card['n']:,}"),
+                          f"split, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{facts.card['n']:,}"),
             ],
             class_="facts brief",
         ),
