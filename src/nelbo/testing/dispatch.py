@@ -1,0 +1,39 @@
+"""One check for all axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from nelbo.config import Spec
+from nelbo.errors import ConfigError
+from nelbo.testing.likelihoods import check_likelihood
+from nelbo.testing.models import check_model
+from nelbo.testing.nets import check_net
+from nelbo.testing.objectives import check_objective
+from nelbo.testing.posteriors import check_posterior
+from nelbo.testing.priors import check_prior
+
+CHECKS: dict[str, Callable[..., dict[str, str]]] = {
+    "objective": check_objective,
+    "model": check_model,
+    "net": check_net,
+    "posterior": check_posterior,
+    "prior": check_prior,
+    "likelihood": check_likelihood,
+}
+"""Axis -> its check."""
+
+
+def check(component: Spec | type[Spec] | Any, *, skip: Collection[str] = ()) -> dict[str, str]:
+    """Holds the laws of its axis against a component, or against a class with its default settings.
+
+    Returns each law with its evidence. Raises LawBroken, and ConfigError for what is on no axis that has laws.
+    """
+    axis = getattr(component, "axis", None)
+    if axis not in CHECKS:
+        raise ConfigError(
+            f"there are no laws for {component!r}; expected a component, or a class of one, of these axes: "
+            f"{', '.join(CHECKS)}"
+        )
+    return CHECKS[axis](component, skip=skip)

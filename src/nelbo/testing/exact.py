@@ -1,0 +1,332 @@
+"""Models whose log p(x) is known, in float64: in closed form, by enumeration, by quadrature.
+
+Each has images `x_BCHW` and their exact `log_px_B`, in nats. A LinearGaussian has a `model`, a Discrete is one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+from nelbo.core import Draw
+from nelbo.dists import DiagonalGaussian, Gaussian, Likelihood, Posterior, Prior, StandardNormal
+from nelbo.dists.bernoulli import BernoulliImage
+from nelbo.engine import fixed_seed
+from nelbo.errors import ConfigError
+from nelbo.models import VAE, BuiltModel
+from nelbo.nets import MLP
+from nelbo.testing.law import CPU, SEED, float64, require
+from nelbo.testing.numeric import Grid, around, around_point
+
+COARSE, FINER = 51, (71, 141, 281)  # points along each axis of a quadrature
+CONVERGED = 1e-4  # nats
+PAIRS = 4_000  # images and latents that a posterior is fitted to
+LARGEST_GRADIENT = 0.3  # a published parametrisation has log-densities without bound
+
+
+class LinearGaussian:
+    """A VAE without hidden layers, on 1 x 2 x 3 images with two latents; every part may be another one.
+
+        p(z) = N(0, I)    p(x|z) = N(W z + b, sigma^2 I)    p(x) = N(b, W W' + sigma^2 I)
+
+    W has orthogonal columns, so that the true posterior N(m(x), diag(s^2)) is diagonal: `mean_BZ` and `std_Z` are
+    its own, whatever the parts. With `exact` the model's q is that posterior; without, q is fitted to be somewhat
+    wider, so that importance weights have a variance, and a finite one (with `fitted=False` it stays as it was
+    initialised). With another prior or likelihood log p(x) is by quadrature.
+    """
+
+    shape = (1, 2, 3)
+    sigma = 0.7
+
+    def __init__(
+        self,
+        posterior: Posterior | None = None,
+        prior: Prior | None = None,
+        likelihood: Likelihood | None = None,
+        *,
+        exact: bool = False,
+        fitted: bool = True,
+        images: int = 4,
+    ) -> None:
+        if exact and (posterior or prior or likelihood):
+            raise ConfigError("the exact posterior is known only for the linear-Gaussian model itself")
+        spec = VAE(
+            latent_dim=2,
+            encoder=MLP(hidden=()),
+            decoder=MLP(hidden=()),
+            posterior=posterior or DiagonalGaussian(),
+            prior=prior or StandardNormal(),
+            likelihood=likelihood or Gaussian(sigma=self.sigma),
+        )
+        with fixed_seed(SEED, CPU), float64():
+            self.model = spec.build(self.shape).double().eval()
+            W, b = self._linear_decoder(self.model)
+            self.x_BCHW = images_of(self.model, images)
+            centred_BD = self.x_BCHW.flatten(1) - b[:6]
+            precision = 1.0 + W[:6].square().sum(0) / self.sigma**2
+            gain_ZD = W[:6].T / self.sigma**2 / precision[:, None]
+            self.mean_BZ, self.std_Z = centred_BD @ gain_ZD.T, precision.rsqrt()
+            self.marginal = MultivariateNormal(b[:6], W[:6] @ W[:6].T + self.sigma**2 * torch.eye(6).double())
+            if exact:
+                self._exact_posterior(gain_ZD, b)
+            elif fitted:
+                fit_posterior(self.model)
+        if prior or likelihood:
+            self.log_px_B = evidence(self.model, self.x_BCHW)
+        else:
+            marginal: Any = self.marginal
+            self.log_px_B = torch.as_tensor(marginal.log_prob(self.x_BCHW.flatten(1)))
+
+    def _linear_decoder(self, model: Any) -> tuple[Tensor, Tensor]:
+        """Sets the decoder to W z + b; further outputs a pixel get small weights of their own."""
+        out = model.decoder[0]
+        orthogonal, _ = torch.linalg.qr(torch.randn(6, 2, dtype=torch.float64))
+        rest = len(out.weight) - 6
+        W = torch.cat([orthogonal * torch.tensor([1.4, 0.6]), 0.3 * torch.randn(rest, 2)]).double()
+        b = 0.3 * torch.randn(6 + rest, dtype=torch.float64)
+        with torch.no_grad():
+            out.weight.copy_(W)
+            out.bias.copy_(b)
+        return W, b
+
+    def _exact_posterior(self, gain_ZD: Tensor, b: Tensor) -> None:
+        head: Any = self.model.posterior
+        with torch.no_grad():
+            head.linear.weight.copy_(torch.cat([gain_ZD, torch.zeros_like(gain_ZD)]))
+            head.linear.bias.copy_(torch.cat([-gain_ZD @ b, 2.0 * self.std_Z.log()]))
+
+
+def images_of(model: BuiltModel, n: int) -> Tensor:
+    """n images drawn from the model: z ~ p(z), x ~ p(x | z). Shape (n, C, H, W), float64."""
+    with torch.no_grad():
+        return torch.as_tensor(model.decode(model.sample_prior(n).double()).sample()).double()
+
+
+def fit_posterior(model: BuiltModel, steps: int = 400, batch: int = 64) -> None:
+    """Fits q(z | x) to images and latents that the model draws itself (Hinton et al. 1995, the sleep phase).
+
+    The latents are spread first, by a part of what q's mean is off, which leaves q wider than the true posterior.
+    """
+    with torch.no_grad():  # begin with a q that hardly depends on the image
+        for parameter in getattr(model, "posterior", nn.Module()).parameters():
+            parameter.mul_(0.1 if parameter.dim() > 1 else 1.0)
+        z_NZ = model.sample_prior(PAIRS).double()
+        x_NCHW = torch.as_tensor(model.decode(z_NZ).sample())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+    for _ in range(steps):
+        rows = torch.randint(PAIRS, (batch,))
+        z_BZ, q = z_NZ[rows], model.encode(x_NCHW[rows])
+        off_Z = (z_BZ - q.mean.detach()).square().mean(0).sqrt()
+        spread_BZ = z_BZ + 0.7 * off_Z * torch.randn_like(z_BZ)
+        optimizer.zero_grad()
+        (-q.log_prob(spread_BZ).mean()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
+        optimizer.step()
+    optimizer.zero_grad()
+
+
+@torch.no_grad()
+def evidence(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
+    """log p(x) = log of the integral of p(x|z) p(z) over z, for each image: nats, float64, shape (B,).
+
+    By quadrature, for models in float64 with one or two latent dimensions and a density as prior. The grid is first
+    laid around the prior, then twice around what it finds of the posterior, which may be narrow, and refined until
+    that changes less than 1e-4 nats. Raises ConfigError where it does not, or for more latents.
+    """
+    if model.latent_dim > 2:
+        raise ConfigError(
+            f"log p(x) by quadrature needs one or two latent dimensions, not {model.latent_dim}"
+        )
+    with fixed_seed(SEED, CPU):
+        samples_NZ = model.sample_prior(4000)
+    grid, log_prior = around(samples_NZ), _log_prior(model)
+    mass = float(grid.integral(log_prior(grid.points_MZ).exp()))
+    seen = f"the prior integrates to {mass:.6g} on a grid around its samples"
+    require(abs(mass - 1) < 1e-3, seen, "the prior's log_prob and sample")
+    coarse = around(samples_NZ, COARSE)
+    return torch.stack([_evidence(model, x_CHW[None], coarse) for x_CHW in x_BCHW])
+
+
+def _evidence(model: BuiltModel, x_1CHW: Tensor, grid: Grid) -> Tensor:
+    for _ in range(2):
+        mass_M = _log_joint(model, grid, x_1CHW).softmax(0)
+        centre_Z = mass_M @ grid.points_MZ
+        spread_Z = (mass_M @ (grid.points_MZ - centre_Z).square()).sqrt()
+        cell_Z = grid.cell_MZ[mass_M.argmax()]  # where the posterior is lost between two points
+        spread_Z = torch.maximum(spread_Z, 0.5 * cell_Z)
+        grid = around_point(centre_Z, spread_Z, COARSE)
+    value = _log_joint(model, grid, x_1CHW).logsumexp(0)
+    for points in FINER:
+        finer = _log_joint(model, around_point(centre_Z, spread_Z, points), x_1CHW).logsumexp(0)
+        if (finer - value).abs() < CONVERGED:
+            return finer
+        value = finer
+    raise ConfigError(
+        f"log p(x) by quadrature still moves at {FINER[-1]} points an axis: the posterior has several narrow modes"
+    )
+
+
+def _log_prior(model: BuiltModel) -> Callable[[Tensor], Tensor]:
+    log_prob: Any = model.prior.log_prob
+    return lambda z: torch.as_tensor(log_prob(z))
+
+
+def _log_joint(model: BuiltModel, grid: Grid, x_1CHW: Tensor) -> Tensor:
+    """log p(x|z) p(z) dz at every point of a grid."""
+    log_px_M = model.decode(grid.points_MZ[:, None]).log_prob(x_1CHW)[:, 0]
+    return torch.as_tensor(log_px_M + _log_prior(model)(grid.points_MZ) + grid.weights_M.log())
+
+
+# --- everything can be enumerated ----------------------------------------------------------------
+
+BITS_SZ = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)), dtype=torch.float64)
+
+
+def _state(z: Tensor) -> Tensor:
+    """The index 0..3 of two bits."""
+    return (2 * z[..., 0] + z[..., 1]).round().long()
+
+
+class Table:
+    """q(z | x) over the four states of two bits, one row of probabilities an image; no reparametrised gradient.
+
+    `factorised` says that the bits are independent: the KL to the prior then has a closed form for each of them.
+    """
+
+    not_a_bound: str | None = None
+
+    def __init__(self, log_q_BS: Tensor, factorised: bool) -> None:
+        self.log_q_BS = log_q_BS
+        self.factorised = factorised
+
+    @property
+    def mean(self) -> Tensor:
+        return self.log_q_BS.exp() @ BITS_SZ
+
+    def rsample(self, k: int = 1) -> Tensor:
+        states_BK = torch.multinomial(self.log_q_BS.exp(), k, replacement=True)
+        return BITS_SZ[states_BK.T]
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        states = _state(z)
+        rows = torch.arange(len(self.log_q_BS)).expand(states.shape)
+        return self.log_q_BS[rows, states]
+
+    def kl_to(self, prior: Any) -> Tensor | None:
+        if not self.factorised or not isinstance(prior, BitsPrior):
+            return None
+        q_BZ = self.mean
+        return q_BZ * (q_BZ / prior.p_Z).log() + (1 - q_BZ) * ((1 - q_BZ) / (1 - prior.p_Z)).log()
+
+    def rows(self, index: Tensor) -> Table:
+        """The same table for these images."""
+        return Table(self.log_q_BS[index], self.factorised)
+
+
+class BitsPrior(nn.Module):
+    """p(z): independent bits, one with probability p_Z."""
+
+    p_Z: Tensor
+
+    def __init__(self, p_Z: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("p_Z", p_Z)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return (z * self.p_Z.log() + (1 - z) * (1 - self.p_Z).log()).sum(-1)
+
+    def sample(self, n: int) -> Tensor:
+        return torch.bernoulli(self.p_Z.expand(n, -1))
+
+
+class Discrete(BuiltModel):
+    """Two latent bits, 1 x 2 x 2 binary images, Bernoulli pixels: all sixteen images, all four latents, exactly.
+
+    table_BS   q(z | x), any table of probabilities: row i is the image whose pixels are the bits of i.
+               None is a table of independent bits, whose KL has a closed form
+    `x_BCHW` holds all sixteen images; `log_px_B`, `elbo_B`, `kl_B`, `reconstruction_B` and `iw_B(k)` are exact.
+    """
+
+    prior: BitsPrior
+
+    def __init__(self, table_BS: Tensor | None = None) -> None:
+        super().__init__()
+        self.shape, self.latent_dim, self.likelihood_of = (1, 2, 2), 2, "binary"
+        pixels = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)), dtype=torch.float64)
+        self.x_BCHW = pixels.view(16, 1, 2, 2)
+        with fixed_seed(SEED, CPU):
+            self.prior = BitsPrior(torch.tensor([0.3, 0.6], dtype=torch.float64))
+            self.logits_SD = nn.Parameter(1.5 * torch.randn(4, 4, dtype=torch.float64))
+            q_BZ = torch.randn(16, 2, dtype=torch.float64).sigmoid()
+        independent = (BITS_SZ * q_BZ[:, None] + (1 - BITS_SZ) * (1 - q_BZ[:, None])).log().sum(-1)
+        log_q_BS = independent if table_BS is None else (table_BS / table_BS.sum(1, keepdim=True)).log()
+        self.table = Table(log_q_BS.double(), factorised=table_BS is None)
+
+    def encode(self, x_BCHW: Tensor) -> Table:
+        places = torch.tensor([8.0, 4.0, 2.0, 1.0], dtype=x_BCHW.dtype)
+        return self.table.rows((x_BCHW.flatten(1) @ places).round().long())
+
+    def decode(self, z: Tensor) -> BernoulliImage:
+        return BernoulliImage(self.logits_SD[_state(z)].view(*z.shape[:-1], *self.shape))
+
+    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
+        return self._draw(x_BCHW, self.encode(x_BCHW).rsample(k))
+
+    def _draw(self, x_BCHW: Tensor, z_KBZ: Tensor) -> Draw:
+        log_px_KB = self.decode(z_KBZ).log_prob(x_BCHW)
+        return Draw(z_KBZ=z_KBZ, log_px_KB=log_px_KB, posterior=self.encode(x_BCHW), prior=self.prior)
+
+    def every_draw(self, k: int) -> tuple[Draw, Tensor]:
+        """All 4^k draws of k samples for each image, as one draw of 16 * 4^k images, and the probability of each.
+
+        The expectation of anything f_B that is made of a draw is `(f_B.view(16, -1) * probability_BM).sum(1)`.
+        """
+        states_MK = torch.cartesian_prod(*[torch.arange(4)] * k).view(-1, k)
+        z_KBZ = BITS_SZ[states_MK.repeat(16, 1).T]
+        draw = self._draw(self.x_BCHW.repeat_interleave(4**k, dim=0), z_KBZ)
+        return draw, draw.log_qz_KB.sum(0).exp().view(16, -1)
+
+    @property
+    def log_joint_BS(self) -> Tensor:
+        """log p(x, z) of every image and state."""
+        log_px_SB = self.decode(BITS_SZ[:, None]).log_prob(self.x_BCHW[None]).detach()
+        return (log_px_SB + self.prior.log_prob(BITS_SZ)[:, None]).T
+
+    @property
+    def log_px_B(self) -> Tensor:
+        return self.log_joint_BS.logsumexp(1)
+
+    @property
+    def kl_B(self) -> Tensor:
+        """KL(q || p) in nats."""
+        log_q = self.table.log_q_BS
+        return (log_q.exp() * (log_q - self.prior.log_prob(BITS_SZ))).sum(1)
+
+    @property
+    def elbo_B(self) -> Tensor:
+        log_q = self.table.log_q_BS
+        return (log_q.exp() * (self.log_joint_BS - log_q)).sum(1)
+
+    @property
+    def reconstruction_B(self) -> Tensor:
+        """-E_q[log p(x | z)] in nats."""
+        return -(self.elbo_B + self.kl_B)
+
+    def iw_B(self, k: int) -> Tensor:
+        """E[log 1/k sum_k p(x, z_k) / q(z_k | x)], over all 4^k draws (Burda et al. 2016, eq. 8)."""
+        states_MK = torch.cartesian_prod(*[torch.arange(4)] * k).view(-1, k)
+        log_w_BMK = (self.log_joint_BS - self.table.log_q_BS)[:, states_MK]
+        probability_BM = self.table.log_q_BS[:, states_MK].sum(-1).exp()
+        return (probability_BM * (log_w_BMK.logsumexp(-1) - math.log(k))).sum(1)
+
+
+def correlated_table() -> Tensor:
+    """A table of q(z | x) for `Discrete` in which the two bits depend on each other: shape (16, 4)."""
+    with fixed_seed(SEED, CPU):
+        return torch.randn(16, 4, dtype=torch.float64).softmax(1)

@@ -1,0 +1,394 @@
+"""The laws of an objective."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nelbo.core import Draw, Progress, Terms
+from nelbo.dists.normal import DiagonalNormal
+from nelbo.errors import NelboError
+from nelbo.objectives import Objective
+from nelbo.schedules import Constant
+from nelbo.testing.exact import Discrete, LinearGaussian, correlated_table
+from nelbo.testing.law import (
+    ERRORS,
+    does_not_apply,
+    instance,
+    keep,
+    mean_and_error,
+    require,
+    show,
+)
+from nelbo.testing.settings import Outcome, changed, settings_change_something, with_every_setting
+
+COPIES = 1000  # of each image, each with its own noise
+START = Progress()
+ROUNDING = 1e-9  # nats
+
+
+def check_objective(objective: Objective | type[Objective], *, skip: Collection[str] = ()) -> dict[str, str]:
+    """Holds the laws of an objective against one, or against a class with its default settings.
+
+        from nelbo.testing import check_objective
+        check_objective(IWAE)
+
+    On a linear-Gaussian model and on two models small enough to enumerate, all with exact log p(x): the bound
+    reported is at most log p(x), whatever the settings and k, and no lower for a larger k; one sample and beta 1 give
+    the ELBO; the parts are -log p(x|z) and KL; gradients are right; every setting changes something. Returns each
+    law with its evidence. Raises LawBroken, which names the law and the numbers. `skip` leaves laws out by name.
+    """
+    spec = instance(objective, Objective)
+    return keep(spec, LAWS, spec, skip)
+
+
+# --- the models an objective is tried on ----------------------------------------------------------
+
+
+@functools.cache
+def gaussian() -> LinearGaussian:
+    """The linear-Gaussian model, with a posterior that is close and not exact."""
+    return LinearGaussian()
+
+
+@functools.cache
+def discrete() -> tuple[Discrete, Discrete]:
+    """The enumerable models: with a closed-form KL for each latent, and without any."""
+    return Discrete(), Discrete(correlated_table())
+
+
+@torch.no_grad()
+def drawn(spec: Objective, k: int, copies: int = COPIES) -> Terms:
+    """The objective on `copies` draws of k samples for each image of the linear-Gaussian model."""
+    law = gaussian()
+    torch.manual_seed(k)
+    return spec(law.model.draw(law.x_BCHW.repeat(copies, 1, 1, 1), k), START)
+
+
+@torch.no_grad()
+def enumerated(spec: Objective, model: Discrete, k: int) -> dict[str, Tensor] | None:
+    """Exact expectations over all draws: `loss`, `bound` and the parts, each of shape (16,). None where refused."""
+    draw, probability_BM = model.every_draw(k)
+    try:
+        terms = spec(draw, START)
+    except NelboError:
+        return None
+    found = {"loss": terms.loss_B, **terms.parts}
+    if terms.bound_B is not None:
+        found["bound"] = terms.bound_B
+    everywhere = {name: value.expand(draw.log_px_KB.shape[1]) for name, value in found.items()}
+    return {name: (value.view(16, -1) * probability_BM).sum(1) for name, value in everywhere.items()}
+
+
+def with_k(spec: Objective, *sizes: int) -> dict[int, Objective]:
+    """The objective with each number of samples that it accepts."""
+    found = {k: changed(spec, k=k) for k in sizes}
+    return {k: other for k, other in found.items() if other is not None}
+
+
+def plain(spec: Objective) -> Objective | None:
+    """The objective with k = 1 and, where it has one, beta = 1."""
+    beta = {"beta": Constant(value=1.0)} if "beta" in type(spec).model_fields else {}
+    return changed(spec, k=1, **beta)
+
+
+NO_BOUND = does_not_apply("it reports no bound")
+
+
+# --- the laws ---------------------------------------------------------------------------------------
+
+
+def numbers_are_nats_an_image(spec: Objective) -> str:
+    law = gaussian()
+    terms = spec(law.model.draw(law.x_BCHW, spec.k), START)
+    shapes = {"loss_B": terms.loss_B, "bound_B": terms.bound_B}
+    for name, value in shapes.items():
+        good = value is None or (value.shape == (4,) and value.dtype == torch.float64)
+        seen = (
+            "" if value is None else f"{name} has shape {tuple(value.shape)} and {value.dtype} for 4 images"
+        )
+        require(
+            good, f"{seen} in float64", "sums over samples, pixels and latents: one number an image stays"
+        )
+    missing = {"reconstruction", "kl"} - set(terms.parts)
+    require(not missing, f"parts lack {sorted(missing)}", "the parts of Terms, which every log line holds")
+    for name, value in terms.parts.items():
+        require(value.shape in ((4,), ()), f"part {name} has shape {tuple(value.shape)}", f"parts[{name!r}]")
+    for name, value in (shapes | dict(terms.parts)).items():
+        require(value is None or value.isfinite(), f"{name} is {value}", f"{name} of an ordinary draw")
+    return "loss, bound and parts have one number an image"
+
+
+@with_every_setting
+def the_bound_is_at_most_log_p(spec: Objective) -> str:
+    """In expectation, on every model and for several k."""
+    if drawn(spec, spec.k, 1).bound_B is None:
+        return NO_BOUND
+    look = (
+        "bound_B: a surrogate's value, a weighted or averaged KL and a sum without -log k are no bounds; "
+        "the bound belongs into bound_B, or None"
+    )
+    log_px_B = gaussian().log_px_B
+    for k, variant in ({spec.k: spec} | with_k(spec, 1, 5)).items():
+        mean_B, error_B = mean_and_error(_bound(variant, k))
+        seen = f"with k = {k} it reports {show(mean_B)} +- {show(error_B)} where log p(x) is {show(log_px_B)}"
+        require(mean_B <= log_px_B + ERRORS * error_B + ROUNDING, seen, look)
+        for model in discrete() if k <= 5 else ():
+            exact = enumerated(variant, model, k)
+            if exact is not None:
+                above_B = exact["bound"] - model.log_px_B
+                seen = f"with k = {k} it reports exactly {float(above_B.max()):.4g} nats more than log p(x)"
+                require(above_B <= ROUNDING, f"{seen} for one of sixteen images", look)
+    return "on a linear-Gaussian model, and exactly on two that are enumerated"
+
+
+def more_samples_do_not_loosen_the_bound(spec: Objective) -> str:
+    """Burda et al. 2016, theorem 1: bounds of 1, 5 and 50 samples are in this order."""
+    sizes = with_k(spec, 1, 5, 50)
+    if drawn(spec, spec.k, 1).bound_B is None:
+        return NO_BOUND
+    look = "the division by k: log 1/k sum_k w_k, where the k samples are independent"
+    found = {k: mean_and_error(_bound(other, k)) for k, other in sizes.items()}
+    for small, large in itertools.pairwise(sizes):
+        (low_B, error_low), (high_B, error_high) = found[small], found[large]
+        error = (error_low.square() + error_high.square()).sqrt()
+        seen = f"{show(high_B)} with k = {large}, {show(low_B)} with k = {small}"
+        require(low_B <= high_B + ERRORS * error + ROUNDING, seen, look)
+    for model in discrete():
+        exact = [enumerated(other, model, k) for k, other in with_k(spec, 1, 2, 3, 5).items()]
+        bounds = [one["bound"] for one in exact if one is not None]
+        for low_B, high_B in itertools.pairwise(bounds):
+            seen = f"the exact bound falls by {float((low_B - high_B).max()):.4g} nats with more samples"
+            require(low_B <= high_B + ROUNDING, seen, look)
+    means = ", ".join(f"{float(mean_B.mean()):.3f} (k = {k})" for k, (mean_B, _) in found.items())
+    return f"{means}, log p(x) {float(gaussian().log_px_B.mean()):.3f}"
+
+
+def _bound(spec: Objective, k: int) -> Tensor:
+    bound_B = drawn(spec, k).bound_B
+    assert bound_B is not None
+    return bound_B.view(COPIES, -1)
+
+
+def one_sample_and_beta_one_give_the_elbo(spec: Objective) -> str:
+    """What is reported and what is minimised, exactly, over all draws of the enumerable models."""
+    simple = plain(spec)
+    if simple is None:
+        return does_not_apply("it does not accept k = 1")
+    if drawn(simple, 1, 1).bound_B is None:
+        return NO_BOUND
+    tried = 0
+    for model in discrete():
+        exact = enumerated(simple, model, 1)
+        if exact is None:
+            continue
+        for name, sign in (("bound", 1.0), ("loss", -1.0)):
+            off_B = sign * exact[name] - model.elbo_B
+            seen = f"{name}_B is {show(exact[name])} where the ELBO is {show(model.elbo_B)}"
+            require(
+                off_B.abs() <= ROUNDING, seen, f"{name}_B with k = 1 and beta = 1; sums, signs and weights"
+            )
+        tried += 1
+    require(tried > 0, "it refuses both enumerable models", "which draws it accepts")
+    return f"exact on {tried} enumerated models"
+
+
+def parts_are_what_they_are_called(spec: Objective) -> str:
+    """`reconstruction` is -log p(x|z) and `kl` is KL(q || p), both positive sums in nats."""
+    for model in discrete():
+        exact = enumerated(spec, model, spec.k) if spec.k <= 5 else None
+        if exact is None:
+            continue
+        for name, truth_B in (("reconstruction", model.reconstruction_B), ("kl", model.kl_B)):
+            seen = f"parts[{name!r}] is {show(exact[name])} where it is {show(truth_B)} nats"
+            look = f"parts[{name!r}]: its sign, and sums over pixels and latents instead of means"
+            require((exact[name] - truth_B).abs() <= ROUNDING, seen, look)
+    with torch.no_grad():
+        parts = drawn(spec, spec.k).parts
+    q: Any = gaussian().model.encode(gaussian().x_BCHW)
+    kl_B = q.kl_to(gaussian().model.prior).sum(-1).detach()
+    mean_B, error_B = mean_and_error(parts["kl"].expand(4 * COPIES).view(COPIES, -1))
+    seen = f"parts['kl'] is {show(mean_B)} +- {show(error_B)} where the KL is {show(kl_B)} nats"
+    require((mean_B - kl_B).abs() <= ERRORS * error_B + ROUNDING, seen, "parts['kl'] with a closed-form KL")
+    return f"KL {show(kl_B)}"
+
+
+def beta_weighs_the_kl(spec: Objective) -> str:
+    simple = plain(spec)
+    if "beta" not in type(spec).model_fields:
+        return does_not_apply("it has no beta")
+    heavier = None if simple is None else changed(simple, beta=Constant(value=3.0))
+    if simple is None or heavier is None:
+        return does_not_apply("it does not accept k = 1 with beta = 1 and 3")
+    for model in discrete():
+        one, three = enumerated(simple, model, 1), enumerated(heavier, model, 1)
+        if one is None or three is None:
+            continue
+        more_B = three["loss"] - one["loss"]
+        seen = f"beta = 3 instead of 1 adds {show(more_B)} to the loss where 2 KL is {show(2 * model.kl_B)}"
+        require((more_B - 2 * model.kl_B).abs() <= ROUNDING, seen, "where loss_B multiplies the KL by beta")
+        if "bound" in one:
+            seen = f"with beta = 3 the bound moves from {show(one['bound'])} to {show(three['bound'])}"
+            require((three["bound"] - one["bound"]).abs() <= ROUNDING, seen, "bound_B: it has no beta in it")
+    return "the loss gains (beta - 1) KL, the bound nothing"
+
+
+@with_every_setting
+def images_do_not_change_each_others_bound(spec: Objective) -> str:
+    law = gaussian()
+    draw = law.model.draw(law.x_BCHW, spec.k)
+    posterior: Any = draw.posterior
+    first: Any = DiagonalNormal(posterior.mean[:1], posterior.std[:1], posterior.log_var[:1])
+    alone = Draw(z_KBZ=draw.z_KBZ[:, :1], log_px_KB=draw.log_px_KB[:, :1], posterior=first, prior=draw.prior)
+    together, single = spec(draw, START).bound_B, spec(alone, START).bound_B
+    if together is None or single is None:
+        return NO_BOUND
+    seen = f"the first image has {show(single)} alone and {show(together[:1])} among four"
+    require((together[:1] - single).abs() <= ROUNDING, seen, "means over the batch inside bound_B")
+    return "the same alone and among others"
+
+
+def no_density_no_bound(spec: Objective) -> str:
+    """Where samples do not come from the density, nothing made of them is a bound."""
+    law = gaussian()
+    q: Any = law.model.encode(law.x_BCHW)
+    shared: Any = DiagonalNormal(q.mean, q.std, q.log_var, shared_noise=True)
+    z_KBZ = shared.rsample(spec.k)
+    log_px_KB = law.model.decode(z_KBZ).log_prob(law.x_BCHW)
+    draw = Draw(z_KBZ=z_KBZ, log_px_KB=log_px_KB, posterior=shared, prior=law.model.prior)
+    bound_B = spec(draw, START).bound_B
+    seen = "" if bound_B is None else f"it reports {show(bound_B)} for a draw whose not_a_bound is set"
+    require(bound_B is None, seen, "bound_B: None if draw.not_a_bound else the bound")
+    return "bound_B is None where the draw says so"
+
+
+@with_every_setting
+def gradients_match_finite_differences(spec: Objective) -> str:
+    """Of the loss itself; of a surrogate, whose value is another, against the bound's, in expectation."""
+    if _is_differentiated(spec):
+        return "of the loss, by every weight of the model"
+    _surrogate_follows_the_bound(spec)
+    return "of a surrogate loss, in expectation against the bound's"
+
+
+def _is_differentiated(spec: Objective) -> bool:
+    model, x_BCHW = gaussian().model, gaussian().x_BCHW
+
+    def loss(*weights: Tensor) -> Tensor:
+        del weights  # gradcheck moves them in place
+        torch.manual_seed(5)
+        return spec(model.draw(x_BCHW, spec.k), Progress(epoch=2, epochs=4, step=15, steps=30)).loss_B.mean()
+
+    weights = tuple(model.parameters())
+    return bool(
+        torch.autograd.gradcheck(
+            loss,
+            weights,
+            eps=1e-6,
+            atol=1e-6,
+            raise_exception=False,
+            check_undefined_grad=False,
+            fast_mode=True,
+        )
+    )
+
+
+def _surrogate_follows_the_bound(spec: Objective, blocks: int = 40, copies: int = 50) -> None:
+    """Along a random direction, the loss's gradient is in expectation the slope of minus the bound."""
+    model, x_BCHW = gaussian().model, gaussian().x_BCHW.repeat(copies, 1, 1, 1)
+    weights = list(model.parameters())
+    before = [weight.detach().clone() for weight in weights]
+    directions = [torch.randn_like(weight) for weight in weights]
+
+    @torch.no_grad()
+    def move(step: float) -> None:
+        for weight, start, direction in zip(weights, before, directions, strict=True):
+            weight.copy_(start + step * direction)
+
+    def bound_at(seed: int, step: float) -> float:
+        move(step)
+        with torch.no_grad():
+            torch.manual_seed(seed)
+            bound_B = spec(model.draw(x_BCHW, spec.k), START).bound_B
+        require(
+            bound_B is not None,
+            "the gradient of its loss is not the slope of its loss, and it reports no bound to compare it with",
+            "detached tensors in loss_B, or in-place changes",
+        )
+        assert bound_B is not None
+        return float(bound_B.mean())
+
+    gaps, slopes, step = [], [], 1e-4
+    for seed in range(blocks):
+        torch.manual_seed(seed)
+        loss = spec(model.draw(x_BCHW, spec.k), START).loss_B.mean()
+        pairs = zip(torch.autograd.grad(loss, weights, allow_unused=True), directions, strict=True)
+        along = sum(
+            float((gradient * direction).sum()) for gradient, direction in pairs if gradient is not None
+        )
+        try:
+            slopes.append((bound_at(seed, -step) - bound_at(seed, step)) / (2 * step))
+        finally:
+            move(0.0)
+        gaps.append(along - slopes[-1])
+    gap, error = mean_and_error(torch.tensor(gaps))
+    slope = sum(slopes) / blocks
+    seen = f"along a random direction minus the bound has slope {slope:.4g}, the loss's gradient is off by "
+    require(
+        abs(float(gap)) <= ERRORS * float(error) + 1e-5 * abs(slope),
+        f"{seen}{float(gap):.4g} +- {float(error):.2g}",
+        "detached tensors and weights in loss_B",
+    )
+
+
+def every_setting_changes_something(spec: Objective) -> str:
+    return settings_change_something(spec, _outcome)
+
+
+def _outcome(spec: Objective) -> Outcome:
+    """Loss, bound and parts on each model at three moments of training, from the first k of one set of samples."""
+    found: dict[str, Tensor | str] = {}
+    moments = (START, Progress(3, 10, 25, 100), Progress(10, 10, 99, 100))
+    law = gaussian()
+    for number, (model, x_BCHW) in enumerate([(law.model, law.x_BCHW), *((m, m.x_BCHW) for m in discrete())]):
+        torch.manual_seed(7)
+        whole = model.draw(x_BCHW, max(16, spec.k))
+        draw = Draw(
+            z_KBZ=whole.z_KBZ[: spec.k],
+            log_px_KB=whole.log_px_KB[: spec.k],
+            posterior=whole.posterior,
+            prior=whole.prior,
+        )
+        for progress in moments:
+            try:
+                terms = spec(draw, progress)
+            except NelboError as error:
+                found[f"{number} refused"] = type(error).__name__
+                continue
+            values: Mapping[str, Tensor | None] = {
+                "loss": terms.loss_B,
+                "bound": terms.bound_B,
+                **terms.parts,
+            }
+            for name, value in values.items():
+                found[f"{number} {progress.step} {name}"] = "none" if value is None else value.detach()
+    return found
+
+
+LAWS = (
+    numbers_are_nats_an_image,
+    the_bound_is_at_most_log_p,
+    more_samples_do_not_loosen_the_bound,
+    one_sample_and_beta_one_give_the_elbo,
+    parts_are_what_they_are_called,
+    beta_weighs_the_kl,
+    images_do_not_change_each_others_bound,
+    no_density_no_bound,
+    gradients_match_finite_differences,
+    every_setting_changes_something,
+)

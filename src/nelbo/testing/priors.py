@@ -1,0 +1,118 @@
+"""The laws of a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nelbo.dists import Prior
+from nelbo.testing.densities import ROUNDING, SAMPLES, gradients, integrates, matches, settled
+from nelbo.testing.exact import LinearGaussian
+from nelbo.testing.law import instance, keep, require, show
+from nelbo.testing.models import weights_average_to_one
+from nelbo.testing.numeric import Grid, around
+from nelbo.testing.settings import Outcome, settings_change_something, weights_of
+
+
+def check_prior(prior: Prior | type[Prior], *, skip: Collection[str] = ()) -> dict[str, str]:
+    """Holds the laws of a prior p(z) against one, or against a class with its default settings.
+
+    Its density integrates to one, its samples come from it, its log-density has the gradients of finite differences
+    and judges every latent alone; with it as the prior of a linear model importance weights average to one; every
+    setting changes something. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out by name.
+    """
+    spec = instance(prior, Prior)
+    return keep(spec, LAWS, spec, skip)
+
+
+def _planes(spec: Prior) -> Iterator[tuple[Any, Grid, Tensor]]:
+    """For one latent and for two: the prior, a grid around its samples, its density there."""
+    for latents in (1, 2):
+        prior: Any = settled(spec.build(latents))
+        with torch.no_grad():
+            samples_NZ = prior.sample(4000)
+            seen = f"all {len(samples_NZ)} samples are the same"
+            require(samples_NZ.std(0) > 0, seen, "sample: noise for each of n samples")
+            grid = around(samples_NZ)
+            yield prior, grid, prior.log_prob(grid.points_MZ).exp()
+
+
+def shapes_and_types_are_kept(spec: Prior) -> str:
+    prior: Any = spec.build(4)
+    for precision in (torch.float64, torch.float32):
+        prior = prior.to(precision)
+        samples = prior.sample(9)
+        seen = f"sample(9) has shape {tuple(samples.shape)} and {samples.dtype}"
+        require(samples.shape == (9, 4) and samples.dtype == precision, f"{seen} in {precision}", "sample")
+        found = prior.log_prob(torch.randn(6, 5, 4, dtype=precision))
+        seen = f"log_prob of (6, 5, 4) latents has shape {tuple(found.shape)} and {found.dtype}"
+        require(found.shape == (6, 5) and found.dtype == precision, f"{seen} in {precision}", "log_prob")
+    return "in float64 and float32"
+
+
+def the_density_integrates_to_one(spec: Prior) -> str:
+    for prior, grid, density_M in _planes(spec):
+        del prior
+        integrates(grid, density_M, grid.points_MZ.shape[1])
+    return "over one latent and over two"
+
+
+def samples_match_the_density(spec: Prior) -> str:
+    for prior, grid, density_M in _planes(spec):
+        with torch.no_grad():
+            matches(prior.sample(SAMPLES), grid, density_M, "sample")
+    return f"{SAMPLES} samples of one latent and of two"
+
+
+def latents_are_judged_alone(spec: Prior) -> str:
+    prior: Any = settled(spec.build(3))
+    z_KBZ = torch.randn(5, 4, 3)
+    with torch.no_grad():
+        together, alone = prior.log_prob(z_KBZ)[:, :1], prior.log_prob(z_KBZ[:, :1])
+    seen = f"log_prob is {show(alone)} alone and {show(together)} among others"
+    require((together - alone).abs() <= ROUNDING, seen, "means over the batch")
+    return "the same alone and among others"
+
+
+def gradients_match_finite_differences(spec: Prior) -> str:
+    prior: Any = settled(spec.build(2))
+    z_BZ = torch.randn(4, 2, requires_grad=True)
+    weights = tuple(prior.parameters())
+    gradients(lambda z, *_: torch.as_tensor(prior.log_prob(z)), (z_BZ, *weights), "log_prob")
+    return "log_prob, by latents and weights"
+
+
+def importance_weights_average_to_one(spec: Prior) -> str:
+    law = LinearGaussian(prior=spec)
+    return weights_average_to_one(law.model, law.x_BCHW, law.log_px_B)
+
+
+def every_setting_changes_something(spec: Prior) -> str:
+    return settings_change_something(spec, _outcome)
+
+
+def _outcome(spec: Prior) -> Outcome:
+    prior: Any = spec.build(3)
+    found, z_KBZ = weights_of(prior), torch.randn(4, 2, 3)
+    for mode in (True, False):
+        torch.manual_seed(11)
+        prior.train(mode)
+        found |= {
+            f"{mode} samples": prior.sample(7).detach(),
+            f"{mode} log_prob": prior.log_prob(z_KBZ).detach(),
+        }
+    return found
+
+
+LAWS = (
+    shapes_and_types_are_kept,
+    every_setting_changes_something,
+    the_density_integrates_to_one,
+    samples_match_the_density,
+    latents_are_judged_alone,
+    gradients_match_finite_differences,
+    importance_weights_average_to_one,
+)

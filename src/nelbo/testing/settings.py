@@ -1,0 +1,223 @@
+"""The law that every setting does something, for any component: other values are found from a field's type."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from nelbo.config import Spec, kebab
+from nelbo.core import lookup, names
+from nelbo.errors import ConfigError, NelboError
+from nelbo.testing.law import NOT, SEED, Law, LawBroken, does_not_apply, require
+
+S = TypeVar("S", bound=Spec)
+Outcome = Mapping[str, Tensor | str]
+"""Everything by which two configurations of a component can be told apart."""
+
+
+def changed(spec: S, **values: Any) -> S | None:
+    """A validated copy with other values; None where these values cannot be."""
+    kept = {field: getattr(spec, field) for field in type(spec).model_fields}
+    try:
+        return type(spec)(**(kept | values))
+    except ValidationError:
+        return None
+
+
+def variations(spec: S, without: str = "") -> Iterator[S]:
+    """The spec with one field changed, for every field (but one) and every other value that is known for it."""
+    for field, info in type(spec).model_fields.items():
+        for value in _candidates(info.annotation, getattr(spec, field)) if field != without else ():
+            other = changed(spec, **{field: value})
+            if other is not None and other != spec:
+                yield other
+
+
+def _candidates(annotation: Any, now: Any) -> Iterator[Any]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from _candidates(arguments[0], now)
+    elif origin is Literal:
+        yield from arguments
+    elif origin in (Union, types.UnionType):
+        for option in arguments:
+            yield from _candidates(option, now)
+    elif annotation is type(None):
+        yield None
+    elif annotation is bool:
+        yield not now
+    elif annotation is int:
+        yield from _numbers(now, int)
+    elif annotation is float:
+        yield from _numbers(now, float)
+    elif origin is tuple:
+        yield from _tuples(arguments, now)
+    elif inspect.isclass(annotation) and issubclass(annotation, Spec):
+        yield from _specs(annotation, now)
+
+
+def _numbers(now: Any, kind: type[int] | type[float]) -> Iterator[int | float]:
+    """Near and far, above and below; what the bounds of the field refuse is left out by the caller."""
+    start = now if isinstance(now, int | float) and not isinstance(now, bool) else 0
+    near: tuple[float, ...] = (start + 1, 2 * start + 3, start - 1)
+    if kind is float:
+        near = (1.5 * start + 0.25, start / 2, start + 0.05, 10.0 * start + 10.0)
+    for number in near:
+        yield kind(number)
+
+
+def _tuples(arguments: tuple[Any, ...], now: Any) -> Iterator[tuple[Any, ...]]:
+    items = tuple(now) if isinstance(now, tuple | list) else ()
+    of_any_length = len(arguments) == 2 and arguments[1] is Ellipsis
+    if of_any_length:
+        for item in _candidates(arguments[0], items[-1] if items else None):
+            yield (*items, item)
+        yield items[:-1]
+    for place, item in enumerate(items):
+        for other in _candidates(arguments[0 if of_any_length else place], item):
+            yield (*items[:place], other, *items[place + 1 :])
+
+
+def _specs(base: type[Spec], now: Any) -> Iterator[Spec]:
+    """The same component with another setting, then every other component of its axis."""
+    if isinstance(now, Spec):
+        yield from variations(now)
+    if not base.is_abstract():
+        return
+    for name in names(base.axis):
+        try:
+            yield lookup(base.axis, name)()
+        except ValidationError:  # has settings without a default
+            continue
+
+
+def settings_change_something(spec: S, outcome: Callable[[S], Outcome]) -> str:
+    """Requires of every field that another value of it changes the outcome; of a choice, that every value does.
+
+    A field may matter only beside another one (a share of something that is off): where changing it alone does
+    nothing, it is changed again from every configuration that differs in one other field. Where a field is itself a
+    component, its settings and those of every other component of its axis are held to the same. Raises ConfigError
+    for a field of which no other value can be guessed (a text). Returns the names of the fields.
+    """
+    if not type(spec).model_fields:
+        return does_not_apply("it has no settings")
+    return ", ".join(_live_fields(spec, outcome))
+
+
+def _live_fields(spec: S, outcome: Callable[[S], Outcome]) -> Iterator[str]:
+    seen = _Seen(outcome)
+    for field in type(spec).model_fields:
+        now = getattr(spec, field)
+        values = [v for v in _candidates(type(spec).model_fields[field].annotation, now) if v != now]
+        if values or not isinstance(now, Spec):  # of some axes there is only one
+            _changes_something(spec, field, values, seen)
+            yield field
+        possible = [v for v in reversed(values) if changed(spec, **{field: v}) is not None]
+        parts = {type(value): value for value in (*possible, now) if isinstance(value, Spec)}
+        for part in parts.values():
+            inside = _live_fields(part, _within(spec, field, outcome))
+            yield from (f"{field}.{kebab(type(part).__name__)}.{name}" for name in inside)
+
+
+def _within(spec: S, field: str, outcome: Callable[[S], Outcome]) -> Callable[[Spec], Outcome]:
+    """What a component in this field makes of the whole."""
+
+    def of_part(part: Spec) -> Outcome:
+        whole = changed(spec, **{field: part})
+        return {"refused": "validation"} if whole is None else outcome(whole)
+
+    return of_part
+
+
+def _changes_something(spec: S, field: str, values: list[Any], seen: _Seen[S]) -> None:
+    now = getattr(spec, field)
+    tried, effective = set(), set()
+    for start, (place, value) in itertools.product([spec, *variations(spec, field)], enumerate(values)):
+        other = changed(start, **{field: value})
+        if place in effective or other is None:
+            continue
+        tried.add(place)
+        if seen.differs(start, other):
+            effective.add(place)
+        if effective and (not _is_choice(spec, field) or len(effective) == len(values)):
+            break
+    if not tried:
+        raise ConfigError(
+            f"{type(spec).__name__}.{field}: no other value than {now!r} is known, so that nobody can tell whether the "
+            "setting does something (only numbers, choices, tuples of them and components can be varied); "
+            "skip this law, and test the field by itself"
+        )
+    idle = [repr(values[place]) for place in sorted(tried - effective)]
+    require(
+        not idle or (bool(effective) and not _is_choice(spec, field)),
+        f"{type(spec).__name__}.{field} = {' or '.join(idle)} gives what {field} = {now!r} gives",
+        f"where {field} should be used: outputs, densities, weights and losses are all the same",
+    )
+
+
+def _is_choice(spec: Spec, field: str) -> bool:
+    """Of a number one effective value is enough (a floor may lie below all that it meets); of a choice none."""
+    annotation = type(spec).model_fields[field].annotation
+    return get_origin(annotation) is Literal or annotation is bool
+
+
+class _Seen(Generic[S]):
+    """Outcomes, each made once, with one random stream."""
+
+    def __init__(self, outcome: Callable[[S], Outcome]) -> None:
+        self.outcome = outcome
+        self.known: dict[S, Outcome] = {}
+
+    def of(self, spec: S) -> Outcome:
+        if spec not in self.known:
+            torch.manual_seed(SEED)
+            try:
+                self.known[spec] = dict(self.outcome(spec))
+            except NelboError as error:  # a refusal is an effect too
+                self.known[spec] = {"refused": str(error)}
+        return self.known[spec]
+
+    def differs(self, one: S, other: S) -> bool:
+        left, right = self.of(one), self.of(other)
+        return left.keys() != right.keys() or any(not _equal(left[key], right[key]) for key in left)
+
+
+def _equal(one: Tensor | str, other: Tensor | str) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(torch.allclose(one, other, rtol=0, atol=0, equal_nan=True))
+    return type(one) is type(other) and bool(one == other)
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor | str]:
+    """What an outcome holds of a built module: its trainable weights and its buffers."""
+    found: dict[str, Tensor | str] = {
+        f"weight {name}": value.detach().clone() for name, value in module.named_parameters()
+    }
+    return found | {f"buffer {name}": value.clone() for name, value in module.named_buffers()}
+
+
+def with_every_setting(law: Law[S]) -> Law[S]:
+    """The law, held against the component and against it with one setting changed, for every other value known."""
+
+    @functools.wraps(law)
+    def of_all(spec: S) -> str:
+        evidence, tried = law(spec), 1
+        for variant in variations(spec):
+            try:
+                law(variant)
+            except NelboError:  # settings that do not go together here
+                continue
+            except LawBroken as broken:
+                raise LawBroken(f"as {variant!r}, {broken.found}", broken.look) from None
+            tried += 1
+        return evidence if tried == 1 or evidence.startswith(NOT) else f"{evidence} ({tried} settings)"
+
+    return of_all
