@@ -384,6 +384,37 @@ def test_reproduction_has_the_commands_and_the_versions(whole, text):
         assert words in text
 
 
+def test_the_commands_on_the_page_make_the_run_again(text, whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = _blocks(text)
+    Path("config.toml").write_text(next(one for one in blocks if "epochs = " in one), encoding="utf-8")
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("nelbo ")]
+    again = [
+        line for line in commands if line.split()[1] in ("train", "evaluate") and "/config.toml" not in line
+    ]
+    assert [line.split()[1] for line in again] == ["train", "evaluate"]
+    assert cli.main([*again[0].split()[1:], "--no-figures", "--device", "cpu"]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert cli.main([*again[1].split()[1:], "--metrics", "bound,importance", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["weights"] == whole.card["weights"]
+    for name in ("nelbo", "kl", "iw_nll"):
+        assert made["metrics"][name] == whole.metrics[name]
+
+
+def test_images_from_python_cannot_come_from_a_command(whole):
+    recipe = resolve(whole.recipe, {"data.source": api.FROM_PYTHON})
+    blocks = " ".join(_blocks(page([dataclasses.replace(whole, recipe=recipe)])))
+    assert "nelbo.train(\"config.toml\", data=..., name='tiny')" in blocks
+    assert "nelbo train config.toml" not in blocks
+
+
+def test_imported_files_are_repeated_in_the_commands(whole):
+    asked = dataclasses.replace(whole.asked, imports=("my file.py",))
+    blocks = " ".join(_blocks(page([dataclasses.replace(whole, asked=asked)])))
+    assert "nelbo train config.toml --name tiny --import 'my file.py'" in blocks
+
+
 # --- measuring and drawing --------------------------------------------------------------------
 
 

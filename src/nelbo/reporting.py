@@ -49,7 +49,7 @@ class Report:
         import_files(self.import_)
         asked = report.Asked(
             checkpoint=self.checkpoint, split=self.split, samples=self.samples, pictures=_names(self.pictures),
-            device=self.device, data_dir=self.data_dir,
+            device=self.device, data_dir=self.data_dir, imports=tuple(map(str, self.import_)),
         )  # fmt: skip
         with console.Measuring() as listener:
             done = report.write(self.runs_, self.out, asked=asked, folder=self.runs, tell=listener)

@@ -35,6 +35,7 @@ class Asked:
     samples   K of the importance-weighted estimate; None takes the card that is there
     pictures  names of registered pictures; None for all
     budget    bytes that all pictures of a page may take; a third more when written into it: a mail can carry it
+    imports   files that registered components, to repeat in the commands
     """
 
     checkpoint: str = "best"
@@ -44,6 +45,7 @@ class Asked:
     device: str = "auto"
     data_dir: str | Path | None = None
     budget: int = 3_000_000
+    imports: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _drawn(run: Run, asked: Asked, tell: Tell) -> tuple[list[Drawing], dict[str,
 
 def _diagnosed(run: Run, asked: Asked) -> Diagnosis | str:
     try:
-        return diagnose(run, data_dir=asked.data_dir, device=asked.device)
+        return diagnose(run, data_dir=asked.data_dir, device=asked.device, imports=asked.imports)
     except NelboError as error:
         return str(error)
 

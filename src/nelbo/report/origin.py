@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from nelbo.api import FROM_PYTHON
 from nelbo.registering import docline
 from nelbo.report.facts import Facts, parts
 from nelbo.report.markup import Markup, code, pairs, prose, table, tag
@@ -106,13 +107,19 @@ def reproduction(facts: Facts) -> Markup:
     )
     data = environment.get("data", {})
     name = shlex.quote(facts.name)
-    flags = f"--checkpoint {card['checkpoint']} --split {card['split']} --samples {card['samples']}"
+    imports = "".join(f" --import {shlex.quote(file)}" for file in facts.asked.imports)
+    flags = f"--checkpoint {card['checkpoint']} --split {card['split']} --samples {card['samples']}{imports}"
+    train = f"nelbo train config.toml --name {name}{imports}"
+    if facts.recipe.data.source == FROM_PYTHON:
+        train = (
+            f'nelbo.train("config.toml", data=..., name={facts.name!r})  # in Python, with the same images'
+        )
     from_python = not str(environment.get("command", "")).startswith("nelbo ")
     steps = [
         tag("li", "nelbo ", packages.get("nelbo", ""), _commit(environment), ", beside the same versions:",
             code(f"pip install {pins}")) if pins else None,
         tag("li", "Train, with the configuration above saved as ", tag("code", "config.toml"), ":",
-            code(f"nelbo train config.toml --name {name}")),
+            code(train)),
         tag("li", "Measure and write this page:",
             code(f"nelbo evaluate {name} {flags}\nnelbo report {name} {flags}")),
     ]  # fmt: skip
