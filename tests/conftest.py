@@ -39,6 +39,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What nelbo keeps for later is kept for this session only, and nothing of the user's is used."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NELBO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("NELBO_INCEPTION", raising=False)
+        yield
+
+
 def make_images(n: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """n grey 8x8 images, uint8: a bright band a class, with noise; and their class names."""
     stream = np.random.RandomState(seed)

@@ -1,0 +1,105 @@
+"""FID: the Fréchet distance in the features of the Inception network, where the user has its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.quality import choice, fitted, generated, real, reconstructed, too_few
+from nelbo.models import BuiltModel
+
+VARIABLE = "NELBO_INCEPTION"
+FILE = "inception-2015-12-05.pt"
+SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+MOST_IMAGES = 50_000  # on each side
+AT_ONCE = 50  # images of 299 x 299 inside the network
+UNIT = "FID"
+
+
+@metric
+def fid(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+    """Fréchet Inception distance of means of p(x | z), z ~ p(z), and of reconstructions (Heusel et al. 2017).
+
+    Measured only where NELBO_INCEPTION names the published TorchScript of the network of 2015-12-05
+    (`inception-2015-12-05.pt`); the reference is the split. It resizes to 299 x 299 itself, as in TensorFlow 1.
+    """
+    path = os.environ.get(VARIABLE, "")
+    if not path and not split.asked:
+        return
+    n = min(len(split.images), MOST_IMAGES)
+    reason = why_not(path) or too_few(n) or _not_rgb(split)
+    if reason:
+        yield "fid", Value(None, UNIT, None, reason)
+        return
+    network = load(Path(path).expanduser(), split.device)
+    index_N = choice(len(split.images), n)
+    done = 0
+
+    def look(images: Iterator[Tensor]) -> Tensor:
+        nonlocal done
+        found = []
+        for x_BCHW in images:
+            found.append(inception_features(network, x_BCHW, split.data.range))
+            done += len(x_BCHW)
+            split.tell(done, 3 * n)
+        return torch.cat(found)
+
+    real_NF = look(real(split, index_N))
+    means_NF = look(mean for mean, _ in generated(model, split, n))
+    yield "fid", fitted(means_NF, real_NF, "means of p(x|z), z ~ p(z), against this split", UNIT)
+    again_NF = look(reconstructed(model, split, index_N))
+    words = "the split's images, encoded and decoded"
+    yield "fid_reconstructions", fitted(again_NF, real_NF, words, UNIT)
+
+
+def why_not(path: str) -> str | None:
+    """Why FID cannot be had with this file, with the way out; or None."""
+    if not path:
+        return f"no weights: set {VARIABLE} to the path of {FILE}; docs/metrics/fid.md says where it is published"
+    file = Path(path).expanduser()
+    if not file.is_file():
+        return f"no file: {VARIABLE} names {file}, which does not exist; it should be {FILE}"
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != SHA256:
+        return f"another file: {file} is not the published {FILE} (SHA-256 {SHA256}), and only that gives FID"
+    return None
+
+
+def _not_rgb(split: Split) -> str | None:
+    channels = split.images.shape[0]
+    if channels in (1, 3):
+        return None
+    return f"not an image in RGB: {channels} channels, and the network sees 3, or 1 repeated"
+
+
+def load(file: Path, device: torch.device) -> Any:
+    """The scripted network, which needs none of its source."""
+    with warnings.catch_warnings():  # TorchScript is deprecated; this file exists in no other form
+        warnings.filterwarnings(
+            "ignore", message=r"`torch\.jit\.\w+` is deprecated", category=DeprecationWarning
+        )
+        return torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def inception_features(
+    network: Callable[..., Tensor], x_BCHW: Tensor, low_high: tuple[float, float]
+) -> Tensor:
+    """2,048 features an image, float64 on the CPU, of images rounded to 256 levels; grey ones three times the same."""
+    low, high = low_high
+    levels_BCHW = ((x_BCHW.float() - low) / (high - low) * 255.0).round().clamp(0, 255).to(torch.uint8)
+    levels_B3HW = levels_BCHW.expand(-1, 3, -1, -1) if levels_BCHW.shape[1] == 1 else levels_BCHW
+    with torch.autocast(x_BCHW.device.type, enabled=False):
+        found = [
+            network(some.contiguous(), return_features=True) for some in torch.split(levels_B3HW, AT_ONCE)
+        ]
+    return torch.cat(found).cpu().double()

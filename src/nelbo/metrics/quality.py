@@ -1,0 +1,220 @@
+"""Quality of generated images, in the features of a classifier that nelbo trained on the same data set.
+
+Not FID, and not comparable with it: other features, another scale. `fid.py` is that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Generator, Tensor
+
+from nelbo.engine import autocast, fixed_seed
+from nelbo.metrics import classifier as classifiers
+from nelbo.metrics import frechet
+from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.classifier import Classifier
+from nelbo.metrics.neighbours import FEWEST, K_DENSITY, K_MANIFOLD, neighbourhoods
+from nelbo.models import BuiltModel
+
+MOST_IMAGES = 10_000  # on each side of a distance
+MOST_POINTS = 5_000  # on each side of precision and recall
+CHOICE_SEED = 20_190_415  # of the images where there are more
+UNIT = "feature variance"
+WORDS = {"means": "means of p(x|z), z ~ p(z)", "draws": "draws x ~ p(x|z), z ~ p(z)"}
+Look = Callable[[Tensor], Tensor]
+
+
+@metric
+def quality(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+    """Fréchet distances, precision, recall, density and coverage of as many generated images as the split has.
+
+    Generated images are means of p(x | z) for z ~ p(z), as papers show them; where pixels are binary, draws from
+    p(x | z), since a classifier of binary images cannot judge grey ones.
+
+    frechet_classifier_distance             of generated images and the split (Heusel et al. 2017)
+    frechet_classifier_draws (or _means)    the same of the other kind: draws, or means where pixels are binary
+    frechet_classifier_reconstructions      of the split's images, encoded and decoded
+    frechet_classifier_train                of training images: what a perfect sampler of these would get
+    precision, recall                       of generated images, k = 3 (Kynkäänniemi et al. 2019)
+    density, coverage                       of generated images, k = 5 (Naeem et al. 2020)
+    classifier_accuracy                     on the split; without a good classifier nothing above means anything
+    """
+    name = "frechet_classifier_distance"
+    reason = classifiers.why_none(split.data)
+    if reason:
+        yield name, Value(None, UNIT, None, reason)
+        return
+    classifier = classifiers.obtain(split.data, split.tell).to(split.device)
+    n = min(len(split.images), MOST_IMAGES)
+    index_N = choice(len(split.images), n)
+    real_NF, label_N = _looked_at(classifier, real(split, index_N))
+    accuracy = _accuracy(classifier, split, index_N, label_N)
+    reason = too_few(n) or _useless(accuracy, split, index_N)
+    if reason:
+        yield name, Value(None, UNIT, None, reason)
+        yield "classifier_accuracy", accuracy
+        return
+    look = _ticking(classifier, split, 5 * n)  # the last n stands for the neighbours
+    means, draws = zip(*((look(mean), look(draw)) for mean, draw in generated(model, split, n)), strict=True)
+    sets = {"means": torch.cat(means), "draws": torch.cat(draws)}
+    kind, other = ("draws", "means") if split.pixels == "binary" else ("means", "draws")
+    yield name, fitted(sets[kind], real_NF, WORDS[kind], UNIT)
+    yield f"frechet_classifier_{other}", fitted(sets[other], real_NF, WORDS[other], UNIT)
+    again_NF = torch.cat([look(x_BCHW) for x_BCHW in reconstructed(model, split, index_N, kind)])
+    words = f"the split's images, encoded and decoded: {kind}"
+    yield "frechet_classifier_reconstructions", fitted(again_NF, real_NF, words, UNIT)
+    train_NF = _training(look, split, n)
+    yield "frechet_classifier_train", _floor(train_NF, real_NF)
+    yield from _near(sets[kind], {other: sets[other], "training images": train_NF}, real_NF)
+    split.tell(1, 1)
+    yield "classifier_accuracy", accuracy
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+def choice(n: int, most: int) -> Tensor:
+    """A fixed choice of at most so many of n positions, rising."""
+    return torch.randperm(n, generator=Generator().manual_seed(CHOICE_SEED))[:most].sort().values
+
+
+def real(split: Split, index_N: Tensor) -> Iterator[Tensor]:
+    """The split's images at these rising positions: the same pixels that every other metric sees there."""
+    wanted = torch.zeros(len(split.images), dtype=torch.bool)
+    wanted[index_N] = True
+    done = 0
+    for x_BCHW in split.batches():
+        chosen_B = wanted[done : done + len(x_BCHW)].to(x_BCHW.device)
+        done += len(x_BCHW)
+        if chosen_B.any():
+            yield x_BCHW[chosen_B]
+
+
+def generated(model: BuiltModel, split: Split, n: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For n draws z ~ p(z), the mean of p(x | z) and one draw from it, within the range of the data's pixels."""
+    low, high = split.data.range
+    with torch.no_grad(), fixed_seed(split.seed, split.device), autocast(split.device, split.precision):
+        for z_BZ in torch.split(model.sample_prior(n), split.batch_size):
+            decoded = model.decode(z_BZ)
+            yield decoded.mean.clamp(low, high), decoded.sample().clamp(low, high)
+
+
+def reconstructed(model: BuiltModel, split: Split, index_N: Tensor, kind: str = "means") -> Iterator[Tensor]:
+    """Mean of p(x | z), or one draw from it, at the posterior mean of these images, within the range of the pixels."""
+    low, high = split.data.range
+    for x_BCHW in real(split, index_N):
+        if kind == "means":
+            yield model.reconstruct(x_BCHW).clamp(low, high)
+        else:
+            yield model.decode(model.encode(x_BCHW).mean).sample().clamp(low, high)
+
+
+def _training(look: Look, split: Split, n: int) -> Tensor | None:
+    """Features of at most n training images, or None where the split is the training split itself."""
+    train = split.data.train
+    if split.images is train or torch.equal(split.images.pixels_NCHW, train.pixels_NCHW):
+        return None
+    return torch.cat([look(x_BCHW) for x_BCHW in real(split.of(train), choice(len(train), n))])
+
+
+# --- the classifier's view --------------------------------------------------------------------
+
+
+def _looked_at(classifier: Classifier, images: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    features, labels = zip(*map(classifier.look, images), strict=True)
+    return torch.cat(features), torch.cat(labels)
+
+
+def _ticking(classifier: Classifier, split: Split, total: int) -> Look:
+    """Images in, features out, and the split hears how many are done."""
+    done = 0
+
+    def look(x_BCHW: Tensor) -> Tensor:
+        nonlocal done
+        done += len(x_BCHW)
+        split.tell(done, total)
+        return classifier.look(x_BCHW)[0]
+
+    return look
+
+
+def _accuracy(classifier: Classifier, split: Split, index_N: Tensor, label_N: Tensor) -> Value:
+    images = len(split.data.train)
+    note = f"classifier {classifier.fingerprint}, trained on {images} images of these data"
+    note = f"{note}; {classifier.unkept}".rstrip("; ")
+    if split.images.labels_N is None:
+        return Value(None, "share", None, f"no labels: of this split; {note}")
+    return share(label_N == split.images.labels_N[index_N], note)
+
+
+def _useless(accuracy: Value, split: Split, index_N: Tensor) -> str | None:
+    """A reason not to measure in the features of a classifier that has learned nothing."""
+    if accuracy.value is None or split.images.labels_N is None:
+        return None
+    assert isinstance(accuracy.value, float)
+    commonest = float(torch.unique(split.images.labels_N[index_N], return_counts=True)[1].max()) / len(
+        index_N
+    )
+    if accuracy.value > commonest + 2 * (accuracy.standard_error or 0.0):
+        return None
+    return (
+        f"no classifier: it gives {accuracy.value:.3f} of these images their label, the commonest label alone "
+        f"{commonest:.3f}, so its features say nothing about them"
+    )
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def too_few(n: int) -> str | None:
+    """Why nothing can be said of so small a split, or None."""
+    return None if n >= FEWEST else f"too few images: {n}, at least {FEWEST} are needed"
+
+
+def fitted(f_NF: Tensor, real_NF: Tensor, words: str, unit: str) -> Value:
+    """The Fréchet distance of two sets of features, with its jackknifed error and bias."""
+    if not f_NF.isfinite().all():
+        return Value(None, unit, None, "not finite: the decoder gives pixels that are not numbers")
+    found = frechet.measure(f_NF, real_NF)
+    n, features = f_NF.shape
+    note = f"{words}; n = {n}" + (f" against {len(real_NF)}" if n != len(real_NF) else "")
+    if found.bias is not None:
+        note += f" (bias about {found.bias:.2g})"
+    if min(n, len(real_NF)) <= features:
+        note += f"; fewer images than the {features} features have dimensions"
+    return Value(found.value, unit, found.standard_error, note)
+
+
+def _floor(train_NF: Tensor | None, real_NF: Tensor) -> Value:
+    if train_NF is None:
+        return Value(None, UNIT, None, "no floor: this split is the training split")
+    return fitted(train_NF, real_NF, "training images: what a perfect sampler of them would get", UNIT)
+
+
+def share(hit_N: Tensor, note: str, unit: str = "share") -> Value:
+    """A mean over the points of one set, the other set held fixed; none of them has a counterpart in another run."""
+    return dataclasses.replace(Value.over_images(hit_N, unit, note), per_image_N=None)
+
+
+def _near(
+    generated_NF: Tensor, others: Mapping[str, Tensor | None], real_NF: Tensor
+) -> Iterator[tuple[str, Value]]:
+    """Precision, recall, density and coverage; what other sets of images get is in the notes."""
+    truth_NF = real_NF[choice(len(real_NF), MOST_POINTS)]
+    found = {}
+    for which, f_NF in {"": generated_NF, **others}.items():
+        if f_NF is not None and len(f_NF) >= FEWEST and f_NF.isfinite().all():
+            found[which] = neighbourhoods(f_NF[choice(len(f_NF), MOST_POINTS)], truth_NF)
+    if "" not in found:
+        return
+    for name, k in (
+        ("precision", K_MANIFOLD), ("recall", K_MANIFOLD), ("density", K_DENSITY), ("coverage", K_DENSITY),
+    ):  # fmt: skip
+        hits = {which: getattr(near, name) for which, near in found.items()}
+        note = f"k = {k}, n = {len(truth_NF)}"
+        shown = [f"{which} {float(hit.double().mean()):.2f}" for which, hit in hits.items() if which]
+        note += f"; {', '.join(shown)}" if shown else ""
+        yield name, share(hits[""], note, "ratio" if name == "density" else "share")
