@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -31,7 +32,7 @@ from nelbo.dists import (
 )
 from nelbo.dists.continuous_bernoulli import ContinuousBernoulliImage, langevin, log_sinhc
 from nelbo.dists.gaussian import GaussianImage
-from nelbo.dists.logistic import log_level
+from nelbo.dists.logistic import draw_level, log_level
 from nelbo.errors import ConfigError, DataError
 from nelbo.metrics import Split
 from nelbo.metrics.bound import bits, bound
@@ -642,11 +643,11 @@ def test_a_network_in_bfloat16_leaves_the_arithmetic_of_pixels_in_float32(spec):
     module = spec.build((1, 2, 2)).eval()
     outputs = torch.randn(3, spec.channels, 2, 2).bfloat16()
     x = torch.randint(0, 256, (3, 1, 2, 2)) / 255
-    expected = module(outputs.float())
+    exact = module(outputs.float())
+    expected = exact.log_prob(x), exact.mean
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = module(outputs)
-        torch.testing.assert_close(value.log_prob(x), expected.log_prob(x))
-        torch.testing.assert_close(value.mean, expected.mean)
+        torch.testing.assert_close((value.log_prob(x), value.mean), expected)
         assert value.sample().dtype == torch.float32
 
 
@@ -659,3 +660,25 @@ def test_importance_samples_of_a_categorical_stay_within_bounded_memory(monkeypa
     monkeypatch.setitem(base.PIXELS_AT_ONCE, "cpu", 3 * 16 * 256)
     assert model.log_weights(torch.zeros(1, 1, 4, 4), 10).shape == (10, 1)
     assert decoded == [3, 3, 3, 1]
+
+
+def test_the_page_has_every_likelihood_and_every_spread():
+    page = (Path(__file__).parent.parent / "docs" / "likelihoods.md").read_text(encoding="utf-8")
+    for name in [*names("likelihood"), *names("spread")]:
+        assert f"`{name}`" in page or (name == "fixed" and "a number: fixed" in page), name
+
+
+def test_a_narrow_logistic_draws_the_level_it_lies_in():
+    levels = torch.arange(256, dtype=torch.float64)
+    for inside in (-0.45, 0.0, 0.45):
+        drawn = draw_level((levels + inside) / 255, torch.tensor(1e-6).log())
+        assert torch.equal((drawn * 255).round(), levels)
+    assert draw_level(torch.tensor([-3.0, 4.0]), torch.tensor(0.01).log()).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("spec", DISCRETE, ids=label)
+def test_levels_are_read_in_float32_as_they_come_from_uint8(spec):
+    value = one_pixel(spec, 1.0, n=3, dtype=torch.float64)
+    from_bytes = torch.arange(256, dtype=torch.uint8) / 255
+    for x_L in (from_bytes, from_bytes * 0.999999):
+        torch.testing.assert_close(log_probs(value, x_L), log_probs(value, LEVELS), rtol=1e-4, atol=1e-4)

@@ -21,9 +21,8 @@ class CategoricalImage:
     @property
     def mean(self) -> Tensor:
         levels_L = torch.arange(LEVELS, dtype=self.logits.dtype, device=self.logits.device) / TOP_LEVEL
-        with torch.autocast(
-            self.logits.device.type, enabled=False
-        ):  # bfloat16 has but eight bits for 256 levels
+        # Never in bfloat16, whose eight bits do not hold 256 levels.
+        with torch.autocast(self.logits.device.type, enabled=False):
             return torch.einsum("...lchw,l->...chw", self.logits.softmax(-4), levels_L)
 
     def log_prob(self, x: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ def mean_level(location: Tensor, log_scale: Tensor) -> Tensor:
     inverse = (-log_scale).exp()
     scaled = (location + HALF) * inverse
     total = torch.zeros_like(scaled)
-    for level in range(1, TOP_LEVEL + 1):  # in place, which its derivative allows: three passes over the pixels a term
+    for level in range(
+        1, TOP_LEVEL + 1
+    ):  # in place, which its derivative allows: three passes over the pixels a term
         total.add_(scaled.sub(inverse, alpha=level / TOP_LEVEL).sigmoid_())
     return total / TOP_LEVEL
 
