@@ -104,7 +104,11 @@ def train(
     loading = time.perf_counter() - begun
     tell("data", environment["data"] | {"likelihood_of": likelihood_of(wanted)})
     tell("model", shapes)
-    state = fit(wanted, splits, run, where, tell)
+    try:
+        state = fit(wanted, splits, run, where, tell)
+    except TrainingFailed as error:  # kept for the doctor
+        run.log({"event": "failed", "epoch": len(run.history()) + 1, "why": str(error)})
+        raise
     best = load(run, checkpoint="best", device="cpu")
     store.share(
         run, best, splits.shape, {"recipe": wanted.recipe, "class_names": environment["data"]["class_names"]}
@@ -194,15 +198,15 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
             f"[{support[0]:g}, {support[1]:g}]; say so with --data.range {low:g},{high:g}, "
             "or use --model.likelihood gaussian"
         )
-    return splits
-
-
-def describe_data(splits: Splits) -> dict[str, Any]:
     if likelihood is not None and likelihood_of(recipe) == "levels" and not splits.eight_bit:
         raise DataError(
             f"{splits.name}: pixels are floating-point numbers between the 8-bit levels, but a {likelihood.name} "
             "likelihood is a probability of levels; store the images as uint8, or use --model.likelihood gaussian"
         )
+    return splits
+
+
+def describe_data(splits: Splits) -> dict[str, Any]:
     """What a run records of its data."""
     return {
         "name": splits.name,
@@ -215,15 +219,6 @@ def describe_data(splits: Splits) -> dict[str, Any]:
             "test": len(splits.test),
         },
         "class_names": list(splits.train.class_names) if splits.train.class_names else None,
-    }
-
-
-def _same_data(run: Run, splits: Splits) -> None:
-    """Refuses to go on with, or to measure, a run on other data than it was trained on."""
-    before = run.read_json("env.json", missing={}).get("data", {}).get("hash")
-    if before not in (None, splits.hash):
-        raise DataError(
-            f"{run.name} was trained on data with hash {before}, but {splits.name} now has {splits.hash}: the images, "
         "factors": _factors(splits.train),
     }
 
@@ -235,6 +230,15 @@ def _factors(images: Images) -> dict[str, int] | None:
     return {
         name: len(values.unique())
         for name, values in zip(images.factor_names, images.factors_NF.T, strict=True)
+    }
+
+
+def _same_data(run: Run, splits: Splits) -> None:
+    """Refuses to go on with, or to measure, a run on other data than it was trained on."""
+    before = run.read_json("env.json", missing={}).get("data", {}).get("hash")
+    if before not in (None, splits.hash):
+        raise DataError(
+            f"{run.name} was trained on data with hash {before}, but {splits.name} now has {splits.hash}: the images, "
             "their order, the split or the preprocessing changed. Bring the same data back, or train a new run"
         )
 
