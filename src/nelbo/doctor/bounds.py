@@ -11,7 +11,7 @@ from torch import Tensor
 from nelbo.dists.spread import Learned, Optimal
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import LOOKED_AT, Case, NotLooked, some
-from nelbo.doctor.latent import against_collapse
+from nelbo.doctor.latent import against_collapse, carrying
 from nelbo.doctor.training import train_more, under_trained
 from nelbo.metrics.bound import bound_of, not_a_bound
 
@@ -83,7 +83,7 @@ def worse_than_a_fixed_image(case: Case) -> Iterator[Finding]:
     if gain >= min(ERRORS * error, NOTHING):
         return
     remedy, command = train_more(case)
-    if case.statistics.active_units <= case.model.latent_dim / 2 and not under_trained(case):
+    if carrying(case.statistics) <= case.model.latent_dim / 2 and not under_trained(case):
         remedy, command = against_collapse(case)
     yield Finding(
         "The model is no better than a single fixed picture: its latent does not pay for itself.",

@@ -92,7 +92,7 @@ def repeated_images(case: Case) -> Iterator[Finding]:
     """Training images that occur more than once, or nearly: they weigh more, and hide how few there are."""
     images = case.raw.train
     copies = exact_copies(images)
-    rows_ND = shrunk(images)
+    rows_ND = case.once("shrunk", lambda: shrunk(images))
     index = spaced(len(images), min(QUERIES, len(images)))
     near_Q = nearest(rows_ND[index], rows_ND, index) <= NEAR * typical(rows_ND)
     yield from _copies(
@@ -107,7 +107,7 @@ def leaked_images(case: Case) -> Iterator[Finding]:
     train, test = case.raw.train, case.raw.test
     known = set(fingerprints(train))
     leaks = [position for position, fingerprint in enumerate(fingerprints(test)) if fingerprint in known]
-    rows_ND = shrunk(train)
+    rows_ND = case.once("shrunk", lambda: shrunk(train))
     index = spaced(len(test), min(QUERIES, len(test)))
     near_Q = nearest(shrunk(test.select(index)), rows_ND) <= NEAR * typical(rows_ND)
     yield from _copies(

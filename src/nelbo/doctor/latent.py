@@ -106,13 +106,16 @@ def posterior_collapse(case: Case) -> Iterator[Finding]:
             "Posterior collapse: the latent carries next to nothing, and the decoder ignores it.",
             "serious", evidence, remedy, command,
         )  # fmt: skip
-    elif (
-        explained < EXPLAINED and found.active_units <= case.model.latent_dim / 2 and not under_trained(case)
-    ):
+    elif explained < EXPLAINED and carrying(found) <= case.model.latent_dim / 2 and not under_trained(case):
         yield Finding(
             "Partial posterior collapse: most latent dimensions carry nothing, and the others explain little.",
             "serious", evidence, remedy, command,
         )  # fmt: skip
+
+
+def carrying(found: LatentStatistics) -> int:
+    """Dimensions that carry something: a tenth of a nat, or where there is no KL, a mean that varies."""
+    return found.active_units if found.kl_Z is None else int((found.kl_Z > CARRYING).sum())
 
 
 def _dead(found: LatentStatistics) -> list[int]:
