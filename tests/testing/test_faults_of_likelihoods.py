@@ -262,7 +262,7 @@ def test_a_field_of_a_component_inside_is_found():
 
         patience: int = 3
 
-    with pytest.raises(LawBroken, match=r"Idle.patience = 4 .* gives what patience = 3 gives"):
+    with pytest.raises(LawBroken, match=r"Idle.patience = 4 .* gives what 3 gives"):
         check_likelihood(Gaussian(sigma=Idle()))
 
 

@@ -155,6 +155,13 @@ def choice_that_does_nothing():
     return define(call, how=(Literal["plain", "double", "simple"], "plain"))
 
 
+def number_that_is_a_switch():
+    def call(self, draw):
+        return terms_of(draw, loss_B=rec_of(draw) + (1.5 if self.strength else 1.0) * kl_of(draw))
+
+    return define(call, strength=(float, 0.0))
+
+
 def one_loss_for_all():
     return define(lambda self, draw: Terms(ELBO()(draw, None).loss_B.mean(), None, terms_of(draw).parts))
 
@@ -187,7 +194,8 @@ FAULTS = {
     kl_without_gradient: (GRADIENTS, "slope"),
     importance_weights_without_gradient: (GRADIENTS, "slope"),
     field_that_does_nothing: (SETTINGS, "temperature"),
-    choice_that_does_nothing: (SETTINGS, "how = 'simple' gives what how = 'plain' gives"),
+    choice_that_does_nothing: (SETTINGS, "how = 'simple' gives what 'plain' gives"),
+    number_that_is_a_switch: (SETTINGS, "gives what 0.25 gives"),
     one_loss_for_all: (NATS, "loss_B has shape ()"),
     no_parts: (NATS, "parts lack ['kl', 'reconstruction']"),
     single_precision: (NATS, "float32"),

@@ -6,7 +6,7 @@ import functools
 import inspect
 import itertools
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 import torch
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from nelbo.config import Spec, kebab
 from nelbo.core import lookup, names
 from nelbo.errors import ConfigError, NelboError
-from nelbo.testing.law import NOT, SEED, Law, LawBroken, does_not_apply, require
+from nelbo.testing.law import NOT, SEED, Law, LawBroken, does_not_apply
 
 S = TypeVar("S", bound=Spec)
 Outcome = Mapping[str, Tensor | str]
 """Everything by which two configurations of a component can be told apart."""
+ENOUGH = 3  # different outcomes show that a number is used, and not only whether there is one
 
 
 def changed(spec: S, **values: Any) -> S | None:
@@ -69,7 +70,7 @@ def _numbers(now: Any, kind: type[int] | type[float]) -> Iterator[int | float]:
     start = now if isinstance(now, int | float) and not isinstance(now, bool) else 0
     near: tuple[float, ...] = (start + 1, 2 * start + 3, start - 1)
     if kind is float:
-        near = (1.5 * start + 0.25, start / 2, start + 0.05, 10.0 * start + 10.0)
+        near = (1.5 * start + 0.25, start / 2, start + 0.05, 10.0 * start + 10.0, 100.0 * start + 100.0)
     for number in near:
         yield kind(number)
 
@@ -100,12 +101,13 @@ def _specs(base: type[Spec], now: Any) -> Iterator[Spec]:
 
 
 def settings_change_something(spec: S, outcome: Callable[[S], Outcome]) -> str:
-    """Requires of every field that another value of it changes the outcome; of a choice, that every value does.
+    """Requires of every field that its values give different outcomes. Returns the names of the fields.
 
-    A field may matter only beside another one (a share of something that is off): where changing it alone does
-    nothing, it is changed again from every configuration that differs in one other field. Where a field is itself a
-    component, its settings and those of every other component of its axis are held to the same. Raises ConfigError
-    for a field of which no other value can be guessed (a text). Returns the names of the fields.
+    Of a choice every value must differ from every other; of a number, a list or a component three values must differ
+    (some may lie below all that they meet, as a floor does). A field may matter only beside another one (a share of
+    something that is off): where changing it alone does nothing, it is changed again from every configuration that
+    differs in one other field. Where a field is itself a component, its settings and those of every other component
+    of its axis are held to the same. Raises ConfigError for a field whose values cannot be guessed (a text).
     """
     if not type(spec).model_fields:
         return does_not_apply("it has no settings")
@@ -137,36 +139,69 @@ def _within(spec: S, field: str, outcome: Callable[[S], Outcome]) -> Callable[[S
     return of_part
 
 
-def _changes_something(spec: S, field: str, values: list[Any], seen: _Seen[S]) -> None:
-    now = getattr(spec, field)
-    tried, effective = set(), set()
-    for start, (place, value) in itertools.product([spec, *variations(spec, field)], enumerate(values)):
-        other = changed(start, **{field: value})
-        if place in effective or other is None:
-            continue
-        tried.add(place)
-        if seen.differs(start, other):
-            effective.add(place)
-        if effective and (not _is_choice(spec, field) or len(effective) == len(values)):
-            break
-    if not tried:
-        raise ConfigError(
-            f"{type(spec).__name__}.{field}: no other value than {now!r} is known, so that nobody can tell whether the "
-            "setting does something (only numbers, choices, tuples of them and components can be varied); "
-            "skip this law, and test the field by itself"
+def _changes_something(spec: S, field: str, others: list[Any], seen: _Seen[S]) -> None:
+    values = [getattr(spec, field), *others]
+    starts = itertools.chain([spec], variations(spec, field))
+    if _is_choice(spec, field):
+        alike = _alike(field, values, starts, seen)
+    else:
+        alike = _idle(field, values, starts, seen)
+    if alike:
+        raise LawBroken(
+            f"{type(spec).__name__}.{field} = {' or '.join(map(repr, alike[1:]))} gives what {alike[0]!r} gives",
+            f"where {field} should be used: outputs, densities, weights and losses are all the same",
         )
-    idle = [repr(values[place]) for place in sorted(tried - effective)]
-    require(
-        not idle or (bool(effective) and not _is_choice(spec, field)),
-        f"{type(spec).__name__}.{field} = {' or '.join(idle)} gives what {field} = {now!r} gives",
-        f"where {field} should be used: outputs, densities, weights and losses are all the same",
-    )
 
 
 def _is_choice(spec: Spec, field: str) -> bool:
-    """Of a number one effective value is enough (a floor may lie below all that it meets); of a choice none."""
     annotation = type(spec).model_fields[field].annotation
     return get_origin(annotation) is Literal or annotation is bool
+
+
+def _alike(field: str, values: list[Any], starts: Iterable[S], seen: _Seen[S]) -> list[Any]:
+    """Two values that no configuration tells apart, or none."""
+    pairs = set(itertools.combinations(range(len(values)), 2))
+    for start in starts:
+        found = dict(_outcomes(field, values, start, seen))
+        pairs = {(a, b) for a, b in pairs if a not in found or b not in found or _same(found[a], found[b])}
+        if not pairs:
+            return []
+    return [values[place] for place in min(pairs)]
+
+
+def _idle(field: str, values: list[Any], starts: Iterable[S], seen: _Seen[S]) -> list[Any]:
+    """Nothing where some configuration tells three of the values apart, or all; otherwise values that it does not."""
+    repeated: list[Any] = []
+    for start in starts:
+        different: dict[int, Outcome] = {}
+        twins: dict[int, list[int]] = {}
+        for place, outcome in _outcomes(field, values, start, seen):
+            twin = next((other for other, known in different.items() if _same(outcome, known)), None)
+            if twin is None:
+                different[place] = outcome
+            else:
+                twins.setdefault(twin, [twin]).append(place)
+            if len(different) == ENOUGH:
+                return []
+        if len(different) > 1 and not twins:
+            return []
+        if twins and not repeated:
+            repeated = [values[place] for place in max(twins.values(), key=len)]
+    if not repeated:
+        raise ConfigError(
+            f"{type(start).__name__}.{field}: no other value than {values[0]!r} is known, so that nobody can tell "
+            "whether the setting does something (only numbers, choices, tuples of them and components can be "
+            "varied); skip this law, and test the field by itself"
+        )
+    return repeated
+
+
+def _outcomes(field: str, values: list[Any], start: S, seen: _Seen[S]) -> Iterator[tuple[int, Outcome]]:
+    """The outcome of each value that is valid in this configuration, with its place among the values."""
+    for place, value in enumerate(values):
+        other = changed(start, **{field: value})
+        if other is not None:
+            yield place, seen.of(other)
 
 
 class _Seen(Generic[S]):
@@ -185,9 +220,9 @@ class _Seen(Generic[S]):
                 self.known[spec] = {"refused": str(error)}
         return self.known[spec]
 
-    def differs(self, one: S, other: S) -> bool:
-        left, right = self.of(one), self.of(other)
-        return left.keys() != right.keys() or any(not _equal(left[key], right[key]) for key in left)
+
+def _same(one: Outcome, other: Outcome) -> bool:
+    return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
 
 
 def _equal(one: Tensor | str, other: Tensor | str) -> bool:
