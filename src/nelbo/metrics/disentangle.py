@@ -79,7 +79,7 @@ def gap(score_ZF: Array) -> Array:
 
 
 def mig(shared_ZF: Array, entropy_F: Array) -> Array:
-    """Mutual information gap of each factor: (I(z_1st; v) - I(z_2nd; v)) / H(v). Chen et al. 2018, eq. 6."""
+    """Mutual information gap of each factor: (I(z_1st; v) - I(z_2nd; v)) / H(v). Chen et al. 2018, section 4."""
     return gap(shared_ZF) / entropy_F
 
 
