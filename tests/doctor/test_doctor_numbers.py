@@ -240,6 +240,7 @@ def test_partial_collapse_names_its_dimensions_and_since_when(lab):
 
     def die_in_epoch_6(rows: list[dict[str, Any]]) -> None:
         for row in rows[5:]:
+            row["train"]["reconstruction"] = 15.0  # no longer learning
             for dimension in (0, 1, 2, 4, 5):
                 row["latent"]["kl_per_dimension"][dimension] = 0.0
 
@@ -249,6 +250,13 @@ def test_partial_collapse_names_its_dimensions_and_since_when(lab):
     assert finding.what.startswith("Partial posterior collapse")
     assert "1 of 6 latent dimensions are active" in finding.evidence
     assert finding.evidence.endswith("Dimensions 0-2, 4-5 since epoch 6")
+
+
+def test_a_run_of_three_epochs_has_not_collapsed_but_not_learned_yet(lab):
+    """One of two dimensions is inactive and nothing is explained, while every epoch still improves: train longer."""
+    diagnosis = nelbo.diagnose(lab.train({"epochs": 3}), device="cpu")
+    assert {f.check for f in diagnosis.findings} == {"kl-weight", "worse-than-a-fixed-image"}
+    assert lab.found(diagnosis, "worse-than-a-fixed-image").remedy == "Train longer."
 
 
 def test_pruned_dimensions_of_a_model_that_reconstructs_well_are_no_fault(lab):

@@ -14,6 +14,7 @@ SPIKE = 0.1  # of the loss: an epoch above all before it, from which training ca
 STEEP = 0.15  # of the loss: what as many epochs again would gain at the pace of the last quarter
 OVER_FITTED = 0.02  # of the validation bound: the last epochs below the best one
 ENOUGH = 10  # epochs at one beta, before a pace can be told from the steep beginning of every training
+LEARNING = 0.01  # of the reconstruction: what an epoch improves while a model is still learning
 LAST = 3  # epochs that are averaged against noise
 
 
@@ -100,7 +101,7 @@ def fall(case: Case) -> tuple[str, float]:
     part = "validation" if all("validation" in row for row in rows) else "train"
     losses, total = finite_totals(rows, part), len(case.epochs)
     if len(losses) < ENOUGH:
-        return f"{len(losses)} epochs at the final beta are too few to tell a pace; {ENOUGH} would do", 0.0
+        return f"fewer than {ENOUGH} epochs at the final beta tell no pace", 0.0
     quarter = len(losses) // 4
     pace = (losses[-1 - quarter] - losses[-1]) / quarter
     words = (
@@ -111,7 +112,15 @@ def fall(case: Case) -> tuple[str, float]:
 
 
 def under_trained(case: Case) -> bool:
-    return fall(case)[1] > STEEP
+    """Whether a model explains little because it has not had the time.
+
+    In a short run: when its last epoch still improved the reconstruction, which any beta leaves comparable, by 1 %.
+    """
+    gain = fall(case)[1]
+    if gain or len(case.epochs) < 2:
+        return gain > STEEP
+    before, last = (row["train"].get("reconstruction") for row in case.epochs[-2:])
+    return None not in (before, last) and before - last > LEARNING * abs(last)
 
 
 @check("history")
