@@ -26,6 +26,7 @@ ORDER = [
     "mlp-tanh-binary-as-published",
     "mlp-tanh-binary",
     "fashion-mlp",
+    "shapes",
 ]
 
 

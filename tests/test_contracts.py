@@ -147,7 +147,7 @@ def test_a_recipe_builds_and_promises(name):
     assert isinstance(recipe, Recipe)
     assert recipe.recipe == name
     assert config.build(Recipe, config.to_dict(recipe)) == recipe
-    shape = {"digits": (1, 8, 8), "conv-bn-128": (1, 32, 32)}.get(name, (1, 28, 28))
+    shape = {"digits": (1, 8, 8), "conv-bn-128": (1, 32, 32), "shapes": (3, 32, 32)}.get(name, (1, 28, 28))
     model = recipe.model.build(shape).eval()
     assert model.sample(2).shape == (2, *shape)
     assert re.search(r"\d", docline(lookup("recipe", name))), "a promise has a number in it"

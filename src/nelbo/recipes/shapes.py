@@ -1,0 +1,29 @@
+"""Known factors of variation, for the scores of disentanglement."""
+
+from nelbo.data import Data
+from nelbo.models import VAE
+from nelbo.nets import Conv
+from nelbo.objectives import ELBO
+from nelbo.optim import Adam
+from nelbo.recipe import Recipe, recipe
+
+
+@recipe
+def shapes() -> Recipe:
+    """Factor images, three convolutions, latent 10, beta 8. Test NELBO 73.2 +- 0.1 grey (n = 3); 100 s.
+
+    beta trades the bound for separate factors: 1 and 4 reach a better NELBO and a lower MIG (docs/metrics/factors.md).
+    """
+    return Recipe(
+        data=Data(source="shapes", validation=2048),
+        model=VAE(
+            latent_dim=10,
+            encoder=Conv(channels=(16, 32, 64), top=128),
+            decoder=Conv(channels=(64, 32, 16), top=128),
+        ),
+        objective=ELBO(beta=8.0),
+        optimizer=Adam(lr=1e-3),
+        epochs=20,
+        batch_size=128,
+        latent_every=10,
+    )
