@@ -115,7 +115,7 @@ def test_all_pictures_of_a_run(kind, views, tmp_path):
         "one-dimension": {"steps", "manifold"},
         "three-images": {"steps", "scatter", "tsne", "first-against-best"},
         "no-kl": {"steps"},
-    }[kind] | {"iw-curve"}
+    }[kind] | {"iw-curve", "factor-sweeps", "factor-information"}
     assert expected <= set(left_out)
     assert set(left_out) - expected <= ({"kl"} if kind == "no-kl" else set())
 
