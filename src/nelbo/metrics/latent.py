@@ -59,7 +59,8 @@ class LatentStatistics:
             return ""
         return (
             f"posterior collapse: {self.carried}. The decoder ignores z; try a warm-up (--objective.beta linear "
-            f"--objective.beta.epochs {WARM_UP_EPOCHS}), a smaller beta, or free bits (--objective.free-bits {FREE_BITS:g})"
+            f"--objective.beta.epochs {WARM_UP_EPOCHS}), a smaller beta, or free bits "
+            f"(--objective.free-bits {FREE_BITS:g})"
         )
 
 
