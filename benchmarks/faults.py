@@ -1,4 +1,4 @@
-"""What six faults of the five tutorials cost: each as published against corrected, one thing changed at a time.
+"""What seven faults of the five tutorials cost: each as published against corrected, one thing changed at a time.
 
     python benchmarks/faults.py [--runs DIR] [--seeds 0 1 2]
 
@@ -15,17 +15,38 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
 
 import nelbo
 from nelbo import api, engine
+from nelbo.dists import Likelihood
+from nelbo.dists.base import Of, Shape, full
+from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.errors import TrainingFailed
 from nelbo.metrics import bound_of, elbo
 from nelbo.store import Run, atomic
 
 RECORD = Path(__file__).parent / "records" / "faults.json"
+
+
+class SquashedTwice(Likelihood):
+    """Bernoulli pixels whose sigmoid outputs are taken for logits: a fault, and likely where 524 nats come from."""
+
+    of: ClassVar[Of] = "binary"
+    support: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+
+    def build(self, shape: Shape) -> nn.Module:
+        return SquashedTwiceModule()
+
+
+class SquashedTwiceModule(nn.Module):
+    def forward(self, outputs: Tensor) -> BernoulliImage:
+        return BernoulliImage(full(outputs).sigmoid())
+
+
 REAL = {  # likelihoods of the 8-bit levels of Fashion-MNIST, in place of the cross-entropy of grey pixels
     "discretised logistic": {"model.likelihood": "discretised-logistic"},
     "dequantised, Gaussian": {
@@ -105,6 +126,19 @@ def selected(run: Run) -> dict[str, float]:
     }
 
 
+def first_and_picked(run: Run) -> dict[str, float]:
+    """Reconstruction and KL on the validation split after the first epoch, and where the moving loss is lowest."""
+    rows = run.history()
+    moving = min(rows, key=lambda row: row["validation"]["total"])
+    found = {"first": rows[0], "picked": moving}
+    table = {
+        f"{name}_{part}": row["validation"][part]
+        for name, row in found.items()
+        for part in ("reconstruction", "kl")
+    }
+    return table | {"picked_epoch": moving["epoch"]}
+
+
 def hidden_weight(mse: float) -> list[dict[str, float]]:
     """0.1 x averaged KL + averaged MSE, read as beta of a Gaussian of this sigma: beta = 0.1 D / (2 Z sigma^2)."""
     pixels, latents, weight = 32 * 32, 128, 0.1
@@ -147,6 +181,10 @@ def main() -> None:
             "grey": trials.each("fashion-mlp", card),
         }
         trials.seeds = given.seeds[:1]
+        twice = {"model.likelihood": "squashed-twice", "epochs": 12}
+        found["squashed twice"] = trials.each(
+            "fashion-mlp", first_and_picked, overrides=twice, name="squashed-twice"
+        )
         for words, overrides in REAL.items():
             found[words] = trials.each("fashion-mlp", card, overrides=overrides, name=words.split(",")[0])
         environment = engine.describe(torch.device("cpu"))

@@ -270,7 +270,7 @@ def spread(rows: list[dict[str, Any]], key: str, digits: int = 1) -> str:
 
 
 def faults_table() -> str:
-    """Six faults, one thing changed at a time: what the text prints or does, and what is so."""
+    """Seven faults, one thing changed at a time: what the text prints or does, and what is so."""
     file = RECORDS / "faults.json"
     if not file.is_file():
         return NOT_RECORDED.replace("record.py", "faults.py")
@@ -289,6 +289,7 @@ def faults_table() -> str:
         f"{words}: **{found[words][0]['bits_per_dim']:.3f}** bits/dim (n = 1)"
         for words in ("discretised logistic", "dequantised, Gaussian")
     )
+    (twice,) = found["squashed twice"]
     rows = [
         ("the bound of 61 nats", "`mlp-tanh-binary`", f"{spread(printed, 'sum')} printed",
          f"{spread(sixty, 'independent', 0)} when every dimension has its own noise; "
@@ -308,6 +309,11 @@ def faults_table() -> str:
         ("bits/dim of grey pixels", "`fashion-mlp`",
          f"{spread(grey, 'grey_cross_entropy', 3)}, of which {floor / (784 * math.log(2)):.3f} are the pixels' own "
          "entropy and not to be won", f"real likelihoods of the levels, same networks: {real}"),
+        ("524 nats on Fashion-MNIST", "`fashion-mlp`",
+         "537.5 + 5.9 in the first epoch, 516.2 + 8.0 at the best",
+         "likely a sigmoid taken for logits. Planted, one trial, validation: "
+         f"{twice['first_reconstruction']:.1f} + {twice['first_kl']:.1f}, then {twice['picked_reconstruction']:.1f} + "
+         f"{twice['picked_kl']:.1f} at the lowest moving loss (epoch {twice['picked_epoch']})"),
     ]  # fmt: skip
     lines = ["| fault | recipe | as published | what is so |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
