@@ -179,6 +179,18 @@ PAGES = {
         "dimension_wise_kl": ("dimension-wise KL", 2),
     },
     "error": {"mse": ("MSE", 4), "psnr": ("PSNR, dB", 1), "ssim": ("SSIM", 3)},
+    "quality": {
+        "frechet_classifier_distance": ("distance", 3),
+        "frechet_classifier_draws": ("of draws", 3),
+        "frechet_classifier_means": ("of means", 3),
+        "frechet_classifier_reconstructions": ("of reconstructions", 3),
+        "frechet_classifier_train": ("of training images", 4),
+        "precision": ("precision", 2),
+        "recall": ("recall", 2),
+        "density": ("density", 2),
+        "coverage": ("coverage", 2),
+        "classifier_accuracy": ("classifier", 3),
+    },
     "probes": {
         "linear_probe_accuracy": ("linear probe", 3),
         "knn_accuracy": ("k-NN", 3),
