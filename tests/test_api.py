@@ -364,6 +364,41 @@ def test_cards_of_other_weights_are_not_mixed(run_copy, tiny_run):
     assert set(card_of.read_per_image(run_copy, other)) == {"mse", "psnr", "ssim"}
 
 
+def test_a_section_measured_elsewhere_keeps_its_environment(run_copy):
+    """Numbers of another version or device are not passed off as those of this one."""
+    card = card_of.evaluate(run_copy, metrics=["latent", "error"], samples=0, device="cpu")
+    elsewhere = card["environment"] | {"device": "cuda:3"}
+    run_copy.write_json("evaluation/test-best-k0.json", card | {"environment": elsewhere})
+    more = card_of.evaluate(run_copy, metrics=["error"], samples=0, device="cpu")
+    assert (more["environment"], more["earlier"]) == (card["environment"], {"latent": elsewhere})
+    still = card_of.evaluate(run_copy, metrics=["bound"], samples=0, device="cpu")
+    assert still["earlier"] == more["earlier"], "the third knows where the first was measured"
+    assert "earlier" not in card_of.evaluate(run_copy, metrics=["latent"], samples=0, device="cpu")
+
+
+def test_single_images_of_a_value_that_is_gone_are_not_kept(run_copy):
+    card = card_of.evaluate(run_copy, metrics=["error"], samples=0, device="cpu")
+    card_of._keep(
+        run_copy, card, {"mse": torch.zeros(40, dtype=torch.float64)}
+    )  # psnr had no value this time
+    assert set(card_of.read_per_image(run_copy, card)) == {"mse"}
+
+
+def test_an_evaluation_leaves_what_another_has_not_finished(run_copy):
+    def stop(event, row):
+        if event == "measured":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        card_of.evaluate(run_copy, samples=30, metrics=["importance"], device="cpu", tell=stop)
+    (kept,) = (run_copy.path / "evaluation" / "unfinished").rglob("*.safetensors")
+    card_of.evaluate(run_copy, samples=3, metrics=["importance"], device="cpu")
+    card_of.evaluate(run_copy, samples=30, checkpoint="first", metrics=["importance"], device="cpu")
+    assert kept.is_file()
+    card_of.evaluate(run_copy, samples=30, metrics=["importance"], device="cpu")
+    assert not (run_copy.path / "evaluation" / "unfinished").exists()
+
+
 # --- the package ------------------------------------------------------------------------------
 
 

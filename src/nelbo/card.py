@@ -2,11 +2,12 @@
 
 evaluation/{split}-{checkpoint}-k{samples}.json          the card
 evaluation/{split}-{checkpoint}-k{samples}.safetensors   the numbers of single images, for paired comparisons
-evaluation/unfinished/{weights}/                         what an interrupted measurement has done
+evaluation/unfinished/{split}-k{samples}-{weights}/      what an interrupted measurement has done
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import shutil
@@ -53,7 +54,7 @@ def evaluate(
     tell      hears `metric` ({name}) when one begins and `measured` ({name, done, total}) while it runs
 
     The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same
-    weights. The same call gives the same numbers; an interrupted one goes on where it stopped.
+    weights; `earlier` then has the environment of each section that was measured in another one. The same call gives the same numbers; an interrupted one goes on where it stopped.
     """
     if samples < 0:
         raise ConfigError(f"samples must be 0 or more (got {samples})")
@@ -62,9 +63,16 @@ def evaluate(
     where = engine.pick_device(device)
     model = api.load(found, checkpoint=checkpoint, device=device)
     weights = fingerprint(model)
-    scratch = found.path / "evaluation" / "unfinished" / f"{split}-{weights}"
+    scratch = found.path / "evaluation" / "unfinished" / f"{split}-k{samples}-{weights}"
     view = api.open_split(
-        found, split, where, data_dir=data_dir, data=data, samples=samples, scratch=scratch, asked=bool(metrics)
+        found,
+        split,
+        where,
+        data_dir=data_dir,
+        data=data,
+        samples=samples,
+        scratch=scratch,
+        asked=bool(metrics),
     )
     values: dict[str, Value] = {}
     sections: dict[str, list[str]] = {}
@@ -95,7 +103,9 @@ def evaluate(
     kept = {key: value.per_image_N for key, value in values.items() if value.per_image_N is not None}
     card = _keep(found, card, kept)
     if metrics is None or "importance" in chosen:
-        shutil.rmtree(scratch.parent, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another measurement may be unfinished
+            scratch.parent.rmdir()
     return card
 
 
@@ -178,11 +188,24 @@ def _keep(run: Run, card: dict[str, Any], per_image: Mapping[str, Tensor]) -> di
         metrics, sections = before["metrics"] | card["metrics"], before["sections"] | card["sections"]
         order = sorted(sections, key=_position)
         shown = [name for section in order for name in sections[section] if name in metrics]
+        added = {name for name in shown if name not in card["metrics"]}
+        elsewhere = _measured_elsewhere(before, card)
         card = card | {
             "metrics": {name: metrics[name] for name in shown},
             "sections": {section: sections[section] for section in order},
         }
-        per_image = {name: value for name, value in before_each.items() if name in shown} | dict(per_image)
+        card |= {"earlier": elsewhere} if elsewhere else {}
+        per_image = {name: value for name, value in before_each.items() if name in added} | dict(per_image)
     store.write_tensors(run.path / (where + ".safetensors"), per_image, {"weights": card["weights"]})
     run.write_json(where + ".json", card)
     return card
+
+
+def _measured_elsewhere(before: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment (version, commit, device) of each section kept from an earlier card, where it is another."""
+    of = {section: before["environment"] for section in before["sections"]} | before.get("earlier", {})
+    return {
+        section: environment
+        for section, environment in of.items()
+        if section not in card["sections"] and environment != card["environment"]
+    }

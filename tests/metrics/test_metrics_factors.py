@@ -122,6 +122,15 @@ def test_codes_that_know_nothing_score_what_shuffled_ones_do(unrelated):
         assert shuffled == pytest.approx(unrelated[name].value, abs=tolerance), name
 
 
+def test_one_active_dimension_has_no_gap_to_a_score_below_chance():
+    """A dimension that says nothing gets one of K values right: with 0 there, the gap exceeded what it can be."""
+    one = card(np.c_[EXACT_NZ[:, 1], 1e-3 * noise(2)])["sap"]
+    most = float(one.note.removeprefix("at most ").partition(",")[0])
+    assert one.value == pytest.approx((1 - 1 / 4) / 3, abs=0.02), "one factor of three is known"
+    assert one.value < most
+    assert float(one.note.rpartition("shuffled codes give ")[2]) < 0.05
+
+
 def test_a_duplicated_code_is_modular_but_has_no_gap():
     found = values(np.c_[EXACT_NZ, EXACT_NZ])
     assert found["mig"] == pytest.approx(0.0, abs=1e-9)

@@ -48,9 +48,10 @@ class Codes:
     names: tuple[str, ...]
     dimensions: int
 
-    def padded(self, score_AF: Array) -> Array:
-        """Scores of all Z dimensions; an inactive one has 0."""
-        return np.pad(score_AF, ((0, self.dimensions - len(score_AF)), (0, 0)))
+    def padded(self, score_AF: Array, inactive_F: Array | float = 0.0) -> Array:
+        """Scores of all Z dimensions, given those of an inactive one."""
+        rest = (self.dimensions - len(score_AF), score_AF.shape[1])
+        return np.vstack([score_AF, np.broadcast_to(inactive_F, rest)])
 
     def each(self, values_F: Array) -> str:
         """One number for each factor, in words."""
@@ -64,7 +65,8 @@ class Codes:
         return scores.modularity(scores.information(cells_NA, self.factors_NF, weights_N)[0])
 
     def sap(self, cells_NA: Array, weights_N: Array | None = None) -> Array:
-        return scores.gap(self.padded(scores.separability(cells_NA, self.factors_NF, weights_N)))
+        constant_F = 1.0 / (self.factors_NF.max(0) + 1)  # of K values one is right: a code that says nothing
+        return scores.gap(self.padded(scores.separability(cells_NA, self.factors_NF, weights_N), constant_F))
 
 
 @metric

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -80,8 +81,8 @@ class BuiltModel(nn.Module):
         (Burda et al. 2016, eq. 8). Memory is bounded whatever k is. Raises NotABound where samples do not
         come from the density.
         """
-        sums_B = [log_w_KB.logsumexp(0) for log_w_KB in self.log_weight_pieces(x_BCHW, k)]
-        return torch.stack(sums_B).logsumexp(0) - math.log(k)
+        sums_B = (log_w_KB.logsumexp(0) for log_w_KB in self.log_weight_pieces(x_BCHW, k))
+        return functools.reduce(torch.logaddexp, sums_B) - math.log(k)
 
     @torch.no_grad()
     def log_weights(self, x_BCHW: Tensor, k: int) -> Tensor:

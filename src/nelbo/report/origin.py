@@ -58,6 +58,9 @@ def surroundings(facts: Facts, heading: str) -> Markup:
     ]
     if measured:
         found += [tag(heading, "Measured on the same, except"), pairs(measured)]
+    elsewhere = ", ".join(facts.card.get("earlier", {}))
+    if elsewhere:
+        found.append(tag("p", f"Measured earlier, on another device or by another version: {elsewhere}."))
     times = len(facts.environment.get("earlier", []))
     if times:
         found.append(tag("p", f"Training was interrupted and went on {times} time{'s' * (times > 1)}."))

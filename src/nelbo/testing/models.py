@@ -26,7 +26,7 @@ from nelbo.testing.law import (
     require,
     show,
 )
-from nelbo.testing.settings import Outcome, changed, settings_change_something, weights_of
+from nelbo.testing.settings import Outcome, changed, settings_change_something, weights_of, with_every_setting
 
 SHAPE = (1, 4, 5)
 WEIGHTS = 5_000  # importance samples an image
@@ -109,6 +109,7 @@ def _counted(model: BuiltModel) -> Iterator[list[int]]:
 # --- the laws ---------------------------------------------------------------------------------------
 
 
+@with_every_setting
 def shapes_are_what_they_say(spec: Model) -> str:
     model, x_BCHW = _built(spec)
     draw, latents = model.draw(x_BCHW, 3), model.latent_dim
@@ -134,6 +135,7 @@ def shapes_are_what_they_say(spec: Model) -> str:
     return ", ".join(found)
 
 
+@with_every_setting
 def encodings_and_reconstructions_are_of_the_mean(spec: Model) -> str:
     model, x_BCHW = _built(spec)
     look = "encode().mean and reconstruct(): the posterior mean, not a sample"
@@ -150,6 +152,7 @@ def encodings_and_reconstructions_are_of_the_mean(spec: Model) -> str:
     return "twice the same, and the decoded mean"
 
 
+@with_every_setting
 def draws_belong_to_their_samples(spec: Model) -> str:
     """log p(x|z), log p(z) and log q(z|x) of a draw are those of its own z_KBZ."""
     model, x_BCHW = _built(spec)
@@ -168,6 +171,7 @@ def draws_belong_to_their_samples(spec: Model) -> str:
     return "log p(x|z), log p(z) and log q(z|x)"
 
 
+@with_every_setting
 def exactly_k_samples_are_weighed(spec: Model) -> str:
     """Fewer than the images, more, and no multiple of any batch; without gradients."""
     model, x_BCHW = _built(spec)
@@ -192,6 +196,7 @@ def exactly_k_samples_are_weighed(spec: Model) -> str:
     return "k of 1, 3 and 130"
 
 
+@with_every_setting
 def images_are_judged_alone(spec: Model) -> str:
     """In evaluation mode an image's posterior and likelihood do not depend on the rest of the batch."""
     model, x_BCHW = _built(spec)
@@ -206,6 +211,7 @@ def images_are_judged_alone(spec: Model) -> str:
     return "the same alone and among others"
 
 
+@with_every_setting
 def every_weight_learns(spec: Model) -> str:
     """The ELBO has a gradient by every weight, finite and not zero."""
     model, x_BCHW = spec.build(SHAPE).double().train(), _built(spec)[1]

@@ -240,19 +240,25 @@ def weights_of(module: nn.Module) -> dict[str, Tensor | str]:
 
 
 def with_every_setting(law: Law[S]) -> Law[S]:
-    """The law, held against the component and against it with one setting changed, for every other value known."""
+    """The law, held against the component and against it with one setting changed, for every other value known.
+
+    The evidence counts the settings that it holds for, and those left out: refused together, or to which the law does
+    not apply.
+    """
 
     @functools.wraps(law)
     def of_all(spec: S) -> str:
-        evidence, tried = law(spec), 1
+        evidence, kept, left_out = law(spec), 1, 0
         for variant in variations(spec):
             try:
-                law(variant)
+                applies = not law(variant).startswith(NOT)
             except NelboError:  # settings that do not go together here
-                continue
+                applies = False
             except LawBroken as broken:
                 raise LawBroken(f"as {variant!r}, {broken.found}", broken.look) from None
-            tried += 1
-        return evidence if tried == 1 or evidence.startswith(NOT) else f"{evidence} ({tried} settings)"
+            kept, left_out = kept + applies, left_out + (not applies)
+        if evidence.startswith(NOT) or kept + left_out == 1:
+            return evidence
+        return f"{evidence} ({kept} settings{f', {left_out} left out' if left_out else ''})"
 
     return of_all
