@@ -74,10 +74,11 @@ def _points(spec: Likelihood, outputs: Tensor) -> Grid:
 def _pixels(spec: Likelihood, n: int = DRAWS) -> Iterator[tuple[Tensor, Grid, Tensor]]:
     """For several decoder outputs of one pixel: the outputs, all it can be, and its probabilities (or density).
 
-    Outputs are all 0; only one of them -3 (a scale is then narrow); or random.
+    Outputs are all 0, only one of them -3 or 3 (a scale is then narrow, or wide), or random.
     """
     none = torch.zeros(spec.channels, 1, 1)
-    single = [none.index_fill(0, place, -3.0) for place in torch.randperm(spec.channels)[:3]]
+    places = itertools.product(torch.randperm(spec.channels)[:2], (-3.0, 3.0))
+    single = [none.index_fill(0, place, size) for place, size in places]
     for outputs in (none, *single, *_outputs(spec, PIXEL, n)):
         grid = _points(spec, outputs)
         among = _value(spec, PIXEL, outputs.expand(1, len(grid.points_MZ), -1, -1, -1))
