@@ -54,7 +54,8 @@ def evaluate(
     tell      hears `metric` ({name}) when one begins and `measured` ({name, done, total}) while it runs
 
     The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same
-    weights; `earlier` then has the environment of each section that was measured in another one. The same call gives the same numbers; an interrupted one goes on where it stopped.
+    weights; `earlier` then has the environment of each section that was measured in another one. The same call
+    gives the same numbers; an interrupted one goes on where it stopped.
     """
     if samples < 0:
         raise ConfigError(f"samples must be 0 or more (got {samples})")
@@ -203,7 +204,7 @@ def _keep(run: Run, card: dict[str, Any], per_image: Mapping[str, Tensor]) -> di
 
 def _measured_elsewhere(before: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
     """The environment (version, commit, device) of each section kept from an earlier card, where it is another."""
-    of = {section: before["environment"] for section in before["sections"]} | before.get("earlier", {})
+    of = dict.fromkeys(before["sections"], before["environment"]) | before.get("earlier", {})
     return {
         section: environment
         for section, environment in of.items()
