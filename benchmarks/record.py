@@ -37,6 +37,7 @@ def record(recipe: str, seed: int, samples: int, runs: Path) -> dict[str, Any]:
         "seed": seed,
         "command": f"nelbo train {recipe} --seed {seed} && nelbo evaluate {run.name} --samples {samples}",
         "commit": environment.get("git"),
+        "measured_at": cards["best"]["environment"].get("git"),
         "data_hash": environment["data"]["hash"],
         "hardware": f"{environment['processor']}, {environment['threads']} threads",
         "torch": environment["packages"]["torch"],

@@ -49,8 +49,8 @@ def cell(rows: list[dict[str, Any]], metric: str, checkpoint: str = "best", digi
 
 def recipes_table() -> str:
     lines = [
-        "| recipe | test NELBO, nats | reconstruction | KL | IW-NLL (K) | active | pixels | seeds | train, s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| recipe | test NELBO, nats | reconstruction | KL | IW-NLL (K) | active | pixels | seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for recipe in ORDER:
         rows = rows_of(recipe)
@@ -66,19 +66,19 @@ def recipes_table() -> str:
         kind = kind or ("binary" if "binary" in recipe else "grey, Gaussian")
         nelbo = cell(rows, "nelbo")
         nelbo = f"**{nelbo}**" if nelbo[:1].isdigit() or nelbo[:1] == "-" else f"*{nelbo}*"
-        seconds = statistics.median(row["seconds"]["train"] for row in rows)
         lines.append(
             f"| `{recipe}` | {nelbo} | {cell(rows, 'reconstruction')} | {cell(rows, 'kl')} | {iw} "
-            f"| {cell(rows, 'active_units', digits=0)} | {kind} | {len(rows)} | {seconds:.0f} |"
+            f"| {cell(rows, 'active_units', digits=0)} | {kind} | {len(rows)} |"
         )
     first = rows_of(ORDER[0])[0]
     commits = sorted({row["commit"] for recipe in ORDER for row in rows_of(recipe)})
+    measured = sorted({row.get("measured_at") or "" for recipe in ORDER for row in rows_of(recipe)})
     hashes = sorted({row["data_hash"] for recipe in ORDER for row in rows_of(recipe)})
     hardware = sorted({row["hardware"] for recipe in ORDER for row in rows_of(recipe)})
     lines.append(
         f"\nTest split, best checkpoint, mean ± standard deviation over seeds (0, 1, 2); IW-NLL of seed 0. "
         f"float32, torch {first['torch']}, {'; '.join(hardware)}, data {', '.join(hashes)}, "
-        f"commit {', '.join(commits)}; "
+        f"trained at commit {', '.join(commits)}, measured at {', '.join(filter(None, measured))}; "
         "made by `python benchmarks/record.py`, written by `python benchmarks/tables.py`."
     )
     return "\n".join(lines)
