@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -217,6 +218,21 @@ def test_memory_does_not_grow_with_k():
     assert len(next(pieces)) == base.PIXELS_AT_ONCE["cpu"] // 16
     found = dict(lookup("metric", "importance")(model, split))["iw_nll"]
     assert found.value is not None
+    alive, most = [], 0
+
+    def watched(x_BCHW, k):
+        nonlocal most
+        for _ in range(50):
+            piece_KB = torch.randn(k // 50, len(x_BCHW), dtype=torch.float64)
+            alive.append(weakref.ref(piece_KB))
+            most = max(most, sum(piece() is not None for piece in alive))
+            yield piece_KB
+
+    model.log_weight_pieces = watched
+    importance._of_batch(model, x_BCHW, [500])
+    model.log_prob(x_BCHW, 500)
+    assert len(alive) == 100
+    assert most <= 3, "the new piece, the one before, and one in the hands of the sum"
 
 
 def test_importance_weights_are_densities_of_the_very_samples():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from pydantic import Field, ValidationError
 
-from nelbo.core import Terms
+from nelbo.core import Progress, Terms
+from nelbo.dists.normal import DiagonalNormal
 from nelbo.objectives import ELBO, Objective
 from nelbo.schedules import Constant, Schedule
 from nelbo.testing import LawBroken, check_objective
@@ -260,6 +262,37 @@ def test_a_surrogate_without_a_bound_has_nothing_to_be_compared_with():
     with pytest.raises(LawBroken, match="no bound to compare it with"):
         check_objective(define(call))
     assert all(map(torch.equal, before, gaussian().model.parameters())), "and the weights are where they were"
+
+
+def path_derivative(share):
+    """log q with its parameters held fixed (Roeder et al. 2017), and a share of the KL's gradient: right at 1."""
+
+    def call(self, draw):
+        kl_B = (draw.log_qz_KB - draw.log_pz_KB).mean(0)
+        q = draw.posterior
+        held_B = kl_B
+        if isinstance(q, DiagonalNormal):
+            held = DiagonalNormal(q.mean.detach(), q.std.detach(), q.log_var.detach())
+            held_B = (held.log_prob(draw.z_KBZ) - draw.log_pz_KB).mean(0)
+        beta = self.beta(Progress())
+        loss_B = rec_of(draw) + beta * (share * held_B + (1 - share) * held_B.detach())
+        bound_B = -(rec_of(draw) + kl_B)
+        return Terms(
+            loss_B, None if draw.not_a_bound else bound_B, {"reconstruction": rec_of(draw), "kl": kl_B}
+        )
+
+    return define(call, beta=(Schedule, Constant(value=1.0)))
+
+
+def test_a_surrogate_is_followed_in_more_than_one_direction():
+    """Along a single one a KL whose gradient is halved passed, the slope of the KL there being small."""
+    evidence = check_objective(path_derivative(1.0))
+    assert "of a surrogate loss" in evidence[GRADIENTS]
+    assert re.search(r"\(3 settings, \d+ left out\)", evidence[GRADIENTS]), "another beta is not the bound's"
+    with pytest.raises(LawBroken, match="the loss's gradient is off by") as caught:
+        check_objective(path_derivative(0.5)(k=1))
+    assert caught.value.law == GRADIENTS
+    assert not caught.value.found.startswith("as "), "with the default settings"
 
 
 def test_an_objective_without_a_bound_may_be_anything_else():

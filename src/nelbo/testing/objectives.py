@@ -30,6 +30,9 @@ from nelbo.testing.settings import Outcome, changed, settings_change_something, 
 COPIES = 1000  # of each image, each with its own noise
 START = Progress()
 ROUNDING = 1e-9  # nats
+DIRECTIONS = (
+    4  # in which a surrogate's slope is compared: along a single one little may depend on what is wrong
+)
 
 
 def check_objective(objective: Objective | type[Objective], *, skip: Collection[str] = ()) -> dict[str, str]:
@@ -272,7 +275,10 @@ def gradients_match_finite_differences(spec: Objective) -> str:
     """Of the loss itself; of a surrogate, whose value is another, against the bound's, in expectation."""
     if _is_differentiated(spec):
         return "of the loss, by every weight of the model"
-    _surrogate_follows_the_bound(spec)
+    if getattr(spec, "beta", Constant(value=1.0)) != Constant(value=1.0):
+        return does_not_apply("its loss is a surrogate, and the bound at beta 1 is not what that stands for")
+    for _ in range(DIRECTIONS):
+        _surrogate_follows_the_bound(spec)
     return "of a surrogate loss, in expectation against the bound's"
 
 
@@ -298,12 +304,15 @@ def _is_differentiated(spec: Objective) -> bool:
     )
 
 
-def _surrogate_follows_the_bound(spec: Objective, blocks: int = 40, copies: int = 50) -> None:
+def _surrogate_follows_the_bound(spec: Objective, blocks: int = 40, copies: int = 250) -> None:
     """Along a random direction, the loss's gradient is in expectation the slope of minus the bound."""
     model, x_BCHW = gaussian().model, gaussian().x_BCHW.repeat(copies, 1, 1, 1)
     weights = list(model.parameters())
     before = [weight.detach().clone() for weight in weights]
     directions = [torch.randn_like(weight) for weight in weights]
+    block_seeds = torch.randint(
+        2**31, (blocks,)
+    ).tolist()  # the blocks reset the stream that directions come from
 
     @torch.no_grad()
     def move(step: float) -> None:
@@ -324,13 +333,11 @@ def _surrogate_follows_the_bound(spec: Objective, blocks: int = 40, copies: int 
         return float(bound_B.mean())
 
     gaps, slopes, step = [], [], 1e-4
-    for seed in range(blocks):
+    for seed in block_seeds:
         torch.manual_seed(seed)
         loss = spec(model.draw(x_BCHW, spec.k), START).loss_B.mean()
-        pairs = zip(torch.autograd.grad(loss, weights, allow_unused=True), directions, strict=True)
-        along = sum(
-            float((gradient * direction).sum()) for gradient, direction in pairs if gradient is not None
-        )
+        found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        along = sum(float((gradient * way).sum()) for gradient, way in zip(found, directions, strict=True))
         try:
             slopes.append((bound_at(seed, -step) - bound_at(seed, step)) / (2 * step))
         finally:
@@ -339,11 +346,8 @@ def _surrogate_follows_the_bound(spec: Objective, blocks: int = 40, copies: int 
     gap, error = mean_and_error(torch.tensor(gaps))
     slope = sum(slopes) / blocks
     seen = f"along a random direction minus the bound has slope {slope:.4g}, the loss's gradient is off by "
-    require(
-        abs(float(gap)) <= ERRORS * float(error) + 1e-5 * abs(slope),
-        f"{seen}{float(gap):.4g} +- {float(error):.2g}",
-        "detached tensors and weights in loss_B",
-    )
+    good = abs(float(gap)) <= ERRORS * float(error) + 1e-5 * abs(slope)
+    require(good, f"{seen}{float(gap):.4g} +- {float(error):.2g}", "detached tensors and weights in loss_B")
 
 
 def every_setting_changes_something(spec: Objective) -> str:
