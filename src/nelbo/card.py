@@ -101,13 +101,17 @@ def evaluate(
         "metrics": {key: value.to_dict() for key, value in values.items()},
         "sections": sections,
     }
-    kept = {key: value.per_image_N for key, value in values.items() if value.per_image_N is not None}
-    card = _keep(found, card, kept)
+    card = _keep(found, card, {key: value.per_image_N for key, value in values.items()})
     if metrics is None or "importance" in chosen:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another measurement may be unfinished
-            scratch.parent.rmdir()
+        _finished(scratch)
     return card
+
+
+def _finished(scratch: Path) -> None:
+    """Removes what an interrupted measurement had left, and the folder of all such where there are no others."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        scratch.parent.rmdir()
 
 
 def _progress(tell: Tell, name: str) -> Callable[[int, int], None]:
@@ -176,8 +180,9 @@ def read_per_image(run: Run, card: Mapping[str, Any]) -> dict[str, Tensor]:
     return tensors if about.get("weights") == card.get("weights") else {}
 
 
-def _keep(run: Run, card: dict[str, Any], per_image: Mapping[str, Tensor]) -> dict[str, Any]:
+def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) -> dict[str, Any]:
     """Writes a card, together with what an earlier one says of the same weights by other metrics."""
+    per_image = {name: each_N for name, each_N in found.items() if each_N is not None}
     where = stem(card["split"], card["checkpoint"], card["samples"])
     try:
         before = run.read_json(where + ".json", missing={})
@@ -196,7 +201,7 @@ def _keep(run: Run, card: dict[str, Any], per_image: Mapping[str, Tensor]) -> di
             "sections": {section: sections[section] for section in order},
         }
         card |= {"earlier": elsewhere} if elsewhere else {}
-        per_image = {name: value for name, value in before_each.items() if name in added} | dict(per_image)
+        per_image = {name: value for name, value in before_each.items() if name in added} | per_image
     store.write_tensors(run.path / (where + ".safetensors"), per_image, {"weights": card["weights"]})
     run.write_json(where + ".json", card)
     return card
