@@ -53,9 +53,8 @@ def evaluate(
     metrics   names of registered metrics (`nelbo list metric`); all by default
     tell      hears `metric` ({name}) when one begins and `measured` ({name, done, total}) while it runs
 
-    The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same
-    weights; `earlier` then has the environment of each section that was measured in another one. The same call
-    gives the same numbers; an interrupted one goes on where it stopped.
+    The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same weights;
+    `earlier` says which were measured elsewhere. The same call gives the same numbers; an interrupted one goes on.
     """
     if samples < 0:
         raise ConfigError(f"samples must be 0 or more (got {samples})")
