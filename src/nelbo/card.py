@@ -74,14 +74,12 @@ def evaluate(
         scratch=scratch,
         asked=bool(metrics),
     )
-    values: dict[str, Value] = {}
-    sections: dict[str, list[str]] = {}
+    measured: dict[str, dict[str, Value]] = {}
     begun = time.perf_counter()
     for name, measure in chosen.items():
         tell("metric", {"name": name})
-        measured = dict(measure(model, dataclasses.replace(view, tell=_progress(tell, name))))
-        values |= measured
-        sections[name] = list(measured)
+        measured[name] = dict(measure(model, dataclasses.replace(view, tell=_progress(tell, name))))
+    values = {key: value for section in measured.values() for key, value in section.items()}
     card = {
         "run": found.name,
         "checkpoint": checkpoint,
@@ -98,10 +96,10 @@ def evaluate(
         "environment": engine.describe(where),
         "seconds": round(time.perf_counter() - begun, 3),
         "metrics": {key: value.to_dict() for key, value in values.items()},
-        "sections": sections,
+        "sections": {name: list(section) for name, section in measured.items()},
     }
     card = _keep(found, card, {key: value.per_image_N for key, value in values.items()})
-    if metrics is None or "importance" in chosen:
+    if "importance" in chosen:
         _finished(scratch)
     return card
 
