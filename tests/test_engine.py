@@ -53,6 +53,20 @@ def test_a_fixed_seed_gives_its_numbers_and_the_callers_stream_back():
         raise Crash
 
 
+def test_a_fixed_seed_of_one_device_leaves_the_streams_of_others(monkeypatch):
+    """`torch.manual_seed` also reset every GPU: an evaluation on the CPU changed a training on one."""
+
+    def refused(seed):
+        raise AssertionError("another device's stream was seeded")
+
+    for module in (torch.cuda, torch.mps):
+        monkeypatch.setattr(module, "manual_seed", refused)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refused)
+    with engine.fixed_seed(5, torch.device("cpu")):
+        numbers = torch.rand(4)
+    assert torch.equal(numbers, torch.rand(4, generator=torch.Generator().manual_seed(5))), "the same numbers"
+
+
 def test_small_steps_run_on_one_thread_and_the_setting_comes_back():
     before = torch.get_num_threads()
     try:

@@ -97,10 +97,20 @@ def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
     """Runs a block with its own random stream and puts the caller's back afterwards."""
     before = random_state(device)
     try:
-        torch.manual_seed(seed)
+        seed_streams(seed, device)
         yield
     finally:
         set_random_state(before, device)
+
+
+def seed_streams(seed: int, device: torch.device) -> None:
+    """Seeds the CPU's stream and that of the device, and no other: `torch.manual_seed` would reset every GPU's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 @contextlib.contextmanager

@@ -324,3 +324,20 @@ def test_a_posterior_without_width_says_that_the_number_is_not_finite():
         table = found[name].to_dict()
         assert table["value"] is None
         assert table["note"].startswith("not finite")
+
+
+def test_a_prior_that_learns_nothing_is_asked_in_its_own_precision_and_on_its_own_device():
+    """One with buffers alone was asked in float32 on the CPU, wherever it was."""
+
+    class Still(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(2.0, dtype=torch.float64))
+
+        def log_prob(self, z):
+            assert (z.dtype, z.device) == (self.scale.dtype, self.scale.device)
+            return -0.5 * (z / self.scale).square().sum(-1)
+
+    joint_M, each_MZ = information.prior_log_density(Still(), torch.randn(3, 2, dtype=torch.float64))
+    assert joint_M.shape == (3,)
+    assert each_MZ is None

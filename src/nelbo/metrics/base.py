@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nelbo.core import register
 from nelbo.data import Batches, Images, Splits, Transform
-from nelbo.engine import Precision, autocast, fixed_seed
+from nelbo.engine import Precision, autocast, fixed_seed, seed_streams
 from nelbo.models import BuiltModel
 
 EVALUATION_BATCH = 500
@@ -105,7 +105,7 @@ class Split:
         loader = Batches(self.images, self.transforms, size, device=self.device)
         with torch.no_grad(), fixed_seed(self.seed, self.device), autocast(self.device, self.precision):
             for index, x_BCHW in enumerate(loader.epoch(start=start), start):
-                torch.manual_seed(self.seed + index)
+                seed_streams(self.seed + index, self.device)
                 yield x_BCHW
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -98,7 +99,7 @@ def prior_log_density(prior: nn.Module, z_MZ: Tensor) -> tuple[Tensor, Tensor | 
     if isinstance(prior, StandardNormalModule):
         each_MZ = -0.5 * (z_MZ.square() + LOG_2PI)
         return each_MZ.sum(1), each_MZ
-    weights = next(prior.parameters(), torch.empty(0))
+    weights = next(itertools.chain(prior.parameters(), prior.buffers()), torch.empty(0))
     log_prob: Any = prior.log_prob
     few = (z_MZ[start : start + PRIOR_AT_ONCE] for start in range(0, len(z_MZ), PRIOR_AT_ONCE))
     return torch.cat([exact(log_prob(z.to(weights.device, weights.dtype))) for z in few]).to(
