@@ -275,6 +275,21 @@ def test_bf16_networks_are_weighed_in_float64():
     assert found["bf16"].value == pytest.approx(found["fp32"].value, rel=0.03)
 
 
+def test_a_kl_by_samples_is_not_passed_off_as_the_closed_form():
+    class Other(nn.Module):
+        def log_prob(self, z):
+            return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
+
+    exact, sampled = Known(), Known()
+    sampled.prior = Other()
+    measure, split = lookup("metric", "bound"), split_of(200)
+    one, other = dict(measure(exact, split))["kl"], dict(measure(sampled, split))["kl"]
+    assert one.note == ""
+    assert other.note == "by one sample an image: posterior and prior have no closed form"
+    assert abs(other.value - one.value) < 5 * other.standard_error
+    assert other.value != one.value
+
+
 def test_no_samples_no_estimate():
     assert "iw_nll" not in measured(Known(), split_of(samples=0))
 

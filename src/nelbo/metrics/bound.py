@@ -22,6 +22,7 @@ DENSITY_NOTES = {
     "binary": "density at pixels that are only 0 and 1: may be negative, is not bits/dim",
 }
 NO_LEVELS_NOTE = "probability of 8-bit levels at pixels that are none: rounded to them, and no bits/dim"
+SAMPLED_KL_NOTE = "by one sample an image: posterior and prior have no closed form"
 ONLY_TWO_NOTE = "of 256 levels, of which these pixels have only the first and the last"
 DEQUANTISED_NOTE = (
     "of the 8-bit levels, from above: the density of dequantised pixels (Theis et al. 2016), with log2(256) for "
@@ -91,6 +92,11 @@ def not_a_bound(model: BuiltModel, split: Split) -> str | None:
     """Why this model's samples give no bound, or None."""
     reasons = [model.draw(x_BCHW).not_a_bound for x_BCHW in _two_images(split)]
     return reasons[0]
+
+
+def _about_kl(model: BuiltModel, split: Split) -> str:
+    closed = [model.draw(x_BCHW).kl_BZ is not None for x_BCHW in _two_images(split)]
+    return "" if closed[0] else SAMPLED_KL_NOTE
 
 
 def _two_images(split: Split) -> Iterator[Tensor]:
@@ -166,7 +172,7 @@ def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     nelbo_N = per_image["reconstruction"] + per_image["kl"]
     yield "nelbo", Value.over_images(nelbo_N, "nats/image", note)
     yield "reconstruction", reconstruction
-    yield "kl", Value.over_images(per_image["kl"], "nats/image")
+    yield "kl", Value.over_images(per_image["kl"], "nats/image", _about_kl(model, split))
     if found := bits(nelbo_N, split, model):
         name, unit, bits_N, words = found
         yield name, Value.over_images(bits_N, unit, words)
