@@ -432,7 +432,7 @@ def test_the_card_fits_the_width(columns, nelbo, run_copy, monkeypatch):
     assert code == 0
     assert out.endswith("\n")
     assert max(map(len, out.splitlines())) <= int(columns or 110)
-    for name in ("nelbo", "reconstruction", "iw nll", "active units", "mse", "nats/image"):
+    for name in ("NELBO", "Reconstruction", "IW NLL", "Active units", "MSE", "nats/image"):
         assert name in out
 
 

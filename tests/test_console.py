@@ -58,14 +58,40 @@ def test_a_card_shows_values_errors_units_and_notes(capsys):
     assert out.splitlines()[0] == "r[1] · best (epoch 3) · test, n = 40"
     rows = [line.split() for line in out.splitlines()[2:]]
     assert rows == [
-        ["nelbo", "105.68", "±", "0.21", "nats/image", "grey", "[pixels]"],
-        ["kl", "0.0021", "nats/image"],
-        ["iw", "nll", "not", "a", "bound", "nats/image", "shared", "noise"],
-        ["active", "units", "1", "dimensions", "of", "2"],
-        ["kl", "per", "dimension", "0.50", "to", "2.25", "nats"],
+        ["NELBO", "105.68", "±", "0.21", "nats/image", "grey", "[pixels]"],
+        ["KL", "0.002110", "nats/image"],
+        ["IW", "NLL", "not", "a", "bound", "nats/image", "shared", "noise"],
+        ["Active", "units", "1", "dimensions", "of", "2"],
+        ["KL", "per", "dimension", "0.5000", "to", "2.250", "nats"],
     ]
     assert out.endswith("\n")
     assert all(line == line.rstrip() for line in out.splitlines())
+
+
+LONG = "mixture of all 40 posteriors, which the standard error takes as given"
+
+
+def test_what_several_metrics_say_is_said_once(capsys):
+    both = [("kl", f"at most 5; {LONG}"), ("nelbo", LONG), ("active_units", "of 2")]
+    metrics = {name: CARD["metrics"][name] | {"note": note} for name, note in both}
+    console.show_card(CARD | {"metrics": metrics, "sections": {"all": list(metrics)}})
+    out = capsys.readouterr().out
+    assert out.count(LONG) == 1
+    kl, nelbo, active = (
+        next(line for line in out.splitlines() if line.startswith(name)) for name in ("KL", "NEL", "Act")
+    )
+    assert kl.endswith("at most 5; [1]")
+    assert nelbo.endswith("nats/image  [1]")
+    assert active.endswith("of 2")
+    assert out.splitlines()[-1] == f"[1]  {LONG}"
+
+
+def test_where_notes_have_no_room_they_stand_below(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "76")
+    console.show_card(CARD)
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if line.startswith("NELBO")).endswith("nats/image  [1]")
+    assert "[1]  grey [pixels]" in lines
 
 
 def test_a_collapse_is_said_below_the_table(capsys):
@@ -87,9 +113,9 @@ def test_two_cards_stand_side_by_side(capsys):
     out = capsys.readouterr().out
     assert "first (epoch 1)" in out
     assert "best (epoch 3)" in out
-    (row,) = [line for line in out.splitlines() if line.startswith("nelbo")]
+    (row,) = [line for line in out.splitlines() if line.startswith("NELBO")]
     assert row.index("200.00 ± 0.21") < row.index("105.68 ± 0.21")
-    (row,) = [line for line in out.splitlines() if line.startswith("kl ") and "dimension" not in line]
+    (row,) = [line for line in out.splitlines() if line.startswith("KL ") and "dimension" not in line]
     assert " - " in row  # the first checkpoint has no such number
 
 

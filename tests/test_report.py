@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nelbo import api, card, cli, config, report
+from nelbo import api, card, cli, config, report, wording
 from nelbo.core import _entries, names
 from nelbo.doctor import Diagnosis, Finding
 from nelbo.errors import ConfigError, DataError
@@ -232,11 +232,11 @@ def test_every_value_of_the_card_is_on_the_page(whole, text):
     headings = found.texts("th")
     for name, entry in whole.metrics.items():
         value, spread, note = numbers.shown(entry)
-        assert any(heading.startswith(numbers.label(name)) and note in heading for heading in headings), name
+        assert any(heading.startswith(wording.label(name)) and note in heading for heading in headings), name
         assert f"{value} {spread}".strip() in rows[0], name
         assert entry["unit"] in rows[0]
     for section, values in whole.card["sections"].items():
-        assert (numbers.label(section) in rows[0]) == bool(values)
+        assert (wording.label(section) in rows[0]) == bool(values)
     assert set(names("metric")) <= set(whole.card["sections"])
 
 
@@ -630,13 +630,13 @@ def test_values_that_are_none_or_lists_are_shown_as_such():
     assert numbers.shown(entry) == ("infinite", "", "shared noise")
     assert numbers.shown(entry | {"note": ""})[0] == "none"
     assert numbers.shown(entry | {"value": [1.5, -2.25], "note": "n"}) == (
-        "2 values, −2.250 to 1.500",
+        "−2.250 to 1.500",
         "",
         "n",
     )
-    assert numbers.label("iw_nll") == "IW NLL"
-    assert numbers.label("active_units") == "Active units"
-    assert numbers.label("knn_accuracy") == "k-NN accuracy"
+    assert wording.label("iw_nll") == "IW NLL"
+    assert wording.label("active_units") == "Active units"
+    assert wording.label("knn_accuracy") == "k-NN accuracy"
 
 
 def points(drawing: str) -> list[list[tuple[float, float]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from tyro.conf import Positional
 from nelbo import flags
 from nelbo.errors import ConfigError
 from nelbo.flags import plain
+from nelbo.wording import decimals, label, rounded
 
 if TYPE_CHECKING:
     from nelbo.comparison import Comparison, Difference, Interval, MetricRow
@@ -193,7 +193,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _seconds(error: float) -> int:
-    return min(2, _digits(error)) if error > 0 else 2
+    return min(2, decimals(error)) if error > 0 else 2
 
 
 def _metrics(found: Comparison, columns: Mapping[str, Sequence[str]]) -> None:
@@ -217,7 +217,7 @@ def _metrics(found: Comparison, columns: Mapping[str, Sequence[str]]) -> None:
 
 def _name(row: MetricRow, found: Comparison) -> str:
     """A metric in words; an importance-weighted one with its K."""
-    name = row.name.replace("_", " ")
+    name = label(row.name)
     if row.section != "importance":
         return name
     return f"{name} (K = {found.samples or 'differs'})"
@@ -230,37 +230,32 @@ def _cell(row: MetricRow, group: str) -> str:
     if cell.mean is None:
         return cell.note.partition(": ")[0] or "-"
     errors = [other.standard_error for other in row.cells.values() if other.standard_error]
-    digits = 2 if abs(cell.mean) >= 10 else 4
+    number = rounded(cell.mean)
     if errors:  # two digits of the largest, one of the smallest
-        digits = max(_digits(max(errors)), _digits(min(errors)) - 1)
-    elif row.unit == "dimensions":
-        digits = 0
-    spread = "" if cell.standard_error is None else f" ± {cell.standard_error:.{digits}f}"
+        digits = max(decimals(max(errors)), decimals(min(errors)) - 1)
+        error = "" if cell.standard_error is None else f" ± {cell.standard_error:.{digits}f}"
+        number = f"{cell.mean:.{digits}f}{error}"
     star = {"seeds": " *", "images": " (*)", "": ""}[row.best_of if row.best == group else ""]
-    return f"{cell.mean:.{digits}f}{spread}{'' if cell.comparable else ' †'}{star}"
-
-
-def _digits(error: float) -> int:
-    """Decimals that show two digits of an error."""
-    return max(0, min(6, 1 - math.floor(math.log10(error))))
+    return f"{number}{'' if cell.comparable else ' †'}{star}"
 
 
 def _paired(one: Difference, found: Comparison) -> list[str]:
     widths = [found_.high - found_.low for found_ in (one.over_images, one.over_seeds) if found_]
-    digits = _digits(min(widths) / 2) if widths else 4
+    digits = decimals(min(widths) / 2) if widths else None
+    sign = "+" if one.value > 0 else ""
     row = next(row for row in found.metrics if row.name == one.metric)
     note = "" if one.note == "no mean over images" else one.note
     better = f"{row.better} is better" if row.better else ""
     return [
         _name(row, found),
-        f"{one.value:+.{digits}f}",
+        sign + (rounded(one.value) if digits is None else f"{one.value:.{digits}f}"),
         _interval(one.over_images, digits),
         _interval(one.over_seeds, digits),
         "; ".join(filter(None, [better, note])),
     ]
 
 
-def _interval(interval: Interval | None, digits: int) -> str:
+def _interval(interval: Interval | None, digits: int | None) -> str:
     if interval is None:
         return "-"
     return f"[{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from nelbo.wording import label, shown
+
 WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
+NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
 LISTED = 12  # files named after a verb; the rest is counted
 COLLAPSE = ". posterior collapse: "  # what follows it in a note is shown below the table
 
@@ -65,15 +69,8 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "",
 
 def metric_cells(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Value, standard error, unit and note of one metric; a value of None is shown as what the note calls it."""
-    value, error, note = entry["value"], entry["standard_error"], entry["note"].partition(COLLAPSE)[0]
-    if value is None:
-        word, _, rest = note.partition(": ")
-        return word, "", entry["unit"], rest
-    if isinstance(value, list):
-        return f"{min(value):.2f} to {max(value):.2f}", "", entry["unit"], note
-    digits = 0 if entry["unit"] == "dimensions" else 2 if abs(value) >= 10 else 4
-    spread = "" if error is None else f"± {error:.{max(digits, 2)}f}"
-    return f"{value:.{digits}f}", spread, entry["unit"], note
+    value, error, note = shown(entry)
+    return value, error, entry["unit"], note.partition(COLLAPSE)[0]
 
 
 def show_card(card: Mapping[str, Any]) -> None:
@@ -81,10 +78,31 @@ def show_card(card: Mapping[str, Any]) -> None:
     rows: list[tuple[str, ...]] = []
     for section in card["sections"].values():
         if rows and section:
-            rows.append(("",) * 5)
-        rows += [(name.replace("_", " "), *metric_cells(card["metrics"][name])) for name in section]
+            rows.append(("", "", "", "", ""))
+        rows += [(label(name), *metric_cells(card["metrics"][name])) for name in section]
+    width = max((len(row[1]) for row in rows if row[2]), default=0)  # the ± stand below each other
+    rows = [(row[0], f"{row[1]:<{width}} {row[2]}".rstrip(), *row[3:]) for row in rows]
     title = f"{card['run']} · {card['checkpoint']} (epoch {card['epoch']}) · {card['split']}, n = {card['n']}"
-    show(["metric", "value", "", "unit", "note"], rows, title, fixed=4)
+    _show_noted(["metric", "value", "unit"], rows, title)
+
+
+def _show_noted(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    """A table whose last cells are notes. What several say, and all of them where there is no room, is said below."""
+    taken = sum(2 + max(map(len, cells)) for cells in zip(columns, *(row[:-1] for row in rows), strict=True))
+    narrow = to_stdout().width - taken < NOTE_WIDTH
+    split = [[row[-1]] if narrow else row[-1].split("; ") for row in rows]
+    counts = Counter(clause for clauses in split for clause in clauses)
+    below: dict[str, str] = {}
+    notes = []
+    for clauses in split:
+        for clause in clauses:
+            if clause and (narrow or (counts[clause] > 1 and len(clause) >= NOTE_WIDTH)):
+                below.setdefault(clause, f"[{len(below) + 1}]")
+        notes.append("; ".join(below.get(clause, clause) for clause in clauses))
+    cells = [[*row[:-1], note] for row, note in zip(rows, notes, strict=True)]
+    show([*columns, "" if narrow else "note"], cells, title, fixed=len(columns) + narrow)
+    if below:
+        show(["", ""], [(mark, clause) for clause, mark in below.items()])
 
 
 def warn(card: Mapping[str, Any]) -> None:
@@ -164,11 +182,11 @@ class Training:
             parts.append(f"beta {row['beta']:.3g}")
         for split in ("train", "validation"):
             found = row.get(split, {})
-            shown = [(label, found[key]) for key, label in QUANTITIES.items() if key in found]
+            values = [(name, found[key]) for key, name in QUANTITIES.items() if key in found]
             if "bound" in found:
-                shown.append(("NELBO", -found["bound"]))
-            if shown:
-                parts.append(f"{split} " + ", ".join(f"{label} {value:.2f}" for label, value in shown))
+                values.append(("NELBO", -found["bound"]))
+            if values:
+                parts.append(f"{split} " + ", ".join(f"{name} {value:.2f}" for name, value in values))
         if "latent" in row:
             parts.append(f"{row['latent']['active_units']}/{row['latent']['dimensions']} active")
         if row.get("best_epoch") == row["epoch"] and "validation" in row:
@@ -227,7 +245,7 @@ def show_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
         left, right = first["metrics"].get(name), other["metrics"][name]
         before = metric_cells(left)[:2] if left else ("-", "")
         after = metric_cells(right)
-        rows.append((name.replace("_", " "), " ".join(before), " ".join(after[:2]), after[2], after[3]))
+        rows.append((label(name), " ".join(before), " ".join(after[:2]), after[2], after[3]))
     columns = [f"{card['checkpoint']} (epoch {card['epoch']})" for card in (first, other)]
     title = f"{other['run']} · {other['split']}, n = {other['n']}"
-    show(["metric", *columns, "unit", "note"], rows, title, fixed=4)
+    _show_noted(["metric", *columns, "unit"], rows, title)

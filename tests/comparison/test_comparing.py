@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from nelbo import cli, comparing
+from nelbo import cli, comparing, wording
 from nelbo.comparison import compare
 
 BETA = {"objective.beta": 4.0}
@@ -57,7 +57,7 @@ def test_groups_differences_metrics_and_intervals_are_tables(nelbo, six):
     assert (label, seeds) == ("plain (baseline)", "0, 1, 2")
     assert runs.startswith("plain-s0, plain-s1,")
     assert row_of(out, "objective.beta") == ["1", "4"]
-    a, b, unit = row_of(table_of(out, "metrics: mean ± standard error over seeds, n = 3"), "nelbo")
+    a, b, unit = row_of(table_of(out, "metrics: mean ± standard error over seeds, n = 3"), "NELBO")
     cells = found.metric("nelbo").cells
     assert unit == "nats/image"
     for text, cell, mark in ((a, cells["A"], " *"), (b, cells["B"], "")):
@@ -66,7 +66,7 @@ def test_groups_differences_metrics_and_intervals_are_tables(nelbo, six):
         assert error == pytest.approx(cell.standard_error, abs=6e-3)
         assert text.endswith(" *") == bool(mark)
     one = next(one for one in found.paired if one.metric == "nelbo")
-    difference, images, seeds, words = row_of(table_of(out, "B - A: beta 4"), "nelbo")
+    difference, images, seeds, words = row_of(table_of(out, "B - A: beta 4"), "NELBO")
     assert float(difference) == pytest.approx(one.value, abs=6e-3)
     for text, interval in ((images, one.over_images), (seeds, one.over_seeds)):
         assert json.loads(text.replace("+", "")) == pytest.approx([interval.low, interval.high], abs=6e-3)
@@ -111,8 +111,8 @@ def test_single_runs_say_that_they_know_nothing_of_another_seed(nelbo, made):
     made("b", 25.0, settings=BETA)
     out = nelbo("compare", "a", "b")[1]
     assert "±" not in out
-    assert row_of(table_of(out, "B - A"), "nelbo")[2] == "-"
-    assert row_of(out, "nelbo")[0].endswith(" (*)")
+    assert row_of(table_of(out, "B - A"), "NELBO")[2] == "-"
+    assert row_of(out, "NELBO")[0].endswith(" (*)")
     assert "one run in A and B: no spread over seeds, nothing is known of another seed" in out
     assert "(*): these weights are better on such images; another seed may not be" in out
 
@@ -125,9 +125,9 @@ def test_the_kind_of_log_px_and_k_are_stated(nelbo, made):
     made("c", settings=BETA, seed=1, card=grey | {"samples": 500}, **iw)
     out = nelbo("compare", "a", "b")[1]
     assert "log p(x | z) in A and B: cross-entropy of grey pixels: not a likelihood" in out
-    assert row_of(out, r"iw nll \(K = 50\)")
+    assert row_of(out, r"IW NLL \(K = 50\)")
     out = nelbo("compare", "a", "b", "c")[1]
-    assert row_of(out, r"iw nll \(K = differs\)")
+    assert row_of(out, r"IW NLL \(K = differs\)")
     assert "warning: K is 50 in A, [50, 500] in B" in out
 
 
@@ -137,12 +137,12 @@ def test_what_cannot_be_compared_is_marked_and_explained(nelbo, made):
     made("c", settings={"optimizer.lr": 0.5}, values={"nelbo": None, "kl": None},
          notes={"nelbo": "not a bound: shared noise", "kl": "infinite: shared noise"})  # fmt: skip
     out = nelbo("compare", "a", "b", "c")[1]
-    cells = row_of(out, "nelbo")
+    cells = row_of(out, "NELBO")
     assert cells[1].endswith(" †")
     assert cells[2] == "not a bound"
-    assert not any("†" in cell for cell in row_of(out, "mse"))
-    assert "nelbo" not in table_of(out, "B - A")
-    assert "mse" in table_of(out, "B - A")
+    assert not any("†" in cell for cell in row_of(out, "MSE"))
+    assert "NELBO" not in table_of(out, "B - A")
+    assert "MSE" in table_of(out, "B - A")
     assert "†: not comparable with A; the warnings say why" in out
     assert out.count("warning: ") == 2
     assert "warning: log p(x | z) is not the same kind of number" in out
@@ -172,7 +172,7 @@ def test_one_configuration_alone_is_a_table_of_means(nelbo, made):
     assert (code, err) == (0, "")
     assert "configuration" not in out
     assert "95 %" not in out
-    assert "±" in row_of(out, "nelbo")[0]
+    assert "±" in row_of(out, "NELBO")[0]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_without_a_plane_the_reason_is_said(nelbo, made):
     assert (code, err) == (0, "no rate-distortion plane: the cards hold no bound (--metrics bound)\n")
     table = json.loads(nelbo("compare", "a", "b", "--json")[1])
     assert (table["figure"], table["figure_note"]) == (None, err.strip())
-    assert "mse" in out
+    assert "MSE" in out
 
 
 def test_what_is_measured_is_said_while_it_is(nelbo, made):
@@ -224,9 +224,9 @@ def test_what_is_measured_is_said_while_it_is(nelbo, made):
     assert err.startswith("measuring bound, latent, error of b\n")
 
 
-@pytest.mark.parametrize(("error", "digits"), [(12.3, 0), (1.23, 1), (0.123, 2), (0.0099, 4), (1e-12, 6)])
+@pytest.mark.parametrize(("error", "digits"), [(12.3, 0), (1.23, 1), (0.123, 2), (0.0099, 4), (1e-12, 8)])
 def test_two_digits_of_an_error_are_shown(error, digits):
-    assert comparing._digits(error) == digits
+    assert wording.decimals(error) == digits
 
 
 def test_long_names_are_broken_not_cut(nelbo, made):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import nelbo
+from nelbo import wording
 from nelbo.comparison import compare
 from nelbo.comparison.facts import classes
 
@@ -42,7 +43,7 @@ def test_what_differs_is_named_and_not_subtracted(planted, cause, metrics, words
     caution = about(found, cause)
     assert caution.metrics == metrics
     assert words in caution.message
-    assert f"Not compared: {metrics[0]}" in caution.message
+    assert f"Not compared: {wording.label(metrics[0])}" in caution.message
     assert {one.metric for one in found.paired} == set(EVERY) - set(metrics)
     for row in found.metrics:
         assert row.cells["B"].comparable is (row.name not in metrics)
@@ -59,7 +60,7 @@ def test_another_k_keeps_only_importance_weighted_numbers_apart(made):
     assert caution.metrics == ("iw_nll",)
     assert (
         caution.message
-        == "K is 50 in A, 500 in B; measure all alike with --samples 500. Not compared: iw nll"
+        == "K is 50 in A, 500 in B; measure all alike with --samples 500. Not compared: IW NLL"
     )
     assert {one.metric for one in found.paired} == set(EVERY)
 
@@ -70,7 +71,7 @@ def test_what_is_not_a_bound_has_no_number_to_subtract(made):
     found = compare([made("a"), made("b", values=values, notes=notes, settings=BETA)])
     (caution,) = found.warnings
     assert (caution.about, caution.metrics) == ("no number", ("nelbo", "kl"))
-    assert caution.message == ("nelbo and kl: not a bound and infinite in B (shared noise: singular)")
+    assert caution.message == ("NELBO and KL: not a bound and infinite in B (shared noise: singular)")
     assert {one.metric for one in found.paired} == {"reconstruction", "active_units", "mse"}
     cell = found.metric("nelbo").cells["B"]
     assert (cell.mean, cell.note.partition(": ")[0]) == (None, "not a bound")
@@ -178,7 +179,15 @@ def test_a_gap_inside_a_group_leaves_the_group_without_a_mean(made):
     found = compare([made("a", **IW), made("b", seed=1), made("c", settings=BETA, **IW)])
     cell = found.metric("iw_nll").cells["A"]
     assert (cell.mean, cell.values, cell.note) == (None, (1.0, None), "not measured: in some runs")
+    (caution,) = [one for one in found.warnings if one.about == "not measured"]
+    assert "Missing in b (A): importance. " in caution.message, "the run that lacks it, not its whole group"
+    assert caution.values == {"b (A)": ["importance"]}
     assert "iw_nll" not in {one.metric for one in found.paired}
+
+
+def test_a_section_that_holds_nothing_is_no_gap(made):
+    runs = [made("a", sections={"factors": ()}), made("b", settings=BETA)]
+    assert not [one for one in compare(runs).warnings if one.about == "not measured"]
 
 
 def test_runs_of_one_group_on_different_images_are_no_group_to_compare(made):

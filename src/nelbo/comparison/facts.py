@@ -10,6 +10,7 @@ from typing import Any
 from nelbo.comparison.members import Member
 from nelbo.comparison.values import Caution
 from nelbo.comparison.words import by_group, by_value, listed, shown
+from nelbo.wording import label
 
 Groups = Mapping[str, Sequence[Member]]
 Basis = dict[str, Any]
@@ -91,7 +92,7 @@ def cautions(
 
 
 def _metrics(names: Sequence[str]) -> str:
-    return listed(name.replace("_", " ") for name in names)
+    return listed(map(label, names))
 
 
 # --- what keeps numbers apart -----------------------------------------------------------------
@@ -184,16 +185,19 @@ def _words(values: Mapping[str, Sequence[str]]) -> str:
 
 
 def _gaps(groups: Groups) -> list[Caution]:
-    """Sections that some run's card has and another's lacks."""
-    everywhere = [set(member.card["sections"]) for members in groups.values() for member in members]
-    every = dict.fromkeys(s for members in groups.values() for m in members for s in m.card["sections"])
-    missing = [section for section in every if any(section not in own for own in everywhere)]
+    """Sections that hold numbers in some run's card and are not in another's."""
+    cards = [member.card for members in groups.values() for member in members]
+    every = dict.fromkeys(name for card in cards for name, metrics in card["sections"].items() if metrics)
+    missing = [section for section in every if any(section not in card["sections"] for card in cards)]
     if not missing:
         return []
-    lacking = {
-        group: [s for s in missing if any(s not in member.card["sections"] for member in members)]
-        for group, members in groups.items()
-    }
+    lacking: dict[str, list[str]] = {}
+    for group, members in groups.items():
+        without = {m.name: [s for s in missing if s not in m.card["sections"]] for m in members}
+        if all(without.values()):
+            lacking[group] = [s for s in missing if any(s in own for own in without.values())]
+        else:
+            lacking |= {f"{name} ({group})": own for name, own in without.items()}
     values = {group: own for group, own in lacking.items() if own}
     samples = max(m.card["samples"] for members in groups.values() for m in members)
     k = f" --samples {samples}" if "importance" in missing and samples else ""

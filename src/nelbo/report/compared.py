@@ -12,6 +12,7 @@ from nelbo.report import charts, figures, numbers
 from nelbo.report.facts import Facts
 from nelbo.report.markup import Markup, scrolling, section_rows, table, tag
 from nelbo.report.training import quantities
+from nelbo.wording import label, spread
 
 MARKS = {
     "seeds": "* better than every other comparable group: neither interval between them contains zero.",
@@ -110,7 +111,7 @@ def metrics(found: Comparison) -> Markup:
     """One row a metric, one column a group, in the sections of the card."""
     names = [group.name for group in found.groups]
     sizes = {len(group.runs) for group in found.groups}
-    spread = (
+    errors = (
         "± is the standard error over seeds"
         if sizes != {1}
         else "One run a group: nothing is known of another seed"
@@ -119,11 +120,11 @@ def metrics(found: Comparison) -> Markup:
     bodies = []
     for section in dict.fromkeys(row.section for row in found.metrics):
         rows = [
-            tag("tr", tag("th", numbers.label(row.name), scope="row"), [tag("td", _cell(row, name)) for name in names],
+            tag("tr", tag("th", label(row.name), scope="row"), [tag("td", _cell(row, name)) for name in names],
                 tag("td", row.unit))
             for row in found.metrics if row.section == section
         ]  # fmt: skip
-        bodies.append(section_rows(numbers.label(section), None, rows, columns=len(names) + 2))
+        bodies.append(section_rows(label(section), None, rows, columns=len(names) + 2))
     caption = "Metrics by group"
     cells = [cell for row in found.metrics for cell in row.cells.values()]
     marks: set[str] = {row.best_of for row in found.metrics if row.best}
@@ -131,7 +132,7 @@ def metrics(found: Comparison) -> Markup:
         marks.add("apart")
     return tag(
         "div",
-        tag("p", f"{spread}."),
+        tag("p", f"{errors}."),
         scrolling(
             tag("table", tag("caption", caption), tag("thead", head), bodies, class_="card many"), caption
         ),
@@ -147,7 +148,7 @@ def _cell(row: MetricRow, group: str) -> str:
         return cell.note.partition(": ")[0] or "–"
     star = {"seeds": " *", "images": " (*)", "": ""}[row.best_of if row.best == group else ""]
     value = numbers.rounded(cell.mean, cell.standard_error)
-    return f"{value} {numbers.spread(cell.standard_error)}".strip() + ("" if cell.comparable else " †") + star
+    return f"{value} {spread(cell.standard_error)}".strip() + ("" if cell.comparable else " †") + star
 
 
 def differences(found: Comparison) -> Markup:
@@ -176,7 +177,7 @@ def _difference(one: Difference, found: Comparison) -> list[object]:
     better = f"{row.better} is better" if row is not None and row.better else ""
     sign = "+" if one.value > 0 else ""
     return [
-        numbers.label(one.metric),
+        label(one.metric),
         tag("strong", sign + numbers.rounded(one.value, error)),
         _interval(one.over_images, error),
         _interval(one.over_seeds, error),

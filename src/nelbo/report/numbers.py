@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from nelbo import wording
 from nelbo.registering import docline, entries
 from nelbo.report.facts import Facts
 from nelbo.report.markup import Markup, prose, scrolling, section_rows, tag
+from nelbo.wording import label
 
-SHOUTED = {"nelbo", "kl", "iw", "nll", "mse", "psnr", "ssim", "nmi", "mig", "sap", "dci", "fid", "vae"}
-NAMES = {word: word.upper() for word in SHOUTED} | {"frechet": "Fréchet", "knn": "k-NN"}
 NOT_A_LIKELIHOOD = "grey pixels: a cross-entropy, not a likelihood"
 
 
-def label(name: str) -> str:
-    """`iw_nll` -> `IW NLL`, `active_units` -> `Active units`: a metric's name for people."""
-    first, *rest = name.split("_")
-    return " ".join([NAMES.get(first, first.capitalize()), *(NAMES.get(word, word) for word in rest)])
-
-
 def rounded(value: float, error: float | None = None) -> str:
-    """To the second digit of its standard error; to four digits where there is none."""
-    if error:
-        return _minus(f"{value:.{decimals(error)}f}")
-    if float(value).is_integer() and abs(value) < 1e6:
-        return _minus(f"{value:.0f}")
-    return _minus(f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}")
-
-
-def decimals(error: float) -> int:
-    return min(8, max(0, 1 - math.floor(math.log10(error))))
-
-
-def spread(error: float | None) -> str:
-    """The standard error to two digits, or nothing."""
-    return "" if error is None else f"± {error:.{decimals(error)}f}" if error else "± 0"
+    """As everywhere, with the minus sign of print."""
+    return _minus(wording.rounded(value, error))
 
 
 def shown(entry: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Value, spread and note of one metric; where there is no value, what its note calls it."""
-    value, note = entry["value"], entry["note"]
-    if value is None:
-        word, _, rest = note.partition(": ")
-        return word or "none", "", rest
-    if isinstance(value, list):
-        if not value:
-            return "none", "", note
-        many = f"{len(value)} values, " if len(value) > 1 else ""
-        return f"{many}{rounded(min(value))} to {rounded(max(value))}", "", note
-    return rounded(value, entry["standard_error"]), spread(entry["standard_error"]), note
+    """Value, spread and note of one metric, as everywhere, with the minus sign of print."""
+    value, error, note = wording.shown(entry)
+    return value if entry["value"] is None else _minus(value), error, note
 
 
 def _minus(text: str) -> str:
