@@ -509,3 +509,9 @@ def test_a_loss_that_is_not_finite_fails_with_1_and_keeps_the_run_readable(nelbo
     assert "Traceback" not in err
     assert not list((tmp_path / "runs").rglob(".*"))
     assert not Run(tmp_path / "runs" / "wild").finished
+
+
+@pytest.mark.parametrize("verb", [("doctor",), ("data", "check"), ("doctor", "--distinct", "new.npz")])
+def test_a_size_that_is_none_is_wrong_usage(verb, refused):
+    refused(*verb, "digits", *(["--kind", "data"] if verb[0] == "doctor" else []), "--size", "-3",
+            words=("size", "at least 1", "-3"))  # fmt: skip

@@ -74,7 +74,7 @@ class Doctor:
         return console.write("\n".join(lines(found)))
 
     def _write_distinct(self, file: Path) -> None:
-        from nelbo import console, store
+        from nelbo import config, console, store
         from nelbo.data import Data
         from nelbo.doctor import copies
 
@@ -85,7 +85,7 @@ class Doctor:
         if file.exists():
             raise ConfigError(f"--distinct {file}: there is such a file already; choose another name")
         store.check_folder(file.parent, "--distinct")
-        before = Data(source=self.what, size=self.size).load(self.data_dir)
+        before = config.build(Data, {"source": self.what, "size": self.size}, "data").load(self.data_dir)
         after = copies.distinct(before)
         copies.write_npz(after, file)
         kept = {"train": len(after.train), "test": len(after.test or ())}

@@ -218,7 +218,7 @@ class Data:
     json: flags.Json = False
 
     def run(self) -> None:
-        from nelbo import api, console
+        from nelbo import api, config, console
         from nelbo import data as sets
 
         if self.action == "list":
@@ -230,7 +230,7 @@ class Data:
             raise ConfigError(
                 f"nelbo data {self.action} needs a name or a path, as in nelbo data {self.action} mnist"
             )
-        source = sets.Data(source=self.what, size=self.size)
+        source = config.build(sets.Data, {"source": self.what, "size": self.size}, "data")
         source.check_source()
         console.announce_download(source, self.data_dir)
         table = api.describe_data(source.load(self.data_dir))

@@ -138,7 +138,8 @@ def _one_size(paths: Sequence[Path], headers: Sequence[Header]) -> tuple[int, in
         if (header.height, header.width) != (first.height, first.width):
             raise DataError(
                 f"images have different sizes: {paths[0]} is {first.height} x {first.width} and {path} is "
-                f"{header.height} x {header.width} (height x width); choose one with --data.size 64"
+                f"{header.height} x {header.width} (height x width); choose one with --data.size 64 "
+                "(--size 64 of nelbo data and nelbo doctor)"
             )
     return first.height, first.width
 

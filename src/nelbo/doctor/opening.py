@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from nelbo import api, engine, store
+from nelbo import api, config, engine, store
 from nelbo.core import names
 from nelbo.data import Data, Splits
 from nelbo.doctor.case import Case, Kind, Part
@@ -149,13 +149,13 @@ def _is_named(recipe: Recipe) -> bool:
 def _of_data(
     what: str | Path | Run | Recipe, size: int | None, data_dir: Path | None, device: torch.device
 ) -> Case:
-    spec = Data(source=str(what), size=size)
+    spec = config.build(Data, {"source": str(what), "size": size}, "data")
     _here(spec, data_dir)
     return _alone(str(what), str(what), spec.load(data_dir), size, device)
 
 
 def _of_images(images: object, size: int | None, device: torch.device) -> Case:
-    splits = Data(source=api.FROM_PYTHON, size=size).load(obj=images)
+    splits = config.build(Data, {"source": api.FROM_PYTHON, "size": size}, "data").load(obj=images)
     case = _alone("images", "images", splits, size, device)
     return dataclasses.replace(case, in_python=True, given=images)
 
