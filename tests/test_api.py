@@ -327,6 +327,7 @@ def test_every_checkpoint_and_split_is_measured(run_copy):
         ({"split": "tset"}, ConfigError, "did you mean 'test'"),
         ({"metrics": ["bond"]}, UnknownName, "did you mean 'bound'"),
         ({"samples": -1}, ConfigError, "samples must be 0 or more"),
+        ({"samples": 10**13}, ConfigError, "10,000,000 at most"),
         ({"device": "cuda:99"}, DeviceError, "cuda:99"),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_card_shows_values_errors_units_and_notes(capsys):
     rows = [line.split() for line in out.splitlines()[2:]]
     assert rows == [
         ["NELBO", "105.68", "±", "0.21", "nats/image", "grey", "[pixels]"],
-        ["KL", "0.002110", "nats/image"],
+        ["KL", "(rate)", "0.002110", "nats/image"],
         ["IW", "NLL", "not", "a", "bound", "nats/image", "shared", "noise"],
         ["Active", "units", "1", "dimensions", "of", "2"],
         ["KL", "per", "dimension", "0.5000", "to", "2.250", "nats"],

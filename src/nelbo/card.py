@@ -30,6 +30,7 @@ from nelbo.store import Run
 
 SECTIONS = ("bound", "importance", "latent", "information", "error", "quality", "probes", "factors")
 """The order in which metrics are shown; others follow by name."""
+MOST_SAMPLES = 10_000_000  # an image; a typing error would run for years
 QUICK = ("bound", "latent", "error")
 """What is measured at the end of training; `nelbo evaluate` measures all."""
 
@@ -56,8 +57,8 @@ def evaluate(
     The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same weights;
     `earlier` says which were measured elsewhere. The same call gives the same numbers; an interrupted one goes on.
     """
-    if samples < 0:
-        raise ConfigError(f"samples must be 0 or more (got {samples})")
+    if not 0 <= samples <= MOST_SAMPLES:
+        raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
     chosen = {name: lookup("metric", name) for name in sorted(metrics or names("metric"), key=_position)}
     found = store.find(run, Path(runs))
     where = engine.pick_device(device)

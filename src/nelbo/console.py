@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nelbo.wording import label, shown
+from nelbo.wording import label, on_card, shown
 
 WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
 NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
@@ -79,7 +79,7 @@ def show_card(card: Mapping[str, Any]) -> None:
     for section in card["sections"].values():
         if rows and section:
             rows.append(("", "", "", "", ""))
-        rows += [(label(name), *metric_cells(card["metrics"][name])) for name in section]
+        rows += [(on_card(name), *metric_cells(card["metrics"][name])) for name in section]
     width = max((len(row[1]) for row in rows if row[2]), default=0)  # the ± stand below each other
     rows = [(row[0], f"{row[1]:<{width}} {row[2]}".rstrip(), *row[3:]) for row in rows]
     title = f"{card['run']} · {card['checkpoint']} (epoch {card['epoch']}) · {card['split']}, n = {card['n']}"

@@ -8,6 +8,7 @@ from typing import Any
 
 SHOUTED = {"nelbo", "kl", "iw", "nll", "mse", "psnr", "ssim", "nmi", "mig", "sap", "dci", "fid", "vae"}
 NAMES = {word: word.upper() for word in SHOUTED} | {"frechet": "Fréchet", "knn": "k-NN"}
+TWO_NAMES = {"kl": "KL (rate)", "reconstruction": "Reconstruction (distortion)"}  # Alemi et al. 2018
 DECIMALS = 8  # at most
 
 
@@ -15,6 +16,11 @@ def label(name: str) -> str:
     """`iw_nll` -> `IW NLL`, `active_units` -> `Active units`: a metric's name for people."""
     first, *rest = name.split("_")
     return " ".join([NAMES.get(first, first.capitalize()), *(NAMES.get(word, word) for word in rest)])
+
+
+def on_card(name: str) -> str:
+    """The label of a card, where the two halves of the bound have both of their names."""
+    return TWO_NAMES.get(name) or label(name)
 
 
 def decimals(error: float) -> int:

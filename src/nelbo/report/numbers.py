@@ -109,7 +109,9 @@ def _section(name: str, values: list[str], metrics: Mapping[str, Mapping[str, An
         said = tag("span", note, class_="note") if note else None
         number = [tag("span", value, class_="value"), " ", tag("span", error, class_="error")]
         unit = metrics[key]["unit"]
-        rows.append(tag("tr", tag("th", label(key), said, scope="row"), tag("td", number), tag("td", unit)))
+        rows.append(
+            tag("tr", tag("th", wording.on_card(key), said, scope="row"), tag("td", number), tag("td", unit))
+        )
     return section_rows(label(name), prose(docline(what)) if what else None, rows, columns=3)
 
 
