@@ -247,6 +247,25 @@ def importance_table() -> str:
     return "\n".join([*lines, f"\nTest split, best checkpoint, ± standard error over images; {MADE}"])
 
 
+def importance_speed_table() -> str:
+    """Seconds and memory of the estimate on 10,000 images."""
+    lines = ["| precision | K | seconds | samples a second | peak memory |", "|---|---|---|---|---|"]
+    for precision in ("fp32", "bf16"):
+        table = json.loads((RECORDS / f"importance-cpu-{precision}.json").read_text())
+        for samples, row in table["k"].items():
+            every = ", ".join(f"{seconds:.1f}" for seconds in row["seconds"]["all"])
+            lines.append(
+                f"| {precision} | {samples} | {row['seconds']['median']:.1f} ({every}) "
+                f"| {row['samples_per_second']:,} | {row['peak_mb']} MB |"
+            )
+    about = table["environment"]
+    return "\n".join(
+        [*lines, f"\n10,000 MNIST test images, the network of `fashion-mlp` after one epoch; median (all runs); "
+         f"{about['processor']}, {about['threads']} threads, torch {about['packages']['torch']}, commit "
+         f"{about.get('git')}; `python benchmarks/importance.py`."]
+    )  # fmt: skip
+
+
 def baselines_table() -> str:
     found = json.loads((RECORDS / "baselines.json").read_text())
     lines = [
@@ -350,6 +369,7 @@ TABLES = {
     "faults": faults_table,
     **{f"metric-{page}": functools.partial(page_table, page) for page in PAGES},
     "metric-importance": importance_table,
+    "importance-speed": importance_speed_table,
     "baselines": baselines_table,
     "planted": planted_table,
     "probe-baselines": probe_baselines_table,

@@ -79,6 +79,15 @@ def test_the_readme_commands_are_as_quick_as_they_say():
     assert found["nelbo --help, best of 5"] < 0.3
 
 
+def test_the_importance_weighted_estimate_is_fast_and_its_memory_flat():
+    """10,000 images x 1,000 samples on two cores in float32."""
+    found = json.loads((RECORDS / "importance-cpu-fp32.json").read_text())
+    assert found["environment"]["threads"] == 2
+    few, many = found["k"]["100"], found["k"]["1000"]
+    assert many["seconds"]["median"] < 90
+    assert many["peak_mb"] < 1.1 * few["peak_mb"]
+
+
 def test_training_is_as_fast_as_the_tutorials():
     table = json.loads((RECORDS / "speed.json").read_text())["seconds_an_epoch"]
     for recipe in ("conv-2d", "mlp-sigma", "conv-bn-128", "mlp-tanh-binary", "fashion-mlp"):
