@@ -15,7 +15,7 @@ from nelbo.core import lookup
 from nelbo.data import Binarise, Data, DynamicBinarise, Images, Scale, Splits, materialise
 from nelbo.metrics import Split, classifier, frechet
 from nelbo.metrics.neighbours import neighbourhoods
-from nelbo.metrics.quality import generated, real
+from nelbo.metrics.quality import generated, real, share
 from nelbo.models import BuiltModel
 
 CPU = torch.device("cpu")
@@ -184,6 +184,17 @@ def test_a_dropped_mode_costs_recall_and_coverage_and_no_precision():
 def test_images_off_the_manifold_have_no_precision():
     found = means_of(noise(40, 3) + 1000.0, noise(50, 3, 1))
     assert found == dict.fromkeys(NEAR, 0.0)
+
+
+def test_a_share_of_none_or_all_claims_no_error_of_zero():
+    some = share(torch.tensor([True, False, True, True]), "k = 3")
+    assert (some.value, some.note) == (0.75, "k = 3")
+    assert some.standard_error > 0.2
+    for hits, words in ((torch.zeros(300), "none of 300"), (torch.ones(300), "all of 300")):
+        found = share(hits, "k = 3")
+        assert found.standard_error is None
+        assert found.note == f"k = 3; {words}: within 0.01 of it (95 %)"
+    assert share(torch.ones(300), "", "ratio").standard_error == 0.0
 
 
 def test_scattered_images_have_recall_without_coverage():

@@ -195,8 +195,17 @@ def _floor(train_NF: Tensor | None, real_NF: Tensor) -> Value:
 
 
 def share(hit_N: Tensor, note: str, unit: str = "share") -> Value:
-    """A mean over the points of one set, the other set held fixed; none of them has a counterpart in another run."""
-    return dataclasses.replace(Value.over_images(hit_N, unit, note), per_image_N=None)
+    """A mean over the points of one set, the other set held fixed; none of them has a counterpart in another run.
+
+    A share of none or of all has no standard error of zero: 3 / n leaves 95 % confidence (Hanley & Lippman-Hand 1983).
+    """
+    found = dataclasses.replace(Value.over_images(hit_N, unit, note), per_image_N=None)
+    if unit != "share" or found.value not in (0.0, 1.0):
+        return found
+    said = (
+        f"{'none' if found.value == 0.0 else 'all'} of {len(hit_N)}: within {3 / len(hit_N):.1g} of it (95 %)"
+    )
+    return dataclasses.replace(found, standard_error=None, note=f"{note}; {said}")
 
 
 def _near(
