@@ -26,6 +26,7 @@ from nelbo.errors import ConfigError, RunError
 from nelbo.loop import Tell
 from nelbo.metrics import Split, Value
 from nelbo.metrics.bound import note_for
+from nelbo.models import BuiltModel
 from nelbo.store import Run
 
 SECTIONS = ("bound", "importance", "latent", "information", "error", "quality", "probes", "factors")
@@ -86,12 +87,7 @@ def evaluate(
         "checkpoint": checkpoint,
         "epoch": found.epoch(checkpoint),
         "split": split,
-        "n": len(view.images),
-        "samples": samples,
-        "seed": view.seed,
-        "data_hash": view.data.hash,
-        "images_hash": images_hash(view),
-        "log_px": note_for(model, view),
+        **_conditions(model, view),
         "weights": weights,
         "precision": view.precision,
         "environment": engine.describe(where),
@@ -103,6 +99,18 @@ def evaluate(
     if "importance" in chosen:
         _finished(scratch)
     return card
+
+
+def _conditions(model: BuiltModel, view: Split) -> dict[str, Any]:
+    """On which images, with which noise and under which kind of likelihood a card is measured."""
+    return {
+        "n": len(view.images),
+        "samples": view.samples,
+        "seed": view.seed,
+        "data_hash": view.data.hash,
+        "images_hash": images_hash(view),
+        "log_px": note_for(model, view),
+    }
 
 
 def _finished(scratch: Path) -> None:

@@ -81,7 +81,15 @@ def test_every_point_is_inside_and_a_rate_below_zero_is_hardly_shown():
     "groups", [{"A": [(5.0, 20.0)]}, {"A": [(0.0, 0.0)] * 2}, {"A": [(3.0, -900.0)], "B": [(4.0, -900.0)]}]
 )
 def test_one_point_equal_points_and_densities_are_drawn(groups):
-    rate_distortion(groups, title=TITLE).canvas.draw()
+    figure = rate_distortion(groups, title=TITLE)
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    drawn = np.concatenate(dots_of(ax))
+    for x, y in (point for points in groups.values() for point in points):
+        assert (drawn == (x, y)).all(1).any()
+        assert left < x < right
+        assert bottom < y < top
 
 
 def test_many_groups_and_long_names_are_drawn():
