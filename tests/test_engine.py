@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nelbo import engine
+from nelbo.errors import ConfigError, DeviceError
 
 CPU = torch.device("cpu")
 
@@ -18,7 +19,7 @@ class Crash(Exception):
 def test_a_device_that_is_not_there_is_refused(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(engine.DeviceError, match=f"--device '?{name}'?") as caught:
+    with pytest.raises(DeviceError, match=f"--device '?{name}'?") as caught:
         engine.pick_device(name)
     assert "cpu" in str(caught.value)
     assert caught.value.exit_code == 2
@@ -34,7 +35,7 @@ def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert engine.pick_device().type == "cuda"
     assert engine.pick_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(engine.DeviceError, match="cuda:0, cuda:1"):
+    with pytest.raises(DeviceError, match="cuda:0, cuda:1"):
         engine.pick_device("cuda:2")
 
 
@@ -93,7 +94,7 @@ def test_random_state_comes_back():
 
 
 def test_precision_bf16_is_refused_on_mps():
-    with pytest.raises(engine.ConfigError, match="--precision fp32"):
+    with pytest.raises(ConfigError, match="--precision fp32"):
         engine.check_precision(torch.device("mps"), "bf16")
     engine.check_precision(torch.device("mps"), "fp32")
 

@@ -17,7 +17,6 @@ from nelbo.dists import DiagonalGaussian, StandardNormal
 from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.dists.gaussian import GaussianImage
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
-from nelbo.nets.linear import OneDNNLinear, onednn_is_faster
 from nelbo.objectives import ELBO
 from nelbo.schedules import Linear
 from nelbo.testing import LinearGaussian, check
@@ -143,22 +142,3 @@ def test_every_setting_of_the_elbo_changes_what_it_says():
 
 
 # --- layers -------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN")
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_fast_linear_layer_is_the_linear_layer(bias):
-    torch.manual_seed(0)
-    x = torch.randn(33, 320, requires_grad=True)
-    weight = torch.randn(200, 320, requires_grad=True)
-    offset = torch.randn(200, requires_grad=True) if bias else None
-    inputs = [value for value in (x, weight, offset) if value is not None]
-    grad = torch.randn(33, 200)
-    fast = OneDNNLinear.apply(x, weight, offset)
-    slow = torch.nn.functional.linear(x, weight, offset)
-    assert torch.allclose(fast, slow, rtol=1e-4, atol=1e-3)
-    for mine, theirs in zip(
-        torch.autograd.grad(fast, inputs, grad), torch.autograd.grad(slow, inputs, grad), strict=True
-    ):
-        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-3)
-    assert isinstance(onednn_is_faster(), bool)

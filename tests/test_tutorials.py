@@ -53,9 +53,9 @@ def decoded_probability(model, draw):
         (
             "conv-2d",
             [
-                *["Conv2d(32, 1, 4, 4)", "Conv2d(64, 32, 4, 4)", "Conv2d(128, 64, 7, 7)", "Linear(4, 128)"],
-                *["Linear(128, 2)", "ConvTranspose2d(128, 64, 7, 7)", "ConvTranspose2d(64, 32, 4, 4)"],
-                "ConvTranspose2d(32, 1, 4, 4)",
+                *["Down(32, 1, 4, 4)", "Down(64, 32, 4, 4)", "Down(128, 64, 7, 7)", "Linear(4, 128)"],
+                *["Linear(128, 2)", "Up(128, 64, 7, 7)", "Up(64, 32, 4, 4)"],
+                "Up(32, 1, 4, 4)",
             ],
         ),
         (
@@ -87,14 +87,14 @@ def test_the_batch_norm_network_is_the_published_one():
     recipe, model = built("conv-bn-128", (1, 32, 32))
     bn = "BatchNorm2d({},)"
     assert layers(model.encoder) == [
-        *["Conv2d(16, 1, 4, 4)", bn.format(16), "Conv2d(32, 16, 4, 4)", bn.format(32)],
-        *["Conv2d(64, 32, 4, 4)", bn.format(64)],
+        *["Down(16, 1, 4, 4)", bn.format(16), "Down(32, 16, 4, 4)", bn.format(32)],
+        *["Down(64, 32, 4, 4)", bn.format(64)],
     ]
     # The text's two 4x4 convolutions on what is left, 4x4, are one linear map of its 1,024 features.
     assert layers(model.posterior) == ["Linear(256, 1024)"]
     assert layers(model.decoder) == [
-        *["ConvTranspose2d(128, 64, 4, 4)", bn.format(64), "ConvTranspose2d(64, 32, 4, 4)", bn.format(32)],
-        *["ConvTranspose2d(32, 16, 4, 4)", bn.format(16), "ConvTranspose2d(16, 1, 4, 4)"],
+        *["Up(128, 64, 4, 4)", bn.format(64), "Up(64, 32, 4, 4)", bn.format(32)],
+        *["Up(32, 16, 4, 4)", bn.format(16), "Up(16, 1, 4, 4)"],
     ]
     assert recipe.optimizer.betas == (0.5, 0.999)
     three = resolve("conv-bn-128").model.build((3, 32, 32))

@@ -17,7 +17,6 @@ import importlib
 import importlib.metadata
 import pkgutil
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from nelbo.errors import ConfigError, UnknownName, did_you_mean
@@ -75,20 +74,27 @@ class Draw:
         self.posterior = posterior
         self.prior = prior
         self.aux = dict(aux or {})
+        self._found: dict[str, Tensor | None] = {}
 
     # The densities are lazy: a plain ELBO with a closed-form KL never needs them, and in a small
-    # network each costs several kernels a step.
-    @cached_property
+    # network each costs several kernels a step. Without functools' lock, which a compiler cannot trace.
+    @property
     def log_pz_KB(self) -> Tensor:
-        return self.prior.log_prob(self.z_KBZ)  # type: ignore[no-any-return]
+        if "pz" not in self._found:
+            self._found["pz"] = self.prior.log_prob(self.z_KBZ)
+        return self._found["pz"]  # type: ignore[return-value]
 
-    @cached_property
+    @property
     def log_qz_KB(self) -> Tensor:
-        return self.posterior.log_prob(self.z_KBZ)
+        if "qz" not in self._found:
+            self._found["qz"] = self.posterior.log_prob(self.z_KBZ)
+        return self._found["qz"]  # type: ignore[return-value]
 
-    @cached_property
+    @property
     def kl_BZ(self) -> Tensor | None:
-        return self.posterior.kl_to(self.prior)
+        if "kl" not in self._found:
+            self._found["kl"] = self.posterior.kl_to(self.prior)
+        return self._found["kl"]
 
     @property
     def not_a_bound(self) -> str | None:

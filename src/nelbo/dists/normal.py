@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nelbo.dists.base import LOG_2PI, Posterior, Prior, full
-from nelbo.nets.linear import Linear
 
 SMALLEST_STD = 1e-5  # keeps log(std) finite when softplus underflows
 
@@ -104,7 +103,7 @@ class DiagonalGaussianHead(nn.Module):
         super().__init__()
         self.parametrisation = spec.parametrisation
         self.shared_noise = spec.noise == "shared"
-        self.linear = Linear(features, 2 * latent_dim)
+        self.linear = nn.Linear(features, 2 * latent_dim)
 
     def forward(self, features_BF: Tensor) -> DiagonalNormal:
         mean, raw = full(self.linear(features_BF)).chunk(2, dim=-1)

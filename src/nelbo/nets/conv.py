@@ -7,6 +7,7 @@ from torch import nn
 
 from nelbo.errors import ConfigError
 from nelbo.nets.base import Activation, Encoder, Net, Shape, Width, activation
+from nelbo.nets.convolution import Down, Up
 
 
 class Conv(Net):
@@ -32,10 +33,10 @@ class Conv(Net):
         height, width = self._sizes(shape)[-1]
         layers: list[nn.Module] = []
         for channels in self.channels:
-            layers += self._block(nn.Conv2d(here, channels, self.kernel, self.stride, self.padding), channels)
+            layers += self._block(Down(here, channels, self.kernel, self.stride, self.padding), channels)
             here = channels
         if self.top is not None:
-            layers += self._block(nn.Conv2d(here, self.top, (height, width)), self.top)
+            layers += self._block(Down(here, self.top, (height, width)), self.top)
             here, height, width = self.top, 1, 1
         return Encoder([*layers, nn.Flatten()], features=here * height * width)
 
@@ -44,7 +45,7 @@ class Conv(Net):
         here = self.top or latent_dim
         layers: list[nn.Module] = [nn.Linear(latent_dim, self.top)] if self.top is not None else []
         layers.append(nn.Unflatten(1, (here, 1, 1)))
-        layers += self._block(nn.ConvTranspose2d(here, self.channels[0], sizes[0]), self.channels[0])
+        layers += self._block(Up(here, self.channels[0], sizes[0]), self.channels[0])
         for level, channels in enumerate(self.channels[1:]):
             up = self._up(self.channels[level], channels, sizes[level], sizes[level + 1])
             layers += self._block(up, channels)
@@ -67,7 +68,7 @@ class Conv(Net):
     def _up(self, here: int, channels: int, small: tuple[int, int], large: tuple[int, int]) -> nn.Module:
         plain = [(n - 1) * self.stride - 2 * self.padding + self.kernel for n in small]
         extra = (large[0] - plain[0], large[1] - plain[1])
-        return nn.ConvTranspose2d(here, channels, self.kernel, self.stride, self.padding, extra)
+        return Up(here, channels, self.kernel, self.stride, self.padding, extra)
 
     def _block(self, layer: nn.Module, channels: int) -> list[nn.Module]:
         norm: list[nn.Module] = [nn.BatchNorm2d(channels)] if self.batch_norm else []

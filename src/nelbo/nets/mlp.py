@@ -7,7 +7,6 @@ import math
 from torch import nn
 
 from nelbo.nets.base import Activation, Encoder, Net, Shape, Width, activation
-from nelbo.nets.linear import Linear
 
 
 class MLP(Net):
@@ -24,13 +23,13 @@ class MLP(Net):
 
     def decoder(self, latent_dim: int, shape: Shape) -> nn.Module:
         width = self.hidden[-1] if self.hidden else latent_dim
-        out = Linear(width, math.prod(shape))
+        out = nn.Linear(width, math.prod(shape))
         return nn.Sequential(*self._stack(latent_dim), out, nn.Unflatten(1, shape))
 
     def _stack(self, width: int) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for wider in self.hidden:
-            layers.append(Linear(width, wider))
+            layers.append(nn.Linear(width, wider))
             if self.batch_norm:
                 layers.append(nn.BatchNorm1d(wider))
             layers.append(activation(self.activation))

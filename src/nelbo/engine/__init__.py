@@ -1,0 +1,28 @@
+"""How a step runs: the one place that knows devices, precision, compilation and capture."""
+
+from nelbo.engine.devices import convolves, pick_device, place, synchronise, threads_for
+from nelbo.engine.environment import command_line, describe
+from nelbo.engine.interruption import interruption
+from nelbo.engine.precision import Asked, Precision, autocast, check_precision, pick_precision, products
+from nelbo.engine.random import fixed_seed, random_state, seed_streams, set_random_state
+
+__all__ = [
+    "Asked",
+    "Precision",
+    "autocast",
+    "check_precision",
+    "command_line",
+    "convolves",
+    "describe",
+    "fixed_seed",
+    "interruption",
+    "pick_device",
+    "pick_precision",
+    "place",
+    "products",
+    "random_state",
+    "seed_streams",
+    "set_random_state",
+    "synchronise",
+    "threads_for",
+]

@@ -1,0 +1,74 @@
+"""What a run ran on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def describe(device: torch.device | None = None) -> dict[str, Any]:
+    """Versions and hardware, for `env.json` and `nelbo env`."""
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "processor": processor("model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "packages": {},
+    }
+    for package in ("nelbo", "torch", "numpy", "pydantic", "scikit-learn", "matplotlib"):
+        with contextlib.suppress(PackageNotFoundError):
+            found["packages"][package] = version(package)
+    if torch.cuda.is_available():
+        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if device is not None:
+        found["device"] = str(device)
+    commit = _git_commit()
+    return found | ({"git": commit} if commit else {})
+
+
+def processor(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; empty where there is no such file or field."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return ""
+
+
+def _git_commit() -> str | None:
+    """The commit of the package's own checkout, with `+changes` when its files differ from it."""
+    folder = Path(__file__).resolve().parent
+    run = ["git", "-C", str(folder)]
+    try:
+        tracked = subprocess.run(
+            [*run, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=5
+        )
+        if tracked.returncode:  # an installed copy inside somebody else's repository
+            return None
+        head = subprocess.run(
+            [*run, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+        dirty = subprocess.run(
+            [*run, "status", "--porcelain", "--", "."], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
+def command_line() -> str:
+    """The command that started this process, as a person would type it."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

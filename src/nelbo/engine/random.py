@@ -1,0 +1,48 @@
+"""Random streams: fixed for a block, saved and put back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Runs a block with its own random stream and puts the caller's back afterwards."""
+    before = random_state(device)
+    try:
+        seed_streams(seed, device)
+        yield
+    finally:
+        set_random_state(before, device)
+
+
+def seed_streams(seed: int, device: torch.device) -> None:
+    """Seeds the CPU's stream and that of the device, and no other: `torch.manual_seed` would reset every GPU's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The generators' states, as tensors that a checkpoint can hold."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Puts back what `random_state` returned, as far as this device has it."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
