@@ -16,6 +16,7 @@ from nelbo.loop import fit, train_epoch
 from nelbo.metrics import Split
 from nelbo.objectives import ELBO
 from nelbo.state import State
+from nelbo.step import make_step
 from nelbo.store import Run, start
 
 CPU = torch.device("cpu")
@@ -62,7 +63,8 @@ def step_once(recipe, lr: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         splits.train, splits.transforms, recipe.batch_size, device=CPU, shuffle_seed=0, training=True
     )
     before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-    train_epoch(recipe, state, batches, lambda: True, api.quiet)
+    step = make_step(recipe, state, batches, print)
+    train_epoch(recipe, state, batches, step, lambda: True, api.quiet)
     assert (state.step, state.batch, state.images) == (1, 1, recipe.batch_size)
     return before, torch.nn.utils.parameters_to_vector(model.parameters()).detach()
 
@@ -522,6 +524,6 @@ def test_a_state_packed_and_unpacked_is_the_same(tiny_recipe, tmp_path):
     assert all(torch.equal(again[key].cpu(), tensors[key]) for key in tensors)
     assert {key.partition(".")[0] for key in tensors} == {"model", "average", "optimizer", "random", "means"}
     assert fresh.means.per_batch("total") == [pytest.approx(v) for v in fresh.means.per_batch("total")]
-    assert len(fresh.means.sums) == 2
+    assert len(fresh.means.table()) == 2
     assert fresh.evaluated is fresh.average.module
     assert torch.equal(torch.get_rng_state(), tensors["random.cpu"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -88,7 +90,8 @@ def test_every_optimizer_trains(name):
 
 
 @pytest.mark.parametrize("decay", [0.2, 0.3, 0.999])
-def test_the_average_is_its_formula_and_buffers_are_copied(decay):
+@pytest.mark.parametrize("dial", [False, True])
+def test_the_average_is_its_formula_and_buffers_are_copied(decay, dial):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     average = WeightAverage(net, decay)
@@ -98,7 +101,8 @@ def test_the_average_is_its_formula_and_buffers_are_copied(decay):
             for p in net.parameters():
                 p.add_(torch.randn_like(p))
         net(torch.randn(8, 4))  # moves the running statistics
-        average.update(net, n)
+        share = average.share(Progress(step=n))
+        average.update(net, torch.tensor(share) if dial else share)
         now_decay = min(decay, (1 + n) / (10 + n))
         expected = [
             now_decay * a + (1 - now_decay) * p.detach()
@@ -115,3 +119,25 @@ def test_the_average_is_its_formula_and_buffers_are_copied(decay):
         assert kept.data_ptr() != now.data_ptr()
     assert not average.module.training
     assert net.training
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(("spec", "plain"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
+def test_adam_is_torch_s_adam_to_the_last_bit(spec, plain, decay):
+    torch.manual_seed(0)
+    mine = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3), nn.Linear(3, 2)).requires_grad_()
+    theirs = copy.deepcopy(mine)
+    built = spec(lr=0.01, betas=(0.5, 0.99), weight_decay=decay).build(mine.parameters())
+    reference = plain(theirs.parameters(), lr=0.01, betas=(0.5, 0.99), weight_decay=decay, fused=True)
+    for step in range(5):
+        x = torch.randn(7, 5)
+        for net, optimizer in ((mine, built), (theirs, reference)):
+            optimizer.zero_grad()
+            net[:2](x).square().sum().backward()  # the last layer has no gradient, and keeps its weights
+            optimizer.step()
+        if step == 2:  # what one saves the other loads
+            state = reference.state_dict()
+            assert built.state_dict()["state"].keys() == state["state"].keys()
+            built.load_state_dict(built.state_dict())
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -125,6 +125,7 @@ def train(
             "device": str(where),
             "threads": state.threads,
             "batch_size": wanted.batch_size,
+            **state.how,
         },
     )
     return run
@@ -282,8 +283,7 @@ def open_split(
 ) -> Split:
     """A split of the run's own data, as its model is measured on it."""
     splits = load_same_data(run, data_dir, data)
-    precision = run.recipe.precision
-    return Split(splits.split(split), splits, device, precision, **more)
+    return Split(splits.split(split), splits, device, **more)
 
 
 def load_same_data(run: Run, data_dir: str | Path | None = None, data: object | None = None) -> Splits:

@@ -157,9 +157,10 @@ class Training:
     def _step(self, bar: Progress, row: Mapping[str, Any]) -> None:
         bar.update(self.task, completed=row["batch"], total=row["batches"])
         # Reading a loss waits for the device, so it is read four times a second and only for a person.
-        if "loss_B" in row and time.monotonic() - self.shown > 0.25:
+        if "measured" in row and time.monotonic() - self.shown > 0.25:
             self.shown = time.monotonic()
-            bar.update(self.task, loss=f"loss {float(row['loss_B'].detach().mean()):.2f}")
+            measured = row["measured"]
+            bar.update(self.task, loss=f"loss {float(measured.sums_SQ[-1, 0]) / measured.counts[-1]:.2f}")
 
     def _model(self, row: Mapping[str, Any]) -> None:
         self._say(outlined(row))

@@ -1,4 +1,4 @@
-"""The loop. Read it from top to bottom: batch, draw, objective, backward, clip, step, log; then evaluate, save."""
+"""The loop. Read it from top to bottom: batch, step (step.py), log; then evaluate and save."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
 from nelbo import engine
 from nelbo.core import Progress
@@ -18,6 +17,7 @@ from nelbo.optim import WeightAverage
 from nelbo.recipe import Recipe
 from nelbo.schedules import Schedule
 from nelbo.state import State
+from nelbo.step import make_step
 from nelbo.store import Run
 
 Tell = Callable[[str, dict[str, Any]], None]
@@ -41,15 +41,17 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
     run.forget_after(state.epoch - 1)
     images, size = splits.train, recipe.batch_size
     batches = Batches(images, splits.transforms, size, device=device, shuffle_seed=recipe.seed, training=True)
+    step = make_step(recipe, state, batches, lambda message: tell("warning", {"message": message}))
     warned = False
     small = engine.threads_for(model, size * recipe.objective.k, device)
-    with small as state.threads, engine.interruption() as interrupted:
+    with small as state.threads, step.running(), engine.interruption() as interrupted:
         while state.epoch <= recipe.epochs and not _out_of_patience(recipe, state):
             with state.clock("train"):
-                train_epoch(recipe, state, batches, interrupted.is_set, tell)
+                train_epoch(recipe, state, batches, step, interrupted.is_set, tell)
                 engine.synchronise(device)
             if not state.healthy:  # never over a good checkpoint
                 raise TrainingFailed(f"{run.name}: {state.what_diverged()}")
+            state.how |= step.how
             if state.batch < len(batches):
                 run.save("last", *state.pack())
                 raise Interrupted(f"interrupted in epoch {state.epoch}; the same command goes on from there")
@@ -63,31 +65,19 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
 
 
 def train_epoch(
-    recipe: Recipe, state: State, batches: Batches, stopped: Callable[[], bool], tell: Tell
+    recipe: Recipe, state: State, batches: Batches, step: engine.Step, stopped: Callable[[], bool], tell: Tell
 ) -> None:
     """The rest of one epoch; stops early, between two batches, when `stopped()`."""
-    model, optimizer, parameters = state.model.train(), state.optimizer, list(state.model.parameters())
+    state.model.train()
     steps = recipe.epochs * len(batches)
-    for x_BCHW in batches.epoch(state.epoch, start=state.batch):
-        progress = Progress(state.epoch, recipe.epochs, state.step, steps)
-        with engine.autocast(state.device, recipe.precision):
-            draw = model.draw(x_BCHW, recipe.objective.k)
-            terms = recipe.objective(draw, progress)
-        loss = terms.loss_B.sum() if recipe.batch_reduction == "sum" else terms.loss_B.mean()
-        for parameter in parameters:  # what optimizer.zero_grad does, without its bookkeeping
-            parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        recipe.optimizer.set_rate(optimizer, progress)
-        optimizer.step()
-        if state.average:
-            state.average.update(model, state.step)
-        state.means.add(quantities(terms))
-        state.step += 1
-        state.batch += 1
-        state.images += len(x_BCHW)
-        tell("step", {"batch": state.batch, "batches": len(batches), "loss_B": terms.loss_B})
+    for rows in batches.rows(state.epoch, start=state.batch, at_once=step.at_once):
+        done = range(state.step, state.step - (-len(rows) // recipe.batch_size))
+        measured = step(rows, [Progress(state.epoch, recipe.epochs, index, steps) for index in done])
+        state.means.add_sums(measured.names, measured.sums_SQ, measured.counts)
+        state.step += len(done)
+        state.batch += len(done)
+        state.images += len(rows)
+        tell("step", {"batch": state.batch, "batches": len(batches), "measured": measured})
         if stopped():
             return
 
@@ -132,7 +122,7 @@ def validate(recipe: Recipe, state: State, splits: Splits, progress: Progress) -
     """The same quantities as in training, on the validation split with fixed noise."""
     means, model = Means(), state.evaluated.eval()
     assert splits.validation is not None
-    split = Split(splits.validation, splits, state.device, recipe.precision)
+    split = Split(splits.validation, splits, state.device)
     for x_BCHW in split.batches():
         means.add(quantities(recipe.objective(model.draw(x_BCHW, recipe.objective.k), progress)))
     return means.result()
@@ -141,7 +131,7 @@ def validate(recipe: Recipe, state: State, splits: Splits, progress: Progress) -
 def look_at_latents(recipe: Recipe, state: State, splits: Splits) -> dict[str, Any]:
     """KL of each latent dimension and active units, with a warning when the posterior has collapsed."""
     images = splits.validation or splits.train.select(torch.arange(min(LATENT_IMAGES, len(splits.train))))
-    split = Split(images, splits, state.device, recipe.precision)
+    split = Split(images, splits, state.device)
     found = latent_statistics(state.evaluated.eval(), split)
     return {"latent": found.to_row(), "warning": found.warning}
 

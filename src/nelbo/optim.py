@@ -36,11 +36,58 @@ class Optimizer(Spec):
 
     def set_rate(self, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Sets the learning rate for this step; free when it does not change."""
-        if isinstance(self.lr, Constant):
+        # A tensor is a dial, which whoever captured the step turns.
+        if isinstance(self.lr, Constant) or isinstance(optimizer.param_groups[0]["lr"], Tensor):
             return
         rate = self.lr(progress)
         for group in optimizer.param_groups:
             group["lr"] = rate
+
+
+class FusedAdam(torch.optim.Adam):
+    """`torch.optim.Adam(fused=True)`: the same kernel and the same state, without 0.1 ms of bookkeeping a step.
+
+    Nothing in a step waits for the device, and the learning rate may be a tensor on it: a step can be captured.
+    """
+
+    _kernel: ClassVar[Any] = staticmethod(torch._fused_adam_)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            slots = [self._slots(weight) for weight in weights]
+            steps = [slot["step"] for slot in slots]
+            torch._foreach_add_(steps, 1)
+            self._kernel(
+                weights,
+                [weight.grad for weight in weights],
+                [slot["exp_avg"] for slot in slots],
+                [slot["exp_avg_sq"] for slot in slots],
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def _slots(self, weight: Tensor) -> dict[str, Tensor]:
+        slots: dict[str, Tensor] = self.state[weight]
+        if not slots:
+            slots["step"] = torch.zeros((), device=weight.device)
+            slots["exp_avg"] = torch.zeros_like(weight)
+            slots["exp_avg_sq"] = torch.zeros_like(weight)
+        return slots
+
+
+class FusedAdamW(FusedAdam):
+    """The same with decoupled weight decay."""
+
+    _kernel: ClassVar[Any] = staticmethod(torch._fused_adamw_)
 
 
 class Adam(Optimizer):
@@ -50,7 +97,7 @@ class Adam(Optimizer):
     eps: float = Field(default=1e-8, gt=0.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
 
-    _method: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
+    _method: ClassVar[type[torch.optim.Optimizer]] = FusedAdam
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         # Fused: one kernel for all parameters. On two cores it takes a tenth of a small VAE's step,
@@ -71,7 +118,7 @@ class AdamW(Adam):
     name: ClassVar[str] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0.0)
 
-    _method: ClassVar[type[torch.optim.Optimizer]] = torch.optim.AdamW
+    _method: ClassVar[type[torch.optim.Optimizer]] = FusedAdamW
 
 
 class WeightAverage(Generic[M]):
@@ -86,11 +133,19 @@ class WeightAverage(Generic[M]):
         self.module: M = copy.deepcopy(module).requires_grad_(False).eval()
         self.decay = decay
 
+    def share(self, progress: Progress) -> float:
+        """1 - d at this step: how much of the new weights goes into the average."""
+        return 1.0 - min(self.decay, (1 + progress.step) / (10 + progress.step))
+
     @torch.no_grad()
-    def update(self, module: nn.Module, n: int) -> None:
-        decay = min(self.decay, (1 + n) / (10 + n))
+    def update(self, module: nn.Module, share: float | Tensor) -> None:
         mine: list[Tensor] = list(self.module.parameters())
         theirs: list[Tensor] = list(module.parameters())
-        torch._foreach_lerp_(mine, theirs, 1.0 - decay)
+        if isinstance(share, Tensor):  # a captured step's: it changes where no Python runs
+            moves = torch._foreach_sub(theirs, mine)
+            torch._foreach_mul_(moves, share)
+            torch._foreach_add_(mine, moves)
+        else:
+            torch._foreach_lerp_(mine, theirs, share)
         for kept, new in zip(self.module.buffers(), module.buffers(), strict=True):
             kept.copy_(new)

@@ -29,7 +29,9 @@ class Recipe(Spec):
     epochs, batch_size   as they say; the last short batch of an epoch is used
     batch_reduction      the loss of a batch: its images' mean, or their sum as some tutorials publish it
     seed                 of initialisation, order and noise
-    precision            fp32, or bf16 for the networks' arithmetic
+    precision            of the networks' arithmetic in training: fp32, bf16, or auto: bf16 where it is faster.
+                         Weights, losses and every evaluation are float32
+    compile              on, off, or auto: the training step is compiled when the run is long enough to pay for it
     clip_norm            largest gradient norm, or none
     ema                  decay of a running average of the weights, which is then what is evaluated; or none
     patience             epochs without a better validation bound before training stops; or none
@@ -46,7 +48,8 @@ class Recipe(Spec):
     batch_size: int = Field(default=128, ge=1)
     batch_reduction: Literal["mean", "sum"] = "mean"
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    compile: Literal["auto", "on", "off"] = "auto"
     clip_norm: float | None = Field(default=None, gt=0.0)
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
     patience: int | None = Field(default=None, ge=1)

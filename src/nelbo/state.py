@@ -20,7 +20,8 @@ from nelbo.optim import WeightAverage
 
 @dataclasses.dataclass
 class State:
-    """Weights, optimiser, random streams and counters. `batch` counts batches done within `epoch`."""
+    """Weights, optimiser, random streams and counters. `batch` counts batches done within `epoch`; `how` says
+    how a step was run, for the summary."""
 
     model: BuiltModel
     optimizer: torch.optim.Optimizer
@@ -35,6 +36,8 @@ class State:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     means: Means = dataclasses.field(default_factory=Means)
     threads: int = 1
+    how: dict[str, Any] = dataclasses.field(default_factory=dict)
+    _inner: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def evaluated(self) -> BuiltModel:
@@ -43,12 +46,16 @@ class State:
 
     @contextmanager
     def clock(self, what: str) -> Iterator[None]:
-        """Adds a block's wall time to one of the clocks: training, validation and saving are told apart."""
+        """Adds a block's wall time to one of the clocks; a clock inside a clock stops the outer one."""
         begun = time.perf_counter()
+        self._inner.append(0.0)
         try:
             yield
         finally:
-            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - begun
+            spent = time.perf_counter() - begun
+            self.seconds[what] = self.seconds.get(what, 0.0) + spent - self._inner.pop()
+            if self._inner:
+                self._inner[-1] += spent
 
     @property
     def healthy(self) -> bool:
@@ -77,7 +84,7 @@ class State:
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
         tensors |= {f"random.{key}": value for key, value in engine.random_state(self.device).items()}
-        if self.means.sums:
+        if self.means.pieces:
             tensors["means.sums"] = self.means.table()
         about = {
             "epoch": self.epoch,
@@ -116,7 +123,6 @@ class State:
             setattr(self, counter, about[counter])
         self.means = Means()
         self.means.names, self.means.counts = about["means"]["names"], about["means"]["counts"]
-        self.means.sums = list(
-            groups.get("means", {}).get("sums", torch.zeros(0)).float().to(self.device).unbind(0)
-        )
+        if "means" in groups:
+            self.means.pieces = [groups["means"]["sums"].float().to(self.device)]
         engine.set_random_state(groups["random"], self.device)

@@ -69,20 +69,38 @@ class Batches:
 
     def epoch(self, epoch: int = 1, start: int = 0) -> Iterator[Tensor]:
         """x_BCHW of each batch of this epoch, from batch `start` (counted from 0) on."""
+        for rows in self.rows(epoch, start):
+            yield self.finish(rows)
+
+    def rows(self, epoch: int = 1, start: int = 0, at_once: int = 1) -> Iterator[Tensor]:
+        """What `finish` makes into x_BCHW: several batches one after the other, the last ones as many as there are.
+
+        Pixels as they are kept, shape (n, D); where a transform draws random numbers, already finished.
+        """
         order_N = self._order(epoch)
-        size, generator = self.batch_size, self._generator
-        for index in range(start, len(self)):
-            here = slice(index * size, (index + 1) * size)
-            if order_N is None:
-                rows = self._pixels_ND[here]
-            else:
-                rows = self._pixels_ND.index_select(0, order_N[here])
-            x_BCHW = _to_float(rows).view(-1, *self.shape)
-            if generator is not None:
-                generator.manual_seed(_mix(self._seed or 0, epoch, index))
-            for transform in self._transforms:
-                x_BCHW = transform.batch(x_BCHW, generator)
-            yield x_BCHW
+        for first in range(start, len(self), at_once):
+            here = slice(first * self.batch_size, (first + at_once) * self.batch_size)
+            rows = (
+                self._pixels_ND[here] if order_N is None else self._pixels_ND.index_select(0, order_N[here])
+            )
+            if self._generator is None:
+                yield rows
+                continue
+            finished = []
+            for index, batch in enumerate(torch.split(rows, self.batch_size), first):
+                self._generator.manual_seed(_mix(self._seed or 0, epoch, index))
+                finished.append(self._transform(batch, self._generator))
+            yield torch.cat(finished) if len(finished) > 1 else finished[0]
+
+    def finish(self, rows: Tensor) -> Tensor:
+        """x_BCHW, float32, of the rows of a batch."""
+        return rows if self._generator is not None else self._transform(rows, None)
+
+    def _transform(self, rows: Tensor, generator: Generator | None) -> Tensor:
+        x_BCHW = _to_float(rows).view(-1, *self.shape)
+        for transform in self._transforms:
+            x_BCHW = transform.batch(x_BCHW, generator)
+        return x_BCHW
 
     def _order(self, epoch: int) -> Tensor | None:
         if self._seed is None:

@@ -1,17 +1,25 @@
 """How a step runs: the one place that knows devices, precision, compilation and capture."""
 
+from nelbo.engine.compiling import Compile, compiles
 from nelbo.engine.devices import convolves, pick_device, place, synchronise, threads_for
 from nelbo.engine.environment import command_line, describe
 from nelbo.engine.interruption import interruption
 from nelbo.engine.precision import Asked, Precision, autocast, check_precision, pick_precision, products
 from nelbo.engine.random import fixed_seed, random_state, seed_streams, set_random_state
+from nelbo.engine.stepping import Gradient, Measured, Now, Step
 
 __all__ = [
     "Asked",
+    "Compile",
+    "Gradient",
+    "Measured",
+    "Now",
     "Precision",
+    "Step",
     "autocast",
     "check_precision",
     "command_line",
+    "compiles",
     "convolves",
     "describe",
     "fixed_seed",

@@ -1,7 +1,7 @@
 """Metrics: a built model and a split of the data in, named values out."""
 
 from nelbo.metrics.base import Metric, Split, Value, metric
-from nelbo.metrics.bound import Means, bound_of, elbo, quantities
+from nelbo.metrics.bound import Means, bound_of, elbo, quantities, sums
 from nelbo.metrics.latent import LatentStatistics, latent_statistics
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "latent_statistics",
     "metric",
     "quantities",
+    "sums",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,31 +38,41 @@ def quantities(terms: Terms) -> dict[str, Tensor]:
     return found
 
 
+def sums(found: Mapping[str, Tensor]) -> Tensor:
+    """The sum over a batch of each named quantity: shape (Q,). Two small kernels."""
+    with torch.no_grad():
+        first, *rest = found.values()
+        columns = [
+            first,
+            *(column if column.shape == first.shape else column.expand_as(first) for column in rest),
+        ]
+        return torch.stack(columns).sum(-1)
+
+
 class Means:
     """Means over images of named quantities, by true counts: a short last batch weighs what it holds.
 
-    Sums stay on the device until `result`: adding costs two small kernels and no synchronisation.
+    Sums stay on the device until `result`: adding does not wait for it.
     """
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.sums: list[Tensor] = []
+        self.pieces: list[Tensor] = []
         self.counts: list[int] = []
 
     def add(self, found: Mapping[str, Tensor]) -> None:
-        self.names = list(found)
-        with torch.no_grad():
-            first, *rest = found.values()
-            columns = [
-                first,
-                *(column if column.shape == first.shape else column.expand_as(first) for column in rest),
-            ]
-            self.sums.append(torch.stack(columns).sum(-1))
-        self.counts.append(len(first))
+        """The quantities of each image of a batch."""
+        self.add_sums(tuple(found), sums(found)[None], [len(next(iter(found.values())))])
+
+    def add_sums(self, names: Sequence[str], sums_SQ: Tensor, counts: Sequence[int]) -> None:
+        """The sums of several batches, one row a batch, and their numbers of images."""
+        self.names = list(names)
+        self.pieces.append(sums_SQ)
+        self.counts += counts
 
     def table(self) -> Tensor:
         """Batch sums, float64 on the CPU: one row a batch, one column a quantity."""
-        return torch.stack(self.sums).cpu().double() if self.sums else torch.zeros(0, len(self.names))
+        return torch.cat(self.pieces).cpu().double() if self.pieces else torch.zeros(0, len(self.names))
 
     def per_batch(self, name: str) -> list[float]:
         column = self.table()[:, self.names.index(name)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -40,7 +39,7 @@ class ELBO(Objective):
         reconstruction_B = -(draw.log_px_KB[0] if len(draw.log_px_KB) == 1 else draw.log_px_KB.mean(0))
         kl_B, charged_B = self._kl(draw)
         return Terms(
-            loss_B=torch.add(reconstruction_B, charged_B, alpha=beta),
+            loss_B=reconstruction_B + beta * charged_B,
             bound_B=None if draw.not_a_bound else -(reconstruction_B + kl_B),
             # Where samples do not come from the density, its KL is a surrogate and is not called one.
             parts={"reconstruction": reconstruction_B, "surrogate_kl" if draw.not_a_bound else "kl": kl_B},

@@ -1,0 +1,93 @@
+"""Schedules inside a compiled or captured step: numbers that are read from a tensor and set from outside.
+
+A compiled step is made once, and a captured one is replayed without any Python: a number that a schedule gives
+must not be built into them. Each schedule of the objective is replaced by a dial on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+
+from nelbo.config import Spec
+from nelbo.core import Progress
+from nelbo.schedules import Constant, Schedule
+
+S = TypeVar("S", bound=Spec)
+Number = Callable[[Progress], float]  # a schedule, or anything else that changes while training
+
+
+class NotFixed(Exception):
+    """A step cannot be made once and repeated, and why."""
+
+
+class Dial:
+    """Stands where a schedule stood, and gives today's number as a 0-dimensional tensor."""
+
+    def __init__(self, number: Tensor) -> None:
+        self.number = number
+
+    def __call__(self, progress: Any) -> Tensor:
+        return self.number
+
+
+class Hidden:
+    """Stands for the progress of training where only dials may know it."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NotFixed(f"the objective reads progress.{name} itself; a schedule as a field would do")
+
+
+class Dials:
+    """The dials of one step: a vector with one number for each schedule, on the device.
+
+    numbers_D   what the step reads
+    row(...)    what they should be at a moment of training, as Python numbers
+    """
+
+    def __init__(self, schedules: Sequence[Number], device: torch.device) -> None:
+        self.schedules = tuple(dict.fromkeys(schedules))
+        self.numbers_D = torch.zeros(len(self.schedules), device=device)
+        self._shown: list[float] | None = None
+
+    def of(self, schedule: Number) -> Tensor:
+        """The dial of a schedule, 0-dimensional; it stays the same tensor."""
+        return self.numbers_D[self.schedules.index(schedule)]
+
+    def row(self, progress: Progress) -> list[float]:
+        return [schedule(progress) for schedule in self.schedules]
+
+    def turn(self, progress: Progress) -> None:
+        """Sets every dial; free when nothing has changed."""
+        row = self.row(progress)
+        if row != self._shown:
+            self.numbers_D.copy_(torch.tensor(row))
+            self._shown = row
+
+
+def moving(spec: Spec) -> list[Schedule]:
+    """The schedules anywhere in a spec whose number changes."""
+    found: list[Schedule] = []
+    for field in type(spec).model_fields:
+        value = getattr(spec, field)
+        if isinstance(value, Schedule):
+            found += [] if isinstance(value, Constant) else [value]
+        elif isinstance(value, Spec):
+            found += moving(value)
+    return found
+
+
+def with_dials(spec: S, dials: Dials) -> S:
+    """The spec with its changing schedules replaced by their dials; a working copy that is never stored."""
+    update: dict[str, Any] = {}
+    for field in type(spec).model_fields:
+        value = getattr(spec, field)
+        if isinstance(value, Schedule):
+            if value in dials.schedules:
+                update[field] = Dial(dials.of(value))
+        elif isinstance(value, Spec):
+            update[field] = with_dials(value, dials)
+    return spec.model_copy(update=update)

@@ -1,0 +1,177 @@
+"""A step of training, run the fastest way that this device and this run allow: plain, compiled, captured."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nelbo.config import Spec
+from nelbo.core import Progress
+from nelbo.engine.capturing import STEPS_AT_ONCE, WARM_UP, Captured, CUDARecorder, Recorder
+from nelbo.engine.compiling import Compiled, compiling
+from nelbo.engine.dials import Dials, Hidden, NotFixed, Number, moving, with_dials
+from nelbo.engine.precision import products
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Now:
+    """What a step may know about the moment: the objective, the progress, and the share of the weight average.
+
+    In a step that is made once and repeated, schedules are dials, the share is a tensor, and progress is hidden.
+    """
+
+    objective: Any
+    progress: Any
+    share: Any = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """What consecutive steps measured: the sum of each named quantity over each batch, on the device."""
+
+    names: tuple[str, ...]
+    sums_SQ: Tensor
+    counts: list[int]
+
+
+# names and sums of the quantities, and the gradients of the parameters
+Gradient = tuple[tuple[str, ...], Tensor, Sequence[Tensor | None]]
+Gradients = Callable[[Tensor, Now], Gradient]  # from rows of pixels
+# the gradients and the moment -> new weights
+Update = Callable[[Sequence[Tensor | None], Now], None]
+
+
+class Step:
+    """Steps of training on rows of pixels.
+
+    gradients, update   the two halves of a step, as plain functions
+    objective, share    what schedules are found in; the share of the weight average, where there is one
+    compiled            whether `gradients` is compiled
+    clock               a context in which the time spent on compiling and capturing is counted
+    tell                hears, once, what could not be done and why
+
+    at_once             batches that are best given together
+    A batch that is shorter than `batch_size` is run as it is.
+    """
+
+    def __init__(
+        self,
+        gradients: Gradients,
+        update: Update,
+        objective: Spec,
+        optimizer: torch.optim.Optimizer,
+        *,
+        batch_size: int,
+        device: torch.device,
+        rate: Number | None,
+        share: Number | None,
+        compiled: bool,
+        clock: Callable[[str], contextlib.AbstractContextManager[None]],
+        tell: Callable[[str], None],
+        recorder: Callable[[torch.device], Recorder] | None = None,
+    ) -> None:
+        self.gradients, self.update = gradients, update
+        self.objective, self.share = objective, share
+        self.batch_size, self.device = batch_size, device
+        self.clock, self.tell = clock, tell
+        self.recorder = recorder or (CUDARecorder if device.type == "cuda" else None)
+        self.at_once = STEPS_AT_ONCE if self.recorder else 1
+        self._compiled = Compiled(gradients, device) if compiled else None
+        self._graphs: dict[int, Captured] = {}
+        self._warm = 0
+        numbers: list[Number] = [*moving(objective), *([share] if share else [])]
+        if self.recorder and rate:
+            numbers.append(rate)
+        self.dials = Dials(numbers, device)
+        self.fixed = Now(with_dials(objective, self.dials), Hidden(), self.dials.of(share) if share else None)
+        self._optimizer = optimizer
+        if self.recorder and rate:
+            for group in optimizer.param_groups:
+                group["lr"] = self.dials.of(rate)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What was really used: for the run's summary."""
+        return {
+            "compiled": self._compiled is not None and self._compiled.ready,
+            "steps_at_once": max(self._graphs, default=1),
+        }
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The settings of torch under which these steps run; put back afterwards."""
+        with products(), compiling() if self._compiled else contextlib.nullcontext():
+            yield
+
+    def __call__(self, rows: Tensor, moments: Sequence[Progress]) -> Measured:
+        """One step for each of `moments`; `rows` holds their batches one after the other."""
+        if self.recorder and len(rows) == self.at_once * self.batch_size and self._warm >= WARM_UP:
+            return self._launch(rows, moments, self.at_once)
+        found = [
+            self._step(batch, progress)
+            for batch, progress in zip(torch.split(rows, self.batch_size), moments, strict=True)
+        ]
+        sums_SQ = torch.cat([one.sums_SQ for one in found]) if len(found) > 1 else found[0].sums_SQ
+        return Measured(found[0].names, sums_SQ, [count for one in found for count in one.counts])
+
+    def _step(self, rows: Tensor, progress: Progress) -> Measured:
+        if self.recorder and len(rows) == self.batch_size and self._warm >= WARM_UP:
+            return self._launch(rows, [progress], 1)
+        names, sums_Q = self._directly(rows, progress)
+        return Measured(names, sums_Q[None], [len(rows)])
+
+    def _directly(self, rows: Tensor, progress: Progress) -> tuple[tuple[str, ...], Tensor]:
+        """One step without a graph."""
+        self._warm += len(rows) == self.batch_size
+        if self._compiled and len(rows) == self.batch_size:
+            self.dials.turn(progress)
+            try:
+                with contextlib.nullcontext() if self._compiled.ready else self.clock("compile"):
+                    return self._fixed(rows)
+            except NotFixed as error:
+                self._compiled = None
+                self.tell(f"the step could not be compiled and runs as it is: {error}")
+        plain = Now(self.objective, progress, self.share(progress) if self.share else None)
+        if self.recorder:  # the rate is a dial here too
+            self.dials.turn(progress)
+        names, sums_Q, gradients = self.gradients(rows, plain)
+        self.update(gradients, plain)
+        return names, sums_Q
+
+    def _fixed(self, rows: Tensor) -> tuple[tuple[str, ...], Tensor]:
+        """A step that knows no moment: what is compiled, and what is captured."""
+        names, sums_Q, gradients = (self._compiled or self.gradients)(rows, self.fixed)
+        self.update(gradients, self.fixed)
+        return names, sums_Q
+
+    def _launch(self, rows: Tensor, moments: Sequence[Progress], steps: int) -> Measured:
+        """Steps by a graph, recorded when first needed."""
+        if steps not in self._graphs:
+            assert self.recorder
+            try:
+                with self.clock("compile"):
+                    self._graphs[steps] = Captured(
+                        self._fixed, rows[: self.batch_size], steps, self.dials, self.recorder(self.device)
+                    )
+            except Exception as error:
+                self._give_up(error)
+                return self(rows, moments)
+        graph = self._graphs[steps]
+        sums_SQ = graph(rows, [self.dials.row(progress) for progress in moments])
+        return Measured(graph.names, sums_SQ, [self.batch_size] * steps)
+
+    def _give_up(self, error: Exception) -> None:
+        """From now on no graphs. The learning rate becomes a number again."""
+        reason = str(error).partition("\n")[0]
+        self.tell(
+            f"the step could not be captured as a CUDA graph and is launched kernel by kernel: {reason}"
+        )
+        self.recorder, self.at_once = None, 1
+        self._graphs.clear()
+        for group in self._optimizer.param_groups:
+            group["lr"] = float(group["lr"])

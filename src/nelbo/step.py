@@ -1,0 +1,61 @@
+"""A step of the method: draw, objective, backward; clip, step, average. `engine.Step` decides how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nelbo import engine
+from nelbo.data import Batches
+from nelbo.metrics import quantities, sums
+from nelbo.recipe import Recipe
+from nelbo.schedules import Constant
+from nelbo.state import State
+
+
+def make_step(recipe: Recipe, state: State, batches: Batches, tell: Callable[[str], None]) -> engine.Step:
+    """The method itself, in two halves: pixels to gradients, gradients to weights."""
+    model, optimizer, average, parameters = (
+        state.model,
+        state.optimizer,
+        state.average,
+        list(state.model.parameters()),
+    )
+    precision = engine.pick_precision(recipe.precision, state.device, model)
+    compiled = engine.compiles(recipe.compile, state.device, recipe.epochs * len(batches))
+    state.how["precision"] = precision
+
+    def gradients(rows: Tensor, now: engine.Now) -> engine.Gradient:
+        x_BCHW = batches.finish(rows)
+        with engine.autocast(state.device, precision):
+            draw = model.draw(x_BCHW, recipe.objective.k)
+            terms = now.objective(draw, now.progress)
+        loss = terms.loss_B.sum() if recipe.batch_reduction == "sum" else terms.loss_B.mean()
+        found = quantities(terms)
+        return tuple(found), sums(found), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    def update(gradients: Sequence[Tensor | None], now: engine.Now) -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        recipe.optimizer.set_rate(optimizer, now.progress)
+        optimizer.step()
+        if average:
+            average.update(model, now.share)
+
+    return engine.Step(
+        gradients,
+        update,
+        recipe.objective,
+        optimizer,
+        batch_size=recipe.batch_size,
+        device=state.device,
+        rate=None if isinstance(recipe.optimizer.lr, Constant) else recipe.optimizer.lr,
+        share=average.share if average else None,
+        compiled=compiled,
+        clock=state.clock,
+        tell=tell,
+    )
