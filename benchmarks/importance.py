@@ -3,7 +3,8 @@
     python benchmarks/importance.py [--samples 100 1000] [--repeat 3]
 
 Trains that network for one epoch, then runs `nelbo evaluate --metrics importance` as a command of its own for each
-K: seconds of the measurement, and the largest memory of the process. Needs MNIST (NELBO_DATA) and a quiet machine.
+K: seconds of the measurement, in float32 as every evaluation, and the largest memory of the process. Needs MNIST
+(NELBO_DATA) and a quiet machine.
 """
 
 from __future__ import annotations
@@ -52,13 +53,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="fp32")
     given = parser.parse_args()
     rows = {}
     with tempfile.TemporaryDirectory() as runs:
         train = ["train", "fashion-mlp", "--data", "mnist", "--epochs", "1", "--no-figures", "--name", "f"]
         subprocess.run(
-            [*NELBO, *train, "--runs", runs, "--device", given.device, "--precision", given.precision],
+            [*NELBO, *train, "--runs", runs, "--device", given.device],
             check=True,
             stdout=subprocess.DEVNULL,
         )
@@ -73,12 +73,11 @@ def main() -> None:
             }
             print(samples, rows[str(samples)], flush=True)
     table = {
-        "command": f"python benchmarks/importance.py --repeat {given.repeat} --device {given.device} "
-        f"--precision {given.precision}",
+        "command": f"python benchmarks/importance.py --repeat {given.repeat} --device {given.device}",
         "environment": engine.describe(engine.pick_device(given.device)),
         "k": rows,
     }
-    with atomic(RECORD.with_stem(f"importance-{given.device}-{given.precision}")) as temporary:
+    with atomic(RECORD.with_stem(f"importance-{given.device}")) as temporary:
         temporary.write_text(json.dumps(table, indent=1) + "\n")
 
 

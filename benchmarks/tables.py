@@ -249,15 +249,14 @@ def importance_table() -> str:
 
 def importance_speed_table() -> str:
     """Seconds and memory of the estimate on 10,000 images."""
-    lines = ["| precision | K | seconds | samples a second | peak memory |", "|---|---|---|---|---|"]
-    for precision in ("fp32", "bf16"):
-        table = json.loads((RECORDS / f"importance-cpu-{precision}.json").read_text())
-        for samples, row in table["k"].items():
-            every = ", ".join(f"{seconds:.1f}" for seconds in row["seconds"]["all"])
-            lines.append(
-                f"| {precision} | {samples} | {row['seconds']['median']:.1f} ({every}) "
-                f"| {row['samples_per_second']:,} | {row['peak_mb']} MB |"
-            )
+    lines = ["| K | seconds | samples a second | peak memory |", "|---|---|---|---|"]
+    table = json.loads((RECORDS / "importance-cpu.json").read_text())
+    for samples, row in table["k"].items():
+        every = ", ".join(f"{seconds:.1f}" for seconds in row["seconds"]["all"])
+        lines.append(
+            f"| {samples} | {row['seconds']['median']:.1f} ({every}) "
+            f"| {row['samples_per_second']:,} | {row['peak_mb']} MB |"
+        )
     about = table["environment"]
     return "\n".join(
         [*lines, f"\n10,000 MNIST test images, the network of `fashion-mlp` after one epoch; median (all runs); "

@@ -81,7 +81,7 @@ def test_the_readme_commands_are_as_quick_as_they_say():
 
 def test_the_importance_weighted_estimate_is_fast_and_its_memory_flat():
     """10,000 images x 1,000 samples on two cores in float32."""
-    found = json.loads((RECORDS / "importance-cpu-fp32.json").read_text())
+    found = json.loads((RECORDS / "importance-cpu.json").read_text())
     assert found["environment"]["threads"] == 2
     few, many = found["k"]["100"], found["k"]["1000"]
     assert many["seconds"]["median"] < 90

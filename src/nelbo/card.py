@@ -31,6 +31,7 @@ from nelbo.store import Run
 
 SECTIONS = ("bound", "importance", "latent", "information", "error", "quality", "probes", "factors")
 """The order in which metrics are shown; others follow by name."""
+PRECISION = "fp32"  # of every measurement (`metrics.base.exactly`)
 MOST_SAMPLES = 10_000_000  # an image; a typing error would run for years
 QUICK = ("bound", "latent", "error")
 """What is measured at the end of training; `nelbo evaluate` measures all."""
@@ -89,7 +90,7 @@ def evaluate(
         "split": split,
         **_conditions(model, view),
         "weights": weights,
-        "precision": view.precision,
+        "precision": PRECISION,
         "environment": engine.describe(where),
         "seconds": round(time.perf_counter() - begun, 3),
         "metrics": {key: value.to_dict() for key, value in values.items()},

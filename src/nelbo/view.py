@@ -19,6 +19,7 @@ from nelbo import api, engine
 from nelbo.data import Splits, materialise
 from nelbo.errors import ConfigError, DataError, NelboError, did_you_mean
 from nelbo.metrics import LatentStatistics, Split, latent_statistics
+from nelbo.metrics.base import exactly
 from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel
 from nelbo.store import Run
@@ -82,8 +83,7 @@ class View:
     @cached_property
     def split(self) -> Split:
         images = self.splits.split(self.split_name)
-        precision = self.run.recipe.precision
-        return Split(images, self.splits, self.device, precision)
+        return Split(images, self.splits, self.device)
 
     @cached_property
     def x_NCHW(self) -> Tensor:
@@ -164,16 +164,14 @@ class View:
         """Mean of the posterior means of every image of a class (counts taken from the data): z_Z."""
         return self.z_NZ[torch.from_numpy(self.need_labels() == label)].mean(0)
 
-    @torch.no_grad()
     def posterior(self, x_BCHW: Tensor) -> Any:
-        with engine.autocast(self.device, self.run.recipe.precision):
+        with exactly(self.device):
             return self.model.encode(x_BCHW.to(self.device))
 
-    @torch.no_grad()
     def decode(self, z_MZ: Tensor) -> Tensor:
         """Means of p(x | z) on the CPU, in pieces of bounded size: (M, C, H, W)."""
         pieces = torch.split(z_MZ.to(self.device, torch.float32), DECODE_AT_ONCE)
-        with engine.autocast(self.device, self.run.recipe.precision):
+        with exactly(self.device):
             return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
 
     def decoded(self, z_MZ: Tensor) -> Pictures:

@@ -34,7 +34,6 @@ def about(found, cause):
          EVERY, "data.transforms is none in A, [binarise(threshold 128)] in B"),
         ({"card": {"log_px": GREY}}, "likelihood", LOG_PX,
          "kind of number: A: log-probability of the pixels; B: cross-entropy of grey pixels"),
-        ({"card": {"precision": "bf16"}}, "precision", EVERY, "fp32 in A, bf16 in B"),
         ({"card": {"seed": 2}}, "evaluation seed", EVERY, "seed 1 in A, 2 in B; measure again"),
     ],
 )  # fmt: skip

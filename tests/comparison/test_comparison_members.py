@@ -175,7 +175,7 @@ def test_metrics_ask_for_these_and_importance_for_a_k(real, told):
     assert told.heard == [("one", ("error", "importance"), 7), ("two", ("error", "importance"), 7)]
 
 
-@pytest.mark.parametrize("change", [{"weights": "0" * 12}, {"images_hash": None}])
+@pytest.mark.parametrize("change", [{"weights": "0" * 12}, {"images_hash": None}, {"precision": "bf16"}])
 def test_a_card_of_other_weights_or_of_an_older_nelbo_is_measured_again(change, real, told):
     compare(real)
     file = real[1].path / "evaluation" / "test-best-k0.json"

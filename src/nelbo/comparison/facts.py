@@ -32,7 +32,6 @@ def basis(member: Member, metric: str, section: str) -> Basis | None:
         "images": card["images_hash"],
         "split": card["split"],
         "checkpoint": card["checkpoint"],
-        "precision": card["precision"],
         "evaluation seed": card["seed"],
         "unit": entry["unit"],
     }
@@ -150,7 +149,6 @@ _MESSAGES: dict[str, Callable[..., str]] = {
     "checkpoint": _plainly("The checkpoint is"),
     "likelihood": _likelihood,
     "K": _k,
-    "precision": _plainly("The networks were measured in other arithmetic:"),
     "evaluation seed": _plainly("Posterior samples come from seed", "; measure again with nelbo evaluate"),
     "unit": _plainly("The unit is"),
     "training data": _training,

@@ -96,7 +96,7 @@ class Case:
 
     def view(self, name: str, n: int = LOOKED_AT) -> Split:
         """At most n images of a split, evenly spaced through it, as a model is measured on them."""
-        return Split(some(self.splits.split(name), n), self.splits, self.device, self.recipe.precision)
+        return Split(some(self.splits.split(name), n), self.splits, self.device)
 
     def looked(self, name: str) -> str:
         """`2,000 of 10,000 test images`."""

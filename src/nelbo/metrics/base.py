@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from nelbo.core import register
 from nelbo.data import Batches, Images, Splits, Transform
-from nelbo.engine import Precision, autocast, fixed_seed, seed_streams
+from nelbo.engine import fixed_seed, products, seed_streams
 from nelbo.models import BuiltModel
 
 EVALUATION_BATCH = 500
@@ -53,6 +54,16 @@ class Value:
         return table
 
 
+@contextlib.contextmanager
+def exactly(device: torch.device) -> Iterator[None]:
+    """How everything is measured: without gradients, in float32 whatever precision trained the networks.
+
+    So runs that were trained in other arithmetic are measured alike, and their numbers can be compared.
+    """
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), products():
+        yield
+
+
 def unheard(done: int, total: int) -> None:
     """Hears how far a measurement is and says nothing."""
 
@@ -74,7 +85,7 @@ class Split:
     images: Images
     data: Splits
     device: torch.device
-    precision: Precision = "fp32"
+    _: dataclasses.KW_ONLY
     samples: int = 500
     seed: int = EVALUATION_SEED
     batch_size: int = EVALUATION_BATCH
@@ -96,14 +107,14 @@ class Split:
         return dataclasses.replace(self, images=images)
 
     def batches(self, batch_size: int | None = None, start: int = 0) -> Iterator[Tensor]:
-        """Every image once, in order, as float32 x_BCHW; without gradients, with the split's own noise.
+        """Every image once, in order, as float32 x_BCHW; measured `exactly`, with the split's own noise.
 
         `start` counts batches. Each has a seed of its own, so that what is drawn for it does not depend on
         what was drawn before: a measurement that goes on at a later batch gets the same numbers.
         """
         size = batch_size or self.batch_size
         loader = Batches(self.images, self.transforms, size, device=self.device)
-        with torch.no_grad(), fixed_seed(self.seed, self.device), autocast(self.device, self.precision):
+        with exactly(self.device), fixed_seed(self.seed, self.device):
             for index, x_BCHW in enumerate(loader.epoch(start=start), start):
                 seed_streams(self.seed + index, self.device)
                 yield x_BCHW

@@ -108,7 +108,7 @@ class Estimates:
 
 def _name(split: Split, at: list[int], size: int) -> str:
     """Says all that the numbers depend on beside weights and data, so that nothing else is taken for them."""
-    how = f"{split.device.type}-{split.precision}-s{split.seed}"
+    how = f"{split.device.type}-s{split.seed}"
     return f"importance-{how}-n{len(split.images)}-b{size}-k{at[-1]}.safetensors"
 
 

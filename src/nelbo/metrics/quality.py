@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Generator, Tensor
 
-from nelbo.engine import autocast, fixed_seed
+from nelbo.engine import fixed_seed
 from nelbo.metrics import classifier as classifiers
 from nelbo.metrics import frechet
-from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.base import Split, Value, exactly, metric
 from nelbo.metrics.classifier import Classifier
 from nelbo.metrics.neighbours import FEWEST, K_DENSITY, K_MANIFOLD, neighbourhoods
 from nelbo.models import BuiltModel
@@ -96,7 +96,7 @@ def real(split: Split, index_N: Tensor) -> Iterator[Tensor]:
 def generated(model: BuiltModel, split: Split, n: int) -> Iterator[tuple[Tensor, Tensor]]:
     """For n draws z ~ p(z), the mean of p(x | z) and one draw from it, within the range of the data's pixels."""
     low, high = split.data.range
-    with torch.no_grad(), fixed_seed(split.seed, split.device), autocast(split.device, split.precision):
+    with exactly(split.device), fixed_seed(split.seed, split.device):
         for z_BZ in torch.split(model.sample_prior(n), split.batch_size):
             decoded = model.decode(z_BZ)
             yield decoded.mean.clamp(low, high), decoded.sample().clamp(low, high)
