@@ -114,7 +114,7 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[
             state.best_epoch = state.epoch
         state.epoch, state.batch, state.means = state.epoch + 1, 0, Means()
         run.save("last", *state.pack())
-    return row | {"best_epoch": state.best_epoch}
+    return row | {"best_epoch": state.best_epoch, "how": state.how | {"threads": state.threads}}
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from nelbo import comparing, diagnosing, flags, looking, reporting
+from nelbo import benching, comparing, diagnosing, flags, looking, reporting
 from nelbo.errors import ConfigError, Interrupted, did_you_mean
 from nelbo.flags import plain
 
@@ -270,6 +270,7 @@ VERBS: dict[str, type[Any]] = {
     "data": Data,
     "list": List,
     "env": Env,
+    "bench": benching.Bench,
 }
 
 

@@ -1,0 +1,10 @@
+"""Training speed on this machine, side by side: a tutorial's loop, this project, JAX where it is installed.
+
+The clock stops for compilation, validation and saving; the first epoch warms up. Beside the times stands what they
+mean: the share of the machine's own matrix-product rate, memory, and energy where it can be read.
+"""
+
+from nelbo.bench.lap import Lap
+from nelbo.bench.running import SIDES, bench, spread
+
+__all__ = ["SIDES", "Lap", "bench", "spread"]

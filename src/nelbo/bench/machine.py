@@ -1,0 +1,61 @@
+"""How fast this machine multiplies matrices, and how many multiplications a training step needs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from nelbo import engine
+from nelbo.bench.plain import optimizer_of, step, stock
+from nelbo.data import Batches, Splits
+from nelbo.engine import Precision
+from nelbo.recipe import Recipe
+
+LARGE = {"cpu": 2048, "mps": 2048, "cuda": 8192}
+TRIES = 7
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def product_rate(device: torch.device, precision: Precision, size: int | None = None) -> dict[str, Any]:
+    """Floating-point operations a second in a square matrix product: 2 n^3 over the shortest of its times.
+
+    The shortest, because it is held against as a limit; with the library and the threads that training uses.
+    """
+    n = size or LARGE[device.type]
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, n, generator=generator).to(device, DTYPES[precision]) for _ in range(2))
+    with engine.products():
+        seconds = [_timed(a, b, device) for _ in range(TRIES + 2)][2:]  # the first two warm up
+    return {
+        "flops_per_second": 2 * n**3 / min(seconds),
+        "size": n,
+        "tries": TRIES,
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+    }
+
+
+def _timed(a: Tensor, b: Tensor, device: torch.device) -> float:
+    begun = time.perf_counter()
+    a @ b
+    engine.synchronise(device)
+    return time.perf_counter() - begun
+
+
+def flops_an_image(recipe: Recipe, splits: Splits) -> float:
+    """Operations an image of the products and convolutions of one step, forward and backward; a multiply-add is two.
+
+    Counted by torch on the plain network: what a faster kernel leaves out or recomputes does not change the work.
+    """
+    cpu = torch.device("cpu")
+    batches = Batches(splits.train, splits.transforms, recipe.batch_size, device=cpu, training=True)
+    with engine.fixed_seed(recipe.seed, cpu):
+        model = stock(recipe.model.build(splits.shape)).train()
+        optimizer = optimizer_of(recipe.optimizer, model)
+        x_BCHW = next(batches.epoch())
+        with FlopCounterMode(display=False) as counter:
+            step(recipe, model, optimizer, x_BCHW, 1, 0, len(batches))
+    return float(counter.get_total_flops()) / len(x_BCHW)

@@ -1,0 +1,102 @@
+"""This project's own training, as a user starts it, timed by the clocks that every run logs."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nelbo import api
+from nelbo.bench.lap import Energy, Lap, Memory, seconds_to_target
+from nelbo.recipe import Recipe, resolve
+
+
+class Enough(Exception):
+    """Enough epochs have been timed."""
+
+
+class Listener:
+    """Hears a training, keeps its clocks and bounds, and ends it after `epochs`."""
+
+    def __init__(self, epochs: int, energy: Energy) -> None:
+        self.epochs = epochs
+        self.energy = energy
+        self.images = 0
+        self.clocks: list[dict[str, float]] = []
+        self.bounds: list[list[float]] = []
+        self.how: dict[str, Any] = {}
+        self._sums: list[Tensor] = []
+        self._counts: list[int] = []
+
+    def __call__(self, event: str, row: Mapping[str, Any]) -> None:
+        match event:
+            case "data":
+                self.images = row["n"]["train"]
+            case "step":
+                self._step(row)
+            case "epoch":
+                self.clocks.append(row["seconds"])
+                self.how = row["how"]
+                self._close()
+                if len(self.clocks) == self.epochs:
+                    raise Enough
+
+    def _step(self, row: Mapping[str, Any]) -> None:
+        self.energy.step(row["batch"], row["batches"])
+        measured = row["measured"]
+        if "bound" in measured.names:  # kept on the device: reading it would wait
+            self._sums.append(measured.sums_SQ[:, measured.names.index("bound")])
+            self._counts += measured.counts
+
+    def _close(self) -> None:
+        """The bound of each batch of the epoch that ended."""
+        sums_S = torch.cat(self._sums).tolist() if self._sums else []
+        self.bounds.append([total / n for total, n in zip(sums_S, self._counts, strict=True)])
+        self._sums, self._counts = [], []
+
+
+def run(
+    recipe: Recipe,
+    overrides: Mapping[str, Any],
+    *,
+    epochs: int,
+    device: torch.device,
+    data_dir: Path | None = None,
+    target: float | None = None,
+) -> Lap:
+    """The first `epochs` epochs of a training of the recipe, with schedules and choices of its whole length.
+
+    `overrides` are dotted fields of the recipe. The clock `train` holds neither compilation, validation, latent
+    statistics nor checkpoints. Where a step could not be compiled, `how` says eager. Raises what `nelbo.train` does.
+    """
+    wanted = resolve(recipe, overrides)
+    memory, energy = Memory(device), Energy(device)
+    listener = Listener(min(epochs, wanted.epochs), energy)
+    with tempfile.TemporaryDirectory() as runs, contextlib.suppress(Enough):
+        api.train(wanted, runs=runs, name="bench", device=str(device), data_dir=data_dir, tell=listener)
+    train = [clock["train"] for clock in listener.clocks]
+    seconds = [after - before for before, after in zip([0.0, *train], train, strict=False)]
+    return Lap(
+        epochs=tuple(seconds[1:]),
+        images=listener.images,
+        precision=listener.how["precision"],
+        how=words(listener.how),
+        threads=listener.how["threads"],
+        compile_seconds=listener.clocks[-1].get("compile", 0.0),
+        target_seconds=seconds_to_target(listener.bounds, seconds, target),
+        peak_mb=memory.peak_mb(),
+        joules=energy.timed,
+    )
+
+
+def words(how: Mapping[str, Any]) -> str:
+    """How the steps were run."""
+    found = ["compiled"] if how["compiled"] else []
+    if (at_once := how["steps_at_once"]) > 1:
+        found.append(f"captured, {at_once} steps at once")
+    return ", ".join(found) or "eager"

@@ -1,0 +1,129 @@
+"""The loop of a tutorial, for comparison: a picture at a time, a network of torch's own layers, a number a step."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from nelbo import engine
+from nelbo.bench.lap import Energy, Lap, Memory, seconds_to_target
+from nelbo.core import Progress
+from nelbo.data import Splits
+from nelbo.errors import ConfigError
+from nelbo.optim import Adam, AdamW, Optimizer
+from nelbo.recipe import Recipe
+
+STOCK = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
+
+class Pictures(Dataset[Tensor]):
+    """What torchvision's data sets do for an item: array -> PIL image -> float32 tensor (C, H, W) in [0, 1]."""
+
+    def __init__(self, splits: Splits) -> None:
+        self.pixels_NCHW = splits.train.pixels_NCHW
+        channels = splits.shape[0]
+        self.pictures = self.pixels_NCHW.dtype == torch.uint8 and channels in (1, 3, 4)
+
+    def __len__(self) -> int:
+        return len(self.pixels_NCHW)
+
+    def __getitem__(self, index: int) -> Tensor:
+        pixels_CHW = self.pixels_NCHW[index]
+        if not self.pictures:
+            return pixels_CHW.float() / (255 if pixels_CHW.dtype == torch.uint8 else 1)
+        array_HWC = pixels_CHW.permute(1, 2, 0).numpy()
+        picture = Image.fromarray(array_HWC[..., 0] if array_HWC.shape[2] == 1 else array_HWC)
+        tensor = torch.from_numpy(np.array(picture, copy=True))
+        tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+        return tensor.contiguous().to(torch.float32).div(255)
+
+
+def stock(model: nn.Module) -> nn.Module:
+    """The same parameters in torch's own layers: what this project's subclasses do faster is taken away."""
+    for layer in model.modules():
+        for kind in STOCK:
+            if isinstance(layer, kind):
+                layer.__class__ = kind
+    return model
+
+
+def optimizer_of(spec: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """torch.optim.Adam or AdamW with its defaults; raises ConfigError for another optimiser."""
+    if not isinstance(spec, Adam):
+        raise ConfigError(f"the plain loop has no optimiser {spec.name!r}; it knows adam and adamw")
+    method = torch.optim.AdamW if isinstance(spec, AdamW) else torch.optim.Adam
+    rate = float(spec.lr(Progress()))
+    return method(model.parameters(), rate, spec.betas, spec.eps, spec.weight_decay)
+
+
+def run(
+    recipe: Recipe, splits: Splits, *, epochs: int, device: torch.device, target: float | None = None
+) -> Lap:
+    """Trains `epochs` epochs in float32, eagerly; one number is read from the device in every step.
+
+    Only the loop is plain: network, likelihood, objective, batch size and order of magnitude of everything else
+    are the recipe's. Raises ConfigError for a recipe that it does not know how to train.
+    """
+    memory, energy = Memory(device), Energy(device)
+    with engine.fixed_seed(recipe.seed, device):
+        model: Any = stock(recipe.model.build(splits.shape)).to(device).train()
+        optimizer = optimizer_of(recipe.optimizer, model)
+        loader = DataLoader(Pictures(splits), batch_size=recipe.batch_size, shuffle=True)
+        seconds, bounds = [], []
+        for epoch in range(1, epochs + 1):
+            begun = time.perf_counter()
+            bounds.append(_epoch(recipe, splits, model, optimizer, loader, epoch, energy, target is not None))
+            engine.synchronise(device)
+            seconds.append(time.perf_counter() - begun)
+    return Lap(
+        epochs=tuple(seconds[1:]),
+        images=len(splits.train),
+        precision="fp32",
+        threads=torch.get_num_threads(),
+        target_seconds=seconds_to_target(bounds, seconds, target),
+        peak_mb=memory.peak_mb(),
+        joules=energy.timed,
+    )
+
+
+def _epoch(
+    recipe: Recipe, splits: Splits, model: Any, optimizer: torch.optim.Optimizer, loader: DataLoader[Tensor],
+    epoch: int, energy: Energy, with_bounds: bool,
+) -> list[float]:  # fmt: skip
+    """One epoch; the bound of each batch when asked for, which reads a second number a step."""
+    device = next(model.parameters()).device
+    batches, bounds, total = len(loader), [], 0.0
+    for index, x_BCHW in enumerate(loader):
+        x_BCHW = x_BCHW.to(device)
+        for transform in splits.transforms:
+            x_BCHW = transform.batch(x_BCHW, None)
+        loss, bound_B = step(recipe, model, optimizer, x_BCHW, epoch, (epoch - 1) * batches + index, batches)
+        total += loss.item()
+        if with_bounds and bound_B is not None:
+            bounds.append(float(bound_B.detach().mean()))
+        energy.step(index + 1, batches)
+    return bounds
+
+
+def step(
+    recipe: Recipe, model: Any, optimizer: torch.optim.Optimizer, x_BCHW: Tensor, epoch: int, done: int,
+    batches: int,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Forward, backward and update; gives the loss and the bound of each image."""
+    progress = Progress(epoch, recipe.epochs, done, recipe.epochs * batches)
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.optimizer.lr(progress)
+    terms = recipe.objective(model.draw(x_BCHW, recipe.objective.k), progress)
+    loss = terms.loss_B.sum() if recipe.batch_reduction == "sum" else terms.loss_B.mean()
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    optimizer.step()
+    return loss, terms.bound_B

@@ -1,0 +1,201 @@
+"""Every side in turn, several times, in one process: A B C A B C ..., then medians and their spread."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nelbo import api, engine
+from nelbo.bench import machine, own, plain, twin
+from nelbo.bench.lap import Energy, Lap
+from nelbo.data import Splits
+from nelbo.errors import ConfigError, did_you_mean
+from nelbo.recipe import Recipe, resolve
+
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Side:
+    """One way to train: by which program, and with which fields of the recipe."""
+
+    what: str
+    program: str = "nelbo"
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+SIDES = {
+    "plain": Side(
+        "a tutorial's loop: PIL pictures one by one, torch's own layers, a loss read a step", "plain"
+    ),
+    "nelbo": Side("as the recipe says"),
+    "nelbo-fp32": Side("float32, eager", overrides={"precision": "fp32", "compile": "off"}),
+    "nelbo-fp32-compiled": Side("float32, compiled", overrides={"precision": "fp32", "compile": "on"}),
+    "nelbo-bf16-compiled": Side("bfloat16, compiled", overrides={"precision": "bf16", "compile": "on"}),
+    "jax": Side("JAX, an epoch as one scan, float32", "jax", {"precision": "fp32"}),
+    "jax-bf16": Side("JAX, an epoch as one scan, bfloat16", "jax", {"precision": "bf16"}),
+}
+"""Name -> side, in the order in which they run and are shown."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """What all sides share."""
+
+    repeat: int
+    epochs: int
+    target: float | None
+    device: torch.device
+    data_dir: Path | None
+
+
+def bench(
+    recipes: Sequence[str | Path | Recipe] = ("digits",),
+    *,
+    repeat: int = 3,
+    epochs: int = 2,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    sides: Sequence[str] = tuple(SIDES),
+    target: float | None = None,
+    tell: Tell = api.quiet,
+) -> dict[str, Any]:
+    """Times recipes side by side on this machine, each side `repeat` times, and returns one table.
+
+    epochs   of each training; the first is left out, so at least 2
+    sides    of `SIDES`; ratios are to `plain`
+    target   nats an image: also the training time until the negative bound is that low
+    tell     hears `recipe`, `lap` (a side was timed once) and `left out`
+
+    {environment, machine, settings, recipes: {name: {images, batch_size, flops_an_image, rows, left_out}}}, a row
+    a side. What a side cannot do is in `left_out` with the reason. Raises ConfigError, DataError and DeviceError
+    before anything is trained.
+    """
+    chosen = _checked(sides, repeat, epochs)
+    plans = [resolve(one) for one in recipes]
+    where = engine.pick_device(device)
+    root = Path(data_dir) if data_dir is not None else None
+    shared = Settings(repeat, epochs, target, where, root)
+    loaded = [(recipe, api.load_data(recipe, root)) for recipe in plans]
+    rates = {str(name): machine.product_rate(where, name) for name in machine.DTYPES}
+    return {
+        "environment": engine.describe(where) | {"command": engine.command_line()},
+        "machine": {"products": rates, "energy": Energy(where).source},
+        "settings": {"repeat": repeat, "epochs": epochs, "target": target, "device": str(where)},
+        "recipes": {
+            recipe.recipe: _side_by_side(recipe, splits, chosen, shared, rates, tell)
+            for recipe, splits in loaded
+        },
+    }
+
+
+def _checked(sides: Sequence[str], repeat: int, epochs: int) -> dict[str, Side]:
+    for name, value, least in (("repeat", repeat, 1), ("epochs", epochs, 2)):
+        if value < least:
+            why = "; the first epoch warms up and is left out" if name == "epochs" else ""
+            raise ConfigError(f"--{name} {value}: expected at least {least}{why}")
+    for name in sides:
+        if name not in SIDES:
+            raise ConfigError(f"--sides {name}: no side is called so; {did_you_mean(name, SIDES)}")
+    if not sides:
+        raise ConfigError(f"--sides: name at least one; known: {', '.join(SIDES)}")
+    return {name: side for name, side in SIDES.items() if name in sides}
+
+
+def _side_by_side(
+    recipe: Recipe,
+    splits: Splits,
+    sides: Mapping[str, Side],
+    shared: Settings,
+    rates: Mapping[str, Any],
+    tell: Tell,
+) -> dict[str, Any]:
+    tell("recipe", {"recipe": recipe.recipe, "sides": list(sides), "repeat": shared.repeat})
+    laps: dict[str, list[Lap]] = {name: [] for name in sides}
+    left_out: dict[str, str] = {}
+    for turn in range(1, shared.repeat + 1):
+        for name, side in sides.items():
+            if name in left_out:
+                continue
+            try:
+                lap = lap_of(side, recipe, splits, shared)
+            except ConfigError as error:  # this side cannot do this recipe; the others can
+                left_out[name] = str(error)
+                tell("left out", {"side": name, "why": str(error)})
+                continue
+            laps[name].append(lap)
+            tell("lap", {"side": name, "turn": turn, **dataclasses.asdict(lap)})
+    work = machine.flops_an_image(recipe, splits)
+    baseline = laps.get("plain", [])
+    return {
+        "images": len(splits.train),
+        "data_hash": splits.hash,
+        "batch_size": recipe.batch_size,
+        "flops_an_image": work,
+        "rows": {name: row(sides[name], laps[name], work, rates, baseline) for name in sides if laps[name]},
+        "left_out": left_out,
+    }
+
+
+def lap_of(side: Side, recipe: Recipe, splits: Splits, shared: Settings) -> Lap:
+    """One timed training of one side; raises ConfigError where that side cannot train this recipe."""
+    epochs, device, target = shared.epochs, shared.device, shared.target
+    match side.program:
+        case "plain":
+            return plain.run(recipe, splits, epochs=epochs, device=device, target=target)
+        case "jax":
+            precision = side.overrides["precision"]
+            return twin.run(recipe, splits, epochs=epochs, device=device, precision=precision, target=target)
+    return own.run(
+        recipe, side.overrides, epochs=epochs, device=device, data_dir=shared.data_dir, target=target
+    )
+
+
+def row(
+    side: Side,
+    laps: Sequence[Lap],
+    flops_an_image: float,
+    rates: Mapping[str, Any],
+    plain_laps: Sequence[Lap],
+) -> dict[str, Any]:
+    """What a side's repetitions come to; a value is the median over the timed epochs of one repetition."""
+    first = laps[0]
+    seconds = [statistics.median(lap.epochs) for lap in laps]
+    speeds = [lap.images / spent for lap, spent in zip(laps, seconds, strict=True)]
+    flops = flops_an_image * statistics.median(speeds)
+    baseline = [lap.images / statistics.median(lap.epochs) for lap in plain_laps]
+    ratios = [mine / theirs for mine, theirs in zip(speeds, baseline, strict=False)]
+    memory = [lap.peak_mb for lap in laps if lap.peak_mb is not None]
+    reached = [lap.target_seconds for lap in laps if lap.target_seconds is not None]
+    joules = [joules for lap in laps for joules in lap.joules]
+    return {
+        "what": side.what,
+        "precision": first.precision,
+        "how": first.how,
+        "threads": first.threads,
+        "images": first.images,
+        "seconds_an_epoch": spread(seconds),
+        "images_per_second": spread(speeds),
+        "ratio_to_plain": spread(ratios) if ratios else None,
+        "flops_per_second": flops,
+        "percent_of_product_rate": 100 * flops / rates[first.precision]["flops_per_second"],
+        "compile_seconds": spread([lap.compile_seconds for lap in laps]),
+        "seconds_to_target": spread(reached) if len(reached) == len(laps) else None,
+        "peak_mb": max(memory) if memory else None,
+        "joules_an_epoch": spread(joules) if joules else None,
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, lowest, highest and all, in the order measured."""
+    return {
+        "median": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "all": list(values),
+    }
