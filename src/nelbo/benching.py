@@ -96,6 +96,9 @@ def show(found: Mapping[str, Any]) -> None:
         title = f"{name}: {recipe['images']:,} images, batches of {recipe['batch_size']}"
         console.show(heads, rows, title, fixed=len(heads))
         _more(recipe["rows"], found["settings"]["target"])
+        for side, row in recipe["rows"].items():
+            for note in row["notes"]:
+                console.write(f"{side}: {note}")
         for side, why in recipe["left_out"].items():
             console.write(f"left out {side}: {why}")
         console.write("")

@@ -31,6 +31,7 @@ class Lap:
     target_seconds   training time until the target bound was passed; None when it was not, or none was given
     peak_mb          largest memory while it ran: of the process (CPU) or of torch's tensors (CUDA); None if unreadable
     joules           energy of each timed epoch; empty if unreadable
+    notes            what it warned of: a step that could not be compiled, say
     """
 
     epochs: tuple[float, ...]
@@ -42,6 +43,7 @@ class Lap:
     target_seconds: float | None = None
     peak_mb: float | None = None
     joules: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def seconds_to_target(

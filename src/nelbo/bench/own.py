@@ -30,6 +30,7 @@ class Listener:
         self.clocks: list[dict[str, float]] = []
         self.bounds: list[list[float]] = []
         self.how: dict[str, Any] = {}
+        self.notes: list[str] = []
         self._sums: list[Tensor] = []
         self._counts: list[int] = []
 
@@ -39,6 +40,8 @@ class Listener:
                 self.images = row["n"]["train"]
             case "step":
                 self._step(row)
+            case "warning":
+                self.notes.append(row["message"])
             case "epoch":
                 self.clocks.append(row["seconds"])
                 self.how = row["how"]
@@ -72,7 +75,7 @@ def run(
     """The first `epochs` epochs of a training of the recipe, with schedules and choices of its whole length.
 
     `overrides` are dotted fields of the recipe. The clock `train` holds neither compilation, validation, latent
-    statistics nor checkpoints. Where a step could not be compiled, `how` says eager. Raises what `nelbo.train` does.
+    statistics nor checkpoints. Where a step could not be compiled, `notes` say why. Raises what `nelbo.train` does.
     """
     wanted = resolve(recipe, overrides)
     memory, energy = Memory(device), Energy(device)
@@ -91,6 +94,7 @@ def run(
         target_seconds=seconds_to_target(listener.bounds, seconds, target),
         peak_mb=memory.peak_mb(),
         joules=energy.timed,
+        notes=tuple(listener.notes),
     )
 
 

@@ -188,6 +188,7 @@ def row(
         "seconds_to_target": spread(reached) if len(reached) == len(laps) else None,
         "peak_mb": max(memory) if memory else None,
         "joules_an_epoch": spread(joules) if joules else None,
+        "notes": list(dict.fromkeys(note for lap in laps for note in lap.notes)),
     }
 
 

@@ -1,0 +1,289 @@
+"""The sides of a bench do the same work: the plain loop and the JAX twin take the step that nelbo takes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nelbo import api
+from nelbo.bench import machine, own, plain, twin
+from nelbo.bench.lap import Energy
+from nelbo.core import Progress, names
+from nelbo.data import Batches
+from nelbo.errors import ConfigError
+from nelbo.optim import Adam, AdamW
+from nelbo.recipe import resolve
+from nelbo.store import Run
+
+CPU = torch.device("cpu")
+TWINS = {"digits", "mlp-sigma", "mlp-sigma-as-published", "mlp-tanh-binary", "fashion-mlp"}
+
+
+@pytest.fixture
+def parts(tiny_recipe):
+    """(overrides) -> recipe, splits, the first batch in its order."""
+
+    def make(overrides=None):
+        recipe = tiny_recipe(overrides)
+        splits = recipe.data.load()
+        batches = Batches(splits.train, splits.transforms, recipe.batch_size, device=CPU)
+        return recipe, splits, next(batches.epoch())
+
+    return make
+
+
+def vector(model: nn.Module) -> torch.Tensor:
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+# --- the plain loop ---------------------------------------------------------------------------
+
+CONVOLUTIONS = {
+    "model.encoder": {"name": "conv", "channels": [4, 6], "top": 8},
+    "model.decoder": {"name": "conv", "channels": [6, 4], "top": 8},
+    "optimizer": {"name": "adamw", "lr": 0.02},
+    "batch_reduction": "sum",
+}
+
+
+@pytest.mark.parametrize("overrides", [{}, CONVOLUTIONS], ids=["mlp", "conv"])
+def test_the_plain_loop_takes_the_same_step(parts, overrides):
+    """torch's own layers and its own Adam, on nelbo's weights and noise: nelbo's loss and new weights."""
+    recipe, splits, x_BCHW = parts(overrides)
+    found = {}
+    for side in ("nelbo", "plain"):
+        torch.manual_seed(0)
+        model = recipe.model.build(splits.shape)
+        if side == "plain":
+            model = plain.stock(model)
+            optimizer = plain.optimizer_of(recipe.optimizer, model)
+        else:
+            optimizer = recipe.optimizer.build(model.parameters())
+        torch.manual_seed(1)
+        loss, bound_B = plain.step(recipe, model, optimizer, x_BCHW, 1, 0, 3)
+        found[side] = vector(model), float(loss.detach()), bound_B.detach()
+    assert torch.allclose(found["plain"][0], found["nelbo"][0], atol=1e-5)
+    assert found["plain"][1] == pytest.approx(found["nelbo"][1], rel=1e-5)
+    assert torch.allclose(found["plain"][2], found["nelbo"][2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", names("recipe"))
+def test_stock_layers_are_torchs_own(name):
+    recipe = resolve(name)
+    model = plain.stock(recipe.model.build(recipe.data.shape_without_reading() or (1, 8, 8)))
+    layers = [layer for layer in model.modules() if isinstance(layer, plain.STOCK)]
+    assert layers
+    assert {type(layer).__module__.partition(".")[0] for layer in layers} == {"torch"}
+
+
+def test_its_pictures_are_the_pixels(parts):
+    _, splits, x_BCHW = parts()
+    pictures = plain.Pictures(splits)
+    assert len(pictures) == len(splits.train)
+    found = torch.stack([pictures[index] for index in range(len(x_BCHW))])
+    assert found.dtype == torch.float32
+    assert torch.equal(found, x_BCHW)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_pictures_of_any_number_of_channels(channels):
+    images = torch.randint(0, 256, (20, channels, 5, 7), dtype=torch.uint8)
+    splits = api.load_data(resolve("digits", {"data.transforms": ()}), None, images)
+    pictures = plain.Pictures(splits)
+    assert torch.equal(pictures[3], splits.train.pixels_NCHW[3] / 255)
+
+
+def test_its_optimiser_is_torchs_and_another_is_refused():
+    model = nn.Linear(2, 2)
+    found = plain.optimizer_of(Adam(lr=0.5, betas=(0.1, 0.2), eps=3.0), model)
+    assert type(found) is torch.optim.Adam
+    assert {key: found.defaults[key] for key in ("lr", "betas", "eps", "fused")} == {
+        "lr": 0.5, "betas": (0.1, 0.2), "eps": 3.0, "fused": None,
+    }  # fmt: skip
+    assert type(plain.optimizer_of(AdamW(), model)) is torch.optim.AdamW
+    with pytest.raises(ConfigError, match="the plain loop has no optimiser 'sgd'; it knows adam and adamw"):
+        plain.optimizer_of(SimpleNamespace(name="sgd"), model)
+
+
+def test_the_plain_loop_times_every_epoch_but_the_first_and_learns(parts):
+    recipe, splits, _ = parts({"epochs": 20})
+    before = torch.get_rng_state()
+    lap = plain.run(recipe, splits, epochs=20, device=CPU, target=1000.0)
+    assert torch.equal(torch.get_rng_state(), before), "the caller's random stream"
+    assert (len(lap.epochs), lap.images, lap.precision, lap.how) == (19, 96, "fp32", "eager")
+    assert min(lap.epochs) > 0
+    assert lap.target_seconds is not None, "1,000 nats are passed at once"
+    reached = plain.run(recipe, splits, epochs=20, device=CPU, target=37.0)
+    assert reached.target_seconds is not None, "it learns"
+    assert reached.target_seconds > lap.target_seconds
+    assert plain.run(recipe, splits, epochs=2, device=CPU, target=1.0).target_seconds is None
+
+
+# --- nelbo itself -----------------------------------------------------------------------------
+
+
+def test_own_training_ends_after_so_many_epochs_and_keeps_its_length(tiny_recipe):
+    """The choices and schedules are those of the whole run: `auto` compiles by the number of steps."""
+    recipe = tiny_recipe({"epochs": 50})
+    lap = own.run(recipe, {"compile": "off", "precision": "fp32"}, epochs=3, device=CPU, target=1000.0)
+    assert (len(lap.epochs), lap.images, lap.precision, lap.how) == (2, 96, "fp32", "eager")
+    assert lap.threads == 1
+    assert lap.compile_seconds == 0
+    assert lap.target_seconds is not None
+    assert lap.target_seconds < sum(lap.epochs) * 50
+
+
+def test_the_listener_keeps_the_bound_of_every_batch(tiny_recipe, tmp_path):
+    listener = own.Listener(2, Energy(CPU))
+    with pytest.raises(own.Enough):
+        api.train(tiny_recipe(), runs=tmp_path, name="x", device="cpu", tell=listener)
+    assert [len(row) for row in listener.bounds] == [3, 3]
+    logged = [row["train"]["bound"] for row in Run(tmp_path / "x").history()]
+    for row, mean in zip(listener.bounds, logged, strict=True):
+        assert np.average(row, weights=[40, 40, 16]) == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"compiled": False, "steps_at_once": 1}, "eager"),
+        ({"compiled": True, "steps_at_once": 1}, "compiled"),
+        ({"compiled": True, "steps_at_once": 16}, "compiled, captured, 16 steps at once"),
+    ],
+)
+def test_how_the_steps_ran_in_words(how, words):
+    assert own.words(how) == words
+
+
+# --- JAX --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", names("recipe"))
+def test_which_recipes_have_a_twin(name, tiny_recipe):
+    splits = tiny_recipe().data.load()
+    assert (twin.why_not(resolve(name), splits) is None) == (name in TWINS)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word"),
+    [
+        ({"model.likelihood": "gaussian"}, "likelihood"),
+        ({"objective.free_bits": 0.1}, "objective"),
+        ({"objective.k": 2, "objective.kl": "monte-carlo"}, "objective"),
+        ({"optimizer": "adamw"}, "optimiser"),
+        ({"clip_norm": 1.0}, "clipping"),
+        ({"ema": 0.9}, "averaged"),
+        ({"model.encoder.batch_norm": True}, "batch norm"),
+        ({"data.transforms": "dynamic-binarise"}, "transforms"),
+    ],
+)
+def test_what_has_no_twin_is_named(parts, overrides, word):
+    recipe, splits, _ = parts(overrides)
+    assert word in (twin.why_not(recipe, splits) or "")
+
+
+def numpy_as_jax() -> SimpleNamespace:
+    """As much of JAX as the loss needs, by NumPy: the mathematics is tested where JAX is not installed."""
+
+    def softplus(x):
+        return np.logaddexp(x, 0)
+
+    functions = SimpleNamespace(
+        relu=lambda x: np.maximum(x, 0), leaky_relu=lambda x, slope: np.where(x > 0, x, slope * x),
+        elu=lambda x: np.where(x > 0, x, np.expm1(x)), gelu=None, silu=lambda x: x / (1 + np.exp(-x)),
+        softplus=softplus,
+    )  # fmt: skip
+    return SimpleNamespace(nn=functions, numpy=np)
+
+
+POSTERIORS = ["log-variance", "positive", "raw-sigma", "tanh"]
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky-relu", "elu", "silu", "tanh"])
+@pytest.mark.parametrize("parametrisation", POSTERIORS)
+def test_the_twins_loss_is_the_recipes(parts, parametrisation, activation, monkeypatch):
+    recipe, splits, x_BCHW = parts(
+        {
+            "model.posterior.parametrisation": parametrisation,
+            "model.encoder.activation": activation,
+            "model.decoder.activation": activation,
+            "objective.beta": 3.0,
+        }
+    )
+    torch.manual_seed(0)
+    model = recipe.model.build(splits.shape)
+    noise_BZ = torch.randn(len(x_BCHW), recipe.model.latent_dim)
+    monkeypatch.setattr(torch, "randn", lambda shape, **_: noise_BZ.view(shape))
+    with torch.no_grad():
+        terms = recipe.objective(model.draw(x_BCHW), Progress())
+    loss = twin.make_loss(recipe, numpy_as_jax(), np.float32)
+    pixels_BD = splits.train.pixels_NCHW[: len(x_BCHW)].flatten(1).numpy()
+    total, bound = loss(twin.weights(model), pixels_BD, noise_BZ.numpy(), 3.0)
+    assert total == pytest.approx(float(terms.loss_B.mean()), rel=1e-4)
+    assert bound == pytest.approx(float(terms.bound_B.mean()), rel=1e-4)
+
+
+def test_the_twins_adam_is_torchs(parts):
+    """Three steps on the same noise and order; needs JAX, which the project's own environment has not."""
+    jax = pytest.importorskip(
+        "jax", reason="JAX is not installed: its gradients and its Adam are not compared"
+    )
+    recipe, splits, _ = parts({"batch_size": 32, "objective.beta": 2.0, "data.validation": None})
+    n, size = len(splits.train), 32
+    torch.manual_seed(0)
+    model = plain.stock(recipe.model.build(splits.shape))
+    parameters = [tuple(map(jax.numpy.asarray, pair)) for pair in twin.weights(model)]
+    zeros = jax.tree_util.tree_map(jax.numpy.zeros_like, parameters)
+    pixels_ND = jax.numpy.asarray(splits.train.pixels_NCHW.reshape(n, -1).numpy())
+    key = jax.random.key(3)
+    epoch = jax.jit(twin.make_epoch(recipe, jax, jax.numpy.float32, n))
+    schedules = twin._schedules(recipe, 1, n // size)
+    after, _, bounds_S = epoch(parameters, (zeros, zeros, 0), key, pixels_ND, *schedules)
+    order_key, noise_key = jax.random.split(key)
+    order_SB = np.asarray(jax.random.permutation(order_key, n)[: n // size * size]).reshape(-1, size)
+    keys_S = jax.random.split(noise_key, n // size)
+    optimizer = plain.optimizer_of(recipe.optimizer, model)
+    for index, rows in enumerate(order_SB):
+        noise = torch.from_numpy(np.array(jax.random.normal(keys_S[index], (size, recipe.model.latent_dim))))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "randn", lambda shape, noise=noise, **_: noise.view(shape))
+            x_BCHW = splits.train.pixels_NCHW[torch.from_numpy(rows.copy())] / 255
+            _, bound_B = plain.step(recipe, model, optimizer, x_BCHW, 1, index, len(order_SB))
+        assert float(bounds_S[index]) == pytest.approx(float(bound_B.detach().mean()), rel=1e-4)
+    theirs = np.concatenate([np.concatenate([np.asarray(w).T.ravel(), np.asarray(b)]) for w, b in after])
+    assert np.allclose(theirs, vector(model).numpy(), atol=2e-4)
+
+
+def test_without_jax_it_says_so(parts, monkeypatch):
+    recipe, splits, _ = parts()
+    for error in (ImportError, RuntimeError, OSError):
+
+        def broken(name, error=error):
+            raise error("no such thing")
+
+        monkeypatch.setattr(twin.importlib, "import_module", broken)
+        with pytest.raises(ConfigError, match="JAX is not installed"):
+            twin.run(recipe, splits, epochs=2, device=CPU)
+
+
+# --- the machine ------------------------------------------------------------------------------
+
+
+def test_the_work_of_an_image_is_counted(parts):
+    """Dense layers of I x O: 2 I O forward, as much for the weights' gradients and the inputs', but the pixels'."""
+    recipe, splits, _ = parts()
+    sizes = [(64, 32), (32, 2 * 3), (3, 32), (32, 64)]
+    assert machine.flops_an_image(recipe, splits) == 6 * sum(i * o for i, o in sizes) - 2 * 64 * 32
+
+
+def test_the_product_rate_is_that_of_a_product(monkeypatch):
+    monkeypatch.setattr(machine, "_timed", lambda a, b, device: len(a) * 1e-3)
+    found = machine.product_rate(CPU, "fp32", size=50)
+    assert found["flops_per_second"] == pytest.approx(2 * 50**3 / 0.05)
+    assert (found["size"], found["threads"]) == (50, torch.get_num_threads())
+    monkeypatch.undo()
+    assert machine.product_rate(CPU, "bf16", size=32)["flops_per_second"] > 0
