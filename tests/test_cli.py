@@ -81,6 +81,14 @@ def test_help_imports_nothing_heavy(arguments):
     assert done.stderr == ""
 
 
+def test_garbage_is_collected_again_once_torch_is_there_and_what_was_imported_is_left_alone():
+    code = (
+        "import gc; from nelbo.cli import main; code = main(['recipes', '--json']); "
+        "print(code, gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    )
+    assert python(code).splitlines()[-1] == "0 True True"
+
+
 @pytest.mark.slow
 def test_help_takes_less_than_0_3_seconds():
     def seconds() -> float:

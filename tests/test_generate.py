@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nelbo import api, generate
+from nelbo import api, generate, plots
 from nelbo.errors import ConfigError, DataError
 from nelbo.generate import Folder
 from nelbo.recipe import Recipe
@@ -242,6 +244,64 @@ def test_encode_a_split_of_any_size(view, tmp_path):
 
 
 # --- lines and traversals ---------------------------------------------------------------------
+
+
+def test_encode_looks_at_every_image_once(view, tmp_path, monkeypatch):
+    seen, encode = [], view.model.encode
+    monkeypatch.setattr(view.model, "encode", lambda x_BCHW: seen.append(len(x_BCHW)) or encode(x_BCHW))
+    generate.encode(view, tmp_path / "latents.npz")
+    assert sum(seen) == 40
+
+
+def test_encode_needs_no_matplotlib(view, tmp_path):
+    """A third of a second of a command that takes one."""
+    code = (
+        "import sys; from nelbo.cli import main; code = main(sys.argv[1:]); "
+        "print(code, [name for name in ('matplotlib', 'sklearn', 'scipy') if name in sys.modules])"
+    )
+    arguments = ["encode", str(view.run.path), "--device", "cpu", "--out", str(tmp_path / "z.npz")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def grid(file: Path) -> np.ndarray[Any, Any]:
+    """A grid's picture at its own size."""
+    return pixels(file)[::2, ::2]
+
+
+def drawn(images: np.ndarray[Any, Any], columns: int | None) -> np.ndarray[Any, Any]:
+    return as_uint8(plots.montage(images, columns=columns))[..., 0]
+
+
+def test_of_many_images_the_grid_shows_the_first_and_the_arrays_have_all(view, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "IN_A_GRID", 9)
+    monkeypatch.setattr(generate, "IN_A_ROW", 3)
+    out = Folder(tmp_path / "samples")
+    generate.sample(view, out, 12)
+    assert (
+        len([name for name in names(out) if name.startswith("sample-")]) == len(array(out, "samples")) == 12
+    )
+    np.testing.assert_array_equal(grid(out.path / "samples.png"), drawn(array(out, "samples")[:9], None))
+    like = Folder(tmp_path / "like")
+    generate.sample_like(view, like, 5, ["0", "1"])
+    images = array(like, "samples")
+    assert images.shape[:2] == (2, 5)
+    first = np.concatenate([images[0, :3], images[1, :3]])
+    np.testing.assert_array_equal(grid(like.path / "samples.png"), drawn(first, 3))
+    again = Folder(tmp_path / "again")
+    generate.reconstruct(view, again, [], 7)
+    images = array(again, "reconstructions")
+    assert len(images) == 7
+    both = np.concatenate([view.inputs(slice(3)), images[:3]])
+    np.testing.assert_array_equal(grid(again.path / "reconstructions.png"), drawn(both, 3))
+
+
+def test_many_images_are_reconstructed_in_pieces(view, tmp_path, monkeypatch):
+    whole = generate.reconstruct(view, Folder(tmp_path / "whole"), [], 40)
+    monkeypatch.setattr("nelbo.view.DECODE_AT_ONCE", 7)
+    assert generate.reconstruct(view, Folder(tmp_path / "pieces"), [], 40) == pytest.approx(whole, rel=1e-5)
 
 
 def test_interpolate_between_images(view, out):

@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nelbo import plots
 from nelbo.data import Images, materialise
 from nelbo.data.decode import decode_file
 from nelbo.data.transforms import apply_once
 from nelbo.errors import ConfigError, DataError
+from nelbo.metrics.latent import posteriors
 from nelbo.store import atomic
 from nelbo.view import Pictures, View, line, traversal
+
+IN_A_GRID, IN_A_ROW = 1000, 100  # pictures at most: of more nobody sees any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +105,22 @@ class Folder:
             temporary.write_bytes(content)
         self.files.append(self.path / name)
 
+    # matplotlib comes with `plots`, and latents are encoded without it
+
     def image(self, name: str, picture: Pictures) -> None:
-        self.write(f"{name}.png", plots.png_bytes(picture))
+        from nelbo.plots import png_bytes
+
+        self.write(f"{name}.png", png_bytes(picture))
 
     def grid(self, name: str, pictures: Pictures, columns: int | None = None) -> None:
-        self.write(f"{name}.png", plots.png_bytes(plots.montage(pictures, columns=columns), scale=2))
+        from nelbo.plots import montage, png_bytes
+
+        self.write(f"{name}.png", png_bytes(montage(pictures, columns=columns), scale=2))
+
+    def animation(self, name: str, frames: Pictures) -> None:
+        from nelbo.plots import gif_bytes
+
+        self.write(f"{name}.gif", gif_bytes(frames))
 
     def array(self, name: str, values: np.ndarray) -> None:
         with atomic(self.path / f"{name}.npy") as temporary, temporary.open("wb") as file:
@@ -116,11 +129,14 @@ class Folder:
 
 
 def sample(view: View, out: Folder, n: int, temperature: float = 1.0) -> None:
-    """n images from the prior: one PNG each, one grid, and arrays of images (n, H, W, C) and latents (n, Z)."""
+    """n images from the prior: one PNG each, a grid of the first 1,000, and arrays.
+
+    The arrays are of images (n, H, W, C) and of latents (n, Z).
+    """
     _positive("n", n)
     z_NZ, x_NCHW = view.samples(n, temperature)
     pictures = view.pictures(x_NCHW)
-    out.grid("samples", pictures)
+    out.grid("samples", pictures[:IN_A_GRID])
     out.array("samples", pictures)
     out.array("samples-latents", z_NZ.numpy())
     digits = len(str(n - 1))
@@ -129,7 +145,10 @@ def sample(view: View, out: Folder, n: int, temperature: float = 1.0) -> None:
 
 
 def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
-    """n draws from the posterior of each reference image, decoded: `sample-<name>-<number>.png`."""
+    """n draws from the posterior of each reference image, decoded: `sample-<name>-<number>.png`.
+
+    Arrays hold them all, and a grid the first 100 of each image.
+    """
     _positive("n", n)
     if any(text.startswith("class:") for text in references):
         raise ConfigError(
@@ -139,18 +158,22 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
     found = _refer_all(view, references)
     x_BCHW = torch.stack([reference.x_CHW for reference in found if reference.x_CHW is not None])
     z_NBZ, x_NBCHW = view.around(x_BCHW, n)
-    everything = view.pictures(x_NBCHW.transpose(0, 1).flatten(0, 1))
-    out.grid("samples", everything, columns=n)
-    out.array("samples", everything.reshape(len(found), n, *everything.shape[1:]))
+    pictures = view.pictures(x_NBCHW.transpose(0, 1))
+    some = pictures[:, :IN_A_ROW]
+    out.grid("samples", some.reshape(-1, *some.shape[2:]), columns=some.shape[1])
+    out.array("samples", pictures)
     out.array("samples-latents", z_NBZ.transpose(0, 1).numpy())
     digits = len(str(n - 1))
     for position, reference in enumerate(found):
-        for index, shown in enumerate(view.pictures(x_NBCHW[:, position])):
+        for index, shown in enumerate(pictures[position]):
             out.image(f"sample-{reference.name}-{index:0{digits}}", shown)
 
 
 def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float:
-    """Inputs and their reconstructions from the posterior mean; returns the mean squared error a pixel."""
+    """Reconstructions from the posterior mean: one PNG each, an array, and a grid of the first 100 under their inputs.
+
+    Returns the mean squared error a pixel.
+    """
     if references:
         found = _refer_all(view, references)
         missing = [text for text, reference in zip(references, found, strict=True) if reference.x_CHW is None]
@@ -161,9 +184,10 @@ def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float
     else:
         _positive("n", n)
         names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.x_NCHW[:n]
-    decoded = view.decode(view.posterior(x_BCHW).mean)
+    decoded = view.reconstruct(x_BCHW)
     pictures = view.pictures(decoded)
-    out.grid("reconstructions", np.concatenate([view.pictures(x_BCHW), pictures]), columns=len(names))
+    rows = np.concatenate([view.pictures(x_BCHW[:IN_A_ROW]), pictures[:IN_A_ROW]])
+    out.grid("reconstructions", rows, columns=len(rows) // 2)
     out.array("reconstructions", pictures)
     for name, shown in zip(names, pictures, strict=True):
         out.image(f"reconstruction-{name}", shown)
@@ -173,18 +197,17 @@ def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float
 def encode(view: View, file: Path) -> dict[str, list[int]]:
     """Posterior means of the split to .npy, or means, standard deviations and labels to .npz; returns the shapes."""
     check_latents_file(file)
-    arrays = {"mean": view.z_NZ.numpy()}
-    if file.suffix == ".npz":
-        posterior = [view.posterior(x_BCHW) for x_BCHW in view.split.batches()]
-        if hasattr(posterior[0], "std"):
-            arrays["std"] = torch.cat([part.std.abs().float().cpu() for part in posterior]).numpy()
+    if file.suffix == ".npy":
+        arrays = {"mean": view.z_NZ.numpy()}
+    else:
+        arrays = {name: z_NZ.numpy() for name, z_NZ in posteriors(view.model, view.split).items()}
         if view.labels_N is not None:
             arrays["labels"] = view.labels_N
     with atomic(file) as temporary, temporary.open("wb") as stream:
         if file.suffix == ".npy":
             np.save(stream, arrays["mean"], allow_pickle=False)
-        else:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
+        else:  # floats hardly compress, and trying takes as long as encoding
+            np.savez(stream, allow_pickle=False, **arrays)
     return {name: list(array.shape) for name, array in arrays.items()}
 
 
@@ -203,7 +226,7 @@ def interpolate(view: View, out: Folder, start: str, end: str, steps: int) -> No
     pictures = view.decoded(z_SZ)
     name = f"interpolation-{a.name}-{b.name}"
     out.grid(name, pictures, columns=min(steps, 10) if steps > 12 else steps)
-    out.write(f"{name}.gif", plots.gif_bytes(pictures))
+    out.animation(name, pictures)
     out.array(name, pictures)
     out.array(f"{name}-latents", z_SZ.numpy())
 
@@ -217,7 +240,7 @@ def traverse(view: View, out: Folder, start: str, dimensions: list[int], span: f
     name = f"traversal-{reference.name}"
     out.grid(name, np.concatenate(shown), columns=len(shown[0]))
     for dimension, frames in zip(dimensions, shown, strict=True):
-        out.write(f"{name}-z{dimension}.gif", plots.gif_bytes(frames))
+        out.animation(f"{name}-z{dimension}", frames)
     out.array(name, np.stack(shown))
 
 

@@ -144,7 +144,7 @@ class View:
     def pictures(self, x: Tensor) -> Pictures:
         """(..., C, H, W) on the model's scale -> (..., H, W, C) in [0, 1]."""
         low, high = self.splits.range
-        shown = ((x.detach().float().cpu() - low) / (high - low)).clamp(0.0, 1.0)
+        shown = (x.detach().float().cpu() - low).div_(high - low).clamp_(0.0, 1.0)
         array: Pictures = shown.movedim(-3, -1).numpy()
         return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
 
@@ -173,6 +173,11 @@ class View:
         pieces = torch.split(z_MZ.to(self.device, torch.float32), DECODE_AT_ONCE)
         with exactly(self.device):
             return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
+
+    def reconstruct(self, x_NCHW: Tensor) -> Tensor:
+        """Means of p(x | z) at the posterior means, on the CPU, in pieces of bounded size: (N, C, H, W)."""
+        pieces = torch.split(x_NCHW, DECODE_AT_ONCE)
+        return torch.cat([self.decode(self.posterior(piece).mean) for piece in pieces])
 
     def decoded(self, z_MZ: Tensor) -> Pictures:
         return self.pictures(self.decode(z_MZ))

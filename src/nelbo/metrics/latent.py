@@ -99,7 +99,17 @@ def latent(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
         yield "kl_per_dimension", Value(statistics.kl_Z.tolist(), "nats", None)
 
 
-@torch.no_grad()
 def encode(model: BuiltModel, split: Split) -> Tensor:
     """Posterior means of every image of a split, in order: z_NZ on the CPU."""
     return torch.cat([model.encode(x_BCHW).mean.float().cpu() for x_BCHW in split.batches()])
+
+
+def posteriors(model: BuiltModel, split: Split) -> dict[str, Tensor]:
+    """`mean` of every posterior of a split and, where it has one, `std`: NZ, float32 on the CPU, in one pass."""
+    found: dict[str, list[Tensor]] = {"mean": [], "std": []}
+    for x_BCHW in split.batches():
+        posterior = model.encode(x_BCHW)
+        found["mean"].append(posterior.mean.float().cpu())
+        if hasattr(posterior, "std"):
+            found["std"].append(posterior.std.abs().float().cpu())
+    return {name: torch.cat(pieces) for name, pieces in found.items() if pieces}
