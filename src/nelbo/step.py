@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from nelbo.schedules import Constant
 from nelbo.state import State
 
 
-def make_step(recipe: Recipe, state: State, batches: Batches, tell: Callable[[str], None]) -> engine.Step:
+def make_step(
+    recipe: Recipe, state: State, batches: Batches, tell: Callable[[str], None], **more: Any
+) -> engine.Step:
     """The method itself, in two halves: pixels to gradients, gradients to weights."""
     model, optimizer, average, parameters = (
         state.model,
@@ -23,7 +26,7 @@ def make_step(recipe: Recipe, state: State, batches: Batches, tell: Callable[[st
         state.average,
         list(state.model.parameters()),
     )
-    precision = engine.pick_precision(recipe.precision, state.device, model)
+    precision = engine.pick_precision(recipe.precision, state.device)
     compiled = engine.compiles(recipe.compile, state.device, recipe.epochs * len(batches))
     state.how["precision"] = precision
 
@@ -58,4 +61,5 @@ def make_step(recipe: Recipe, state: State, batches: Batches, tell: Callable[[st
         compiled=compiled,
         clock=state.clock,
         tell=tell,
+        **more,
     )

@@ -1,7 +1,7 @@
 """How a step runs: the one place that knows devices, precision, compilation and capture."""
 
 from nelbo.engine.compiling import Compile, compiles
-from nelbo.engine.devices import convolves, pick_device, place, synchronise, threads_for
+from nelbo.engine.devices import pick_device, place, synchronise, threads_for
 from nelbo.engine.environment import command_line, describe
 from nelbo.engine.interruption import interruption
 from nelbo.engine.precision import Asked, Precision, autocast, check_precision, pick_precision, products
@@ -20,7 +20,6 @@ __all__ = [
     "check_precision",
     "command_line",
     "compiles",
-    "convolves",
     "describe",
     "fixed_seed",
     "interruption",

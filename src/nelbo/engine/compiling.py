@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
@@ -63,11 +64,13 @@ class Compiled(Generic[P, R]):
             if reason := why_not(self.device):
                 raise NotFixed(reason)
             self._fast = self._compiler()
+        if self.ready:
+            return self._fast(*args, **kwargs)
         try:
-            found = self._fast(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's, about itself
+                found = self._fast(*args, **kwargs)
         except Exception as error:
-            if self.ready:  # compiled code that has worked does not fail for want of a compiler
-                raise
             raise NotFixed(_in_a_line(error)) from error
         self.ready = True
         return found

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from nelbo.engine.devices import convolves
 from nelbo.engine.environment import processor
 from nelbo.errors import ConfigError
 
@@ -18,18 +16,15 @@ Precision = Literal["fp32", "bf16"]
 Asked = Literal["auto", "fp32", "bf16"]
 
 
-def pick_precision(asked: Asked, device: torch.device, model: nn.Module) -> Precision:
-    """`auto` is bf16 where it is faster: CUDA from compute capability 8.0 on, and matrix products (not
-    convolutions) on a processor with bf16 instructions. By the hardware, never by timing: the same machine gives
-    the same numbers.
+def pick_precision(asked: Asked, device: torch.device) -> Precision:
+    """`auto` is bf16 where the hardware has it: CUDA from compute capability 8.0 on, processors with bf16
+    instructions. Never by timing: the same machine gives the same numbers.
     """
     if asked != "auto":
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    if device.type == "cpu" and not convolves(model) and "bf16" in features():
-        return "bf16"
-    return "fp32"
+    return "bf16" if device.type == "cpu" and "bf16" in features() else "fp32"
 
 
 def check_precision(device: torch.device, asked: Asked) -> None:

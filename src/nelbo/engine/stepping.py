@@ -127,24 +127,26 @@ class Step:
 
     def _directly(self, rows: Tensor, progress: Progress) -> tuple[tuple[str, ...], Tensor]:
         """One step without a graph."""
-        self._warm += len(rows) == self.batch_size
-        if self._compiled and len(rows) == self.batch_size:
+        full = len(rows) == self.batch_size
+        self._warm += full
+        now = Now(self.objective, progress, self.share(progress) if self.share else None)
+        if self._compiled or self.recorder:  # on a device that records, the learning rate is always a dial
             self.dials.turn(progress)
+        if self._compiled and full:
             try:
                 with contextlib.nullcontext() if self._compiled.ready else self.clock("compile"):
-                    return self._fixed(rows)
+                    names, sums_Q, gradients = self._compiled(rows, self.fixed)
+                self.update(gradients, now)
+                return names, sums_Q
             except NotFixed as error:
                 self._compiled = None
                 self.tell(f"the step could not be compiled and runs as it is: {error}")
-        plain = Now(self.objective, progress, self.share(progress) if self.share else None)
-        if self.recorder:  # the rate is a dial here too
-            self.dials.turn(progress)
-        names, sums_Q, gradients = self.gradients(rows, plain)
-        self.update(gradients, plain)
+        names, sums_Q, gradients = self.gradients(rows, now)
+        self.update(gradients, now)
         return names, sums_Q
 
     def _fixed(self, rows: Tensor) -> tuple[tuple[str, ...], Tensor]:
-        """A step that knows no moment: what is compiled, and what is captured."""
+        """A step that knows no moment: what is captured."""
         names, sums_Q, gradients = (self._compiled or self.gradients)(rows, self.fixed)
         self.update(gradients, self.fixed)
         return names, sums_Q

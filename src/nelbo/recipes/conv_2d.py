@@ -22,5 +22,6 @@ def conv_2d() -> Recipe:
         optimizer=Adam(lr=1e-3),
         epochs=10,
         batch_size=128,
+        precision="auto",
         batch_reduction="sum",
     )

@@ -35,5 +35,6 @@ def conv_bn_128() -> Recipe:
         optimizer=Adam(lr=1e-4, betas=(0.5, 0.999), eps=1e-8 * scale),
         epochs=10,
         batch_size=64,
+        precision="auto",
         log_steps=True,
     )

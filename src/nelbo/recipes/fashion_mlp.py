@@ -23,5 +23,6 @@ def fashion_mlp() -> Recipe:
         optimizer=Adam(lr=5e-4),
         epochs=50,
         batch_size=128,
+        precision="auto",
         latent_every=10,
     )

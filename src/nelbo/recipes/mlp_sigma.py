@@ -42,5 +42,6 @@ def mlp_sigma() -> Recipe:
         "objective": ELBO(),
         "optimizer": Adam(lr=1e-3),
         "batch_reduction": "mean",
+        "precision": "auto",
     }
     return published.model_copy(update=corrected)

@@ -25,5 +25,6 @@ def shapes() -> Recipe:
         optimizer=Adam(lr=1e-3),
         epochs=20,
         batch_size=128,
+        precision="auto",
         latent_every=10,
     )
