@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nelbo.data import ondisk
 from nelbo.data.images import Images, Loaded
+from nelbo.data.ondisk import ArrayFile, OnDisk, check_memory
 from nelbo.errors import DataError
 
 CHANNELS = (1, 3, 4)
+_BYTES = (np.dtype(np.uint8), np.dtype(np.bool_))
 
 IMAGE_KEYS = {
     "train": ("images", "x_train", "train_images", "train", "imgs"),
@@ -39,8 +43,11 @@ def images_from_array(
     """An array (N, H, W), (N, H, W, C) or (N, C, H, W) as images; raises DataError naming `where`.
 
     Whole numbers are 0..255, or 0 and 1 (then 1 is white); floats are kept as float32. The axis of
-    length 1, 3 or 4 is the channels; where both or neither are, `channels_first` decides.
+    length 1, 3 or 4 is the channels; where both or neither are, `channels_first` decides. A large memory map of
+    whole bytes stays in its file.
     """
+    if isinstance(array, np.memmap) and (file := _file_of(array)) is not None:
+        return _in_file(file, labels, where, channels_first)
     array = np.asarray(array)
     pixels_NCHW = _pixels(_channels_first(array, where, channels_first), where)
     labels_N, classes = _labels(labels, len(array), where)
@@ -48,8 +55,15 @@ def images_from_array(
 
 
 def load_array_file(path: Path) -> Loaded:
-    """A .npy or .npz file (never pickled objects); raises DataError naming the file."""
+    """A .npy or .npz file (never pickled objects); raises DataError naming the file.
+
+    A .npy of uint8 or bool above `ondisk.THRESHOLD` stays in its file. Other numbers are read whole, since each batch
+    would have to be converted anew in every epoch; so is an .npz, whose rows have no place in the file of their own.
+    """
     try:
+        large = path.stat().st_size > ondisk.THRESHOLD
+        if large and (rows := _rows_of(path)) is not None:
+            return Loaded(_in_file(rows, None, str(path), False))
         with path.open("rb") as file:  # numpy leaves a handle of its own open where the archive is damaged
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
@@ -90,11 +104,59 @@ def loaded_from_mapping(arrays: Mapping[str, Any], where: str) -> Loaded:
 def _holds_objects(archive: Any, key: str) -> bool:
     """Whether an array of an .npz would have to be unpickled; by its header, without reading the rest."""
     with archive.zip.open(key if key in archive.zip.namelist() else f"{key}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        return bool(header(member)[2].hasobject)
+        return bool(_header(member)[2].hasobject)
+
+
+def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and dtype at the beginning of a .npy; the stream is then at its numbers."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)
+
+
+# --- arrays that stay in their file -----------------------------------------------------------
+
+
+def _rows_of(path: Path) -> ArrayFile | None:
+    """The rows of a large .npy, or None where it has to be read whole, for which there must be memory."""
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".npy":
+            shape, columns_first, dtype = _header(file)
+            if dtype in _BYTES and not columns_first and len(shape) > 1 and 0 not in shape:
+                return ArrayFile(path, shape, file.tell())
+    what = (
+        "only .npy files of uint8, row by row, are read from the disk as they are needed: save them as that"
+    )
+    check_memory(path.stat().st_size, str(path), what)
+    return None
+
+
+def _file_of(array: np.memmap[Any, Any]) -> ArrayFile | None:
+    """The file behind a large memory map, or None for a part of one and for what has to be read whole."""
+    whole = isinstance(array.base, mmap) and array.flags.c_contiguous and array.mode != "c"
+    if not whole or array.dtype not in _BYTES or array.nbytes <= ondisk.THRESHOLD or not array.filename:
+        return None
+    return ArrayFile(Path(array.filename), array.shape, array.offset)
+
+
+def _in_file(file: ArrayFile, labels: Any, where: str, prefer_first: bool) -> Images:
+    _channels_first(
+        np.broadcast_to(np.uint8(0), file.shape), where, prefer_first
+    )  # refused with its own shape
+
+    def arranged(rows: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        pixels_BCHW = _channels_first(rows.numpy(), where, prefer_first)
+        return torch.from_numpy(np.ascontiguousarray(pixels_BCHW))
+
+    pixels = OnDisk(file, step=arranged)
+    high = 0
+    for part in pixels.chunks():
+        high = max(high, int(part.max()))
+        if high > 1:
+            break
+    if high == 1:  # a mask, as in `_whole`
+        pixels = pixels.then(lambda part, _: part * 255)
+    return Images(pixels, *_labels(labels, len(file), where))
 
 
 def _with_factors(images: Images, arrays: Mapping[str, Any], split: str, where: str) -> Images:

@@ -1,24 +1,26 @@
-"""A folder of image files, decoded once into one array that later runs read from the cache."""
+"""A folder of image files, decoded once into one array that later runs read from the cache.
+
+Above `ondisk.THRESHOLD` bytes of pixels the array is never in memory: it is decoded into its file and read from there.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
+import math
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
-from nelbo.data.decode import Header, decode_file, read_header
+from nelbo.data import ondisk
+from nelbo.data.cache import cache_path, from_cache, keep, written
+from nelbo.data.decode import Header, read_header
 from nelbo.data.download import data_root
 from nelbo.data.images import Images, Loaded
+from nelbo.data.ondisk import OnDisk
+from nelbo.data.workers import decoded, in_order
 from nelbo.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -29,7 +31,6 @@ SPLITS = {
     "validation": "validation",
     "test": "test",
 }
-_VERSION = 1  # of the decoding; raised when the same files would give other pixels
 
 
 def load_folder(folder: Path, *, size: tuple[int, int] | None = None, data_dir: Path | None = None) -> Loaded:
@@ -88,13 +89,12 @@ def _load_split(folder: Path, size: tuple[int, int] | None, data_dir: Path | Non
     if not files:
         known = " ".join(extension[1:] for extension in EXTENSIONS)
         raise DataError(f"{folder}: holds no image files; expected {known}, in it or in its sub-folders")
-    cache = _cache_path(folder, files, size, data_root(data_dir) / "folders")
-    pixels = _from_cache(cache, len(files))
+    cache = cache_path(folder, files, size, data_root(data_dir) / "folders")
+    pixels = from_cache(cache, len(files))
     if pixels is None:
-        pixels = _decode(folder, files, size)
-        _to_cache(cache, pixels)
+        pixels = _decode([folder / file for file in files], size, cache)
     labels, classes = _classes(files)
-    return Images(torch.from_numpy(pixels), labels, classes)
+    return Images(pixels, labels, classes)
 
 
 def _classes(files: Sequence[Path]) -> tuple[torch.Tensor | None, tuple[str, ...] | None]:
@@ -105,31 +105,20 @@ def _classes(files: Sequence[Path]) -> tuple[torch.Tensor | None, tuple[str, ...
     return torch.tensor([number[file.parts[0]] for file in files]), tuple(classes)
 
 
-def _decode(folder: Path, files: Sequence[Path], size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    paths = [folder / file for file in files]
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        headers = list(_in_order(pool, read_header, paths))
-        grey = all(header.grey for header in headers)
-        height, width = size or _one_size(paths, headers)
-        pixels = np.empty((len(paths), 1 if grey else 3, height, width), np.uint8)
-
-        def decode(i: int) -> None:
-            pixels[i] = decode_file(paths[i], grey=grey, size=size)
-
-        for _ in _in_order(pool, decode, range(len(paths))):
-            pass
-    return pixels
-
-
-def _in_order(pool: ThreadPoolExecutor, function: Any, items: Sequence[Any]) -> Iterator[Any]:
-    """The results in order; at the first error what has not begun is given up."""
-    futures = [pool.submit(function, item) for item in items]
-    try:
-        for future in futures:
-            yield future.result()
-    finally:
-        for future in futures:
-            future.cancel()
+def _decode(paths: Sequence[Path], size: tuple[int, int] | None, cache: Path) -> Tensor | OnDisk:
+    headers = list(in_order(read_header, paths))
+    channels = 1 if all(header.grey for header in headers) else 3
+    shape = (channels, *(size or _one_size(paths, headers)))
+    if len(paths) * math.prod(shape) > ondisk.THRESHOLD:
+        return written(
+            cache, (len(paths), *shape), lambda first: decoded(paths[first:], shape, size, processes=True)
+        )
+    pixels, done = np.empty((len(paths), *shape), np.uint8), 0
+    for block in decoded(paths, shape, size, processes=False):
+        pixels[done : done + len(block)] = block
+        done += len(block)
+    keep(cache, pixels)
+    return torch.from_numpy(pixels)
 
 
 def _one_size(paths: Sequence[Path], headers: Sequence[Header]) -> tuple[int, int]:
@@ -142,42 +131,3 @@ def _one_size(paths: Sequence[Path], headers: Sequence[Header]) -> tuple[int, in
                 "(--size 64 of nelbo data and nelbo doctor)"
             )
     return first.height, first.width
-
-
-# --- cache ------------------------------------------------------------------------------------
-
-
-def _cache_path(folder: Path, files: Sequence[Path], size: tuple[int, int] | None, cache: Path) -> Path:
-    """One file a folder and size; its second part changes with any path, time or length of a file."""
-    stats = [(folder / file).stat() for file in files]
-    listing = [(f.as_posix(), stat.st_mtime_ns, stat.st_size) for f, stat in zip(files, stats, strict=True)]
-    return cache / f"{_short([str(folder.resolve()), size])}-{_short([_VERSION, listing])}.npy"
-
-
-def _short(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def _from_cache(path: Path, n: int) -> NDArray[np.uint8] | None:
-    try:
-        pixels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None  # absent or damaged: decode again
-    good = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 4
-    return pixels if good and len(pixels) == n else None
-
-
-def _to_cache(path: Path, pixels: NDArray[np.uint8]) -> None:
-    # Without a cache everything works, only slower: a folder that cannot be written to is no error.
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.save(stream, pixels, allow_pickle=False)
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)
-        for old in path.parent.glob(f"{path.name.partition('-')[0]}-*.npy"):
-            if old != path:
-                old.unlink(missing_ok=True)

@@ -1,15 +1,17 @@
-"""Images in memory: one split, and the splits of one data set."""
+"""Images, in memory or in a file: one split, and the splits of one data set."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from nelbo.data.ondisk import CHUNK, OnDisk
 from nelbo.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -21,24 +23,25 @@ LEVELS = 256  # of 8-bit pixels
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """One split, in memory, on the CPU.
+    """One split, on the CPU.
 
-    pixels_NCHW  uint8 0..255, or float32 when the source was floating point
+    pixels       uint8 0..255, or float32 when the source was floating point: a tensor (N, C, H, W), or `OnDisk` where
+                 the source is large and stays in its file
     labels_N     int64, or None where the source has none
     class_names  the name of each label, or None
     factors_NF   int64, the index of each factor's value where the factors of variation are known, or None
     factor_names the name of each factor; None where factors_NF is
     """
 
-    pixels_NCHW: Tensor
+    pixels: Tensor | OnDisk
     labels_N: Tensor | None = None
     class_names: tuple[str, ...] | None = None
     factors_NF: Tensor | None = None
     factor_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        pixels = self.pixels_NCHW
-        if pixels.ndim != 4 or pixels.dtype not in (torch.uint8, torch.float32):
+        pixels = self.pixels
+        if len(pixels.shape) != 4 or pixels.dtype not in (torch.uint8, torch.float32):
             raise DataError(
                 "images must be uint8 or float32 of shape (N, C, H, W), "
                 f"not {pixels.dtype} {tuple(pixels.shape)}"
@@ -64,45 +67,85 @@ class Images:
             )
 
     def __len__(self) -> int:
-        return len(self.pixels_NCHW)
+        return len(self.pixels)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
-        _, channels, height, width = self.pixels_NCHW.shape
+        _, channels, height, width = self.pixels.shape
         return channels, height, width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """uint8 or float32."""
+        return self.pixels.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pixels."""
+        return self.pixels.nbytes
+
+    @property
+    def pixels_NCHW(self) -> Tensor:
+        """All pixels in memory: for few images. `rows` and `chunks` take no more memory than they are asked for."""
+        return self.pixels.read() if isinstance(self.pixels, OnDisk) else self.pixels
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The pixels of the images at these positions, in this order: a tensor of its own."""
+        return self.pixels.rows(index) if isinstance(self.pixels, OnDisk) else self.pixels[index]
+
+    def chunks(self) -> Iterator[Tensor]:
+        """All pixels in the images' order, a few MiB at a time."""
+        if isinstance(self.pixels, OnDisk):
+            return self.pixels.chunks()
+        return iter(torch.split(self.pixels, max(1, CHUNK // max(1, self.pixels[:1].nbytes))))
+
+    def extremes(self) -> tuple[float, float]:
+        """The smallest and the largest value of any pixel."""
+        pairs = [(float(part.min()), float(part.max())) for part in self.chunks()]
+        lows, highs = zip(*pairs, strict=True)
+        return min(lows), max(highs)
 
     @property
     def eight_bit(self) -> bool:
         """Whether every pixel is level / 255 for a whole level from 0 to 255, stored as uint8 or not."""
-        pixels = self.pixels_NCHW
-        if pixels.dtype == torch.uint8:
-            return True
-        levels = pixels * (LEVELS - 1)
-        whole = (levels - levels.round()).abs().max() < 1e-3  # float32 holds level / 255 to 1e-5 levels
-        return bool(whole & (pixels.min() >= 0) & (pixels.max() <= 1))
+        return self.dtype == torch.uint8 or all(map(_on_levels, self.chunks()))
 
     def select(self, index: Tensor) -> Images:
-        """The images at these positions, in this order."""
+        """The images at these positions, in this order; of a file they are read only where they are few."""
+        pixels = self.pixels.select(index) if isinstance(self.pixels, OnDisk) else self.pixels[index]
         labels = None if self.labels_N is None else self.labels_N[index]
         factors = None if self.factors_NF is None else self.factors_NF[index]
-        return replace(self, pixels_NCHW=self.pixels_NCHW[index], labels_N=labels, factors_NF=factors)
+        return replace(self, pixels=pixels, labels_N=labels, factors_NF=factors)
 
-    def with_pixels(self, pixels_NCHW: Tensor) -> Images:
+    def with_pixels(self, pixels: Tensor | OnDisk) -> Images:
         """The same labels and factors with other pixels."""
-        return replace(self, pixels_NCHW=pixels_NCHW)
+        return replace(self, pixels=pixels)
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Images:
+        """Pixels through a function of each image alone: now, or of a file whenever they are read."""
+        if isinstance(self.pixels, OnDisk):
+            return self.with_pixels(self.pixels.then(lambda pixels, _: function(pixels)))
+        return self.with_pixels(function(self.pixels))
 
     def hash(self) -> str:
         """SHA-256 (hex) of shape, dtype, pixel bytes, labels and factors; names of classes and factors do not enter."""
-        header = [list(self.pixels_NCHW.shape), str(self.pixels_NCHW.dtype), self.labels_N is not None]
+        header = [list(self.pixels.shape), str(self.dtype), self.labels_N is not None]
         digest = hashlib.sha256(json.dumps(header).encode())
-        digest.update(self.pixels_NCHW.contiguous().numpy().data)
+        for part in self.chunks():
+            digest.update(part.contiguous().numpy().data)
         if self.labels_N is not None:
             digest.update(self.labels_N.to(torch.int64).contiguous().numpy().data)
         if self.factors_NF is not None:
             digest.update(f"factors {list(self.factors_NF.shape)}".encode())
             digest.update(self.factors_NF.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+def _on_levels(pixels: Tensor) -> bool:
+    levels = pixels * (LEVELS - 1)
+    whole = (levels - levels.round()).abs().max() < 1e-3  # float32 holds level / 255 to 1e-5 levels
+    return bool(whole & (pixels.min() >= 0) & (pixels.max() <= 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

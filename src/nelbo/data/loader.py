@@ -1,4 +1,4 @@
-"""The resident loader: one tensor on the device, and a batch is an index into it."""
+"""The loader: one tensor on the device, and a batch is an index into it; what does not fit there is streamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from nelbo.data.images import Images
-from nelbo.data.transforms import Transform, freeze
+from nelbo.data.streaming import resident, streamed
+from nelbo.data.transforms import Transform, frozen
 from nelbo.errors import ConfigError
 
 
@@ -20,10 +21,8 @@ def materialise(images: Images, transforms: Sequence[Transform], *, indices: Ten
     `images` is a split of `Splits`: its pixels are past `once`. Random transforms are frozen over the
     whole split before indexing, so that an image looks the same in every subset.
     """
-    pixels = freeze(images.pixels_NCHW, transforms)
-    if indices is not None:
-        pixels = pixels[indices]
-    x_NCHW = _to_float(pixels)
+    images = frozen(images, transforms)
+    x_NCHW = _to_float(images.pixels_NCHW if indices is None else images.rows(indices))
     for transform in _of_batches(transforms, training=False):
         x_NCHW = transform.batch(x_NCHW, None)
     return x_NCHW
@@ -39,6 +38,9 @@ class Batches:
     in their order. With `training` random transforms draw from a generator that depends only on seed,
     epoch and batch, so that a run resumed in mid-epoch sees identical batches (on the same kind of
     device); otherwise their frozen outcome is used and every epoch is identical.
+
+    An order is a permutation of all images, wherever they are: pixels in a file are read one image here and one there.
+    A solid-state disk is fast enough for that (and memory that holds the file is); a spinning disk is not.
     """
 
     def __init__(
@@ -57,8 +59,8 @@ class Batches:
         self.shape = images.shape
         self.batch_size = batch_size
         self.device = device
-        pixels = images.pixels_NCHW if training else freeze(images.pixels_NCHW, transforms)
-        self._pixels_ND = pixels.reshape(self.n, -1).contiguous().to(device)
+        self._images = images if training else frozen(images, transforms)
+        self._pixels_ND = resident(self._images, device, repeated=training)
         self._transforms = _of_batches(transforms, training=training)
         self._seed = shuffle_seed
         noisy = any(transform.random for transform in self._transforms)
@@ -77,12 +79,9 @@ class Batches:
 
         Pixels as they are kept, shape (n, D); where a transform draws random numbers, already finished.
         """
-        order_N = self._order(epoch)
-        for first in range(start, len(self), at_once):
-            here = slice(first * self.batch_size, (first + at_once) * self.batch_size)
-            rows = (
-                self._pixels_ND[here] if order_N is None else self._pixels_ND.index_select(0, order_N[here])
-            )
+        for first, rows in zip(
+            range(start, len(self), at_once), self._taken(epoch, start, at_once), strict=True
+        ):
             if self._generator is None:
                 yield rows
                 continue
@@ -91,6 +90,16 @@ class Batches:
                 self._generator.manual_seed(_mix(self._seed or 0, epoch, index))
                 finished.append(self._transform(batch, self._generator))
             yield torch.cat(finished) if len(finished) > 1 else finished[0]
+
+    def _taken(self, epoch: int, start: int, at_once: int) -> Iterator[Tensor]:
+        order_N, size = self._order(epoch), at_once * self.batch_size
+        if self._pixels_ND is None:
+            yield from streamed(self._images, order_N, start * self.batch_size, size, self.device)
+            return
+        order_N = None if order_N is None else order_N.to(self.device)
+        for first in range(start * self.batch_size, self.n, size):
+            here = slice(first, first + size)
+            yield self._pixels_ND[here] if order_N is None else self._pixels_ND.index_select(0, order_N[here])
 
     def finish(self, rows: Tensor) -> Tensor:
         """x_BCHW, float32, of the rows of a batch."""
@@ -107,7 +116,7 @@ class Batches:
             return None
         # Drawn on the CPU, so that the order is the same on every device.
         generator = Generator().manual_seed(_mix(self._seed, epoch))
-        return torch.randperm(self.n, generator=generator).to(self.device)
+        return torch.randperm(self.n, generator=generator)
 
 
 def _to_float(pixels: Tensor) -> Tensor:

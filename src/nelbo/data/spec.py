@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from nelbo.config import Spec, build, to_dict
 from nelbo.core import lookup, names
@@ -21,7 +20,7 @@ from nelbo.data.images import Images, Loaded, Pixels, Splits
 from nelbo.data.objects import from_object
 from nelbo.data.resize import fit_box, resize_pixels
 from nelbo.data.sources import Dataset
-from nelbo.data.transforms import Transform, apply_once, check_order, decisive, freeze
+from nelbo.data.transforms import Transform, apply_once, check_order, decisive, frozen, prepared
 from nelbo.errors import ConfigError, DataError, did_you_mean
 
 ARRAY_FILES = (".npy", ".npz")
@@ -101,7 +100,7 @@ class Data(Spec):
             return None
         blank = Images(torch.zeros(1, *self._dataset().image_shape(), dtype=torch.uint8))
         resized = self._resized(Loaded(blank)).train
-        return resized.with_pixels(apply_once(resized.pixels_NCHW, self.transforms)).shape
+        return resized.each(lambda pixels: apply_once(pixels, self.transforms)).shape
 
     def load(self, data_dir: Path | None = None, obj: object | None = None) -> Splits:
         """Reads the source (or takes `obj`, see `from_object`), splits it and applies what applies once.
@@ -185,7 +184,7 @@ class Data(Spec):
 
         def fit(images: Images) -> Images:
             box = fit_box(*images.shape[1:], *size)
-            return images.with_pixels(resize_pixels(images.pixels_NCHW, *size, box))
+            return images.each(lambda pixels: resize_pixels(pixels, *size, box))
 
         splits = (loaded.train, loaded.validation, loaded.test)
         return Loaded(*(fit(images) if images is not None else None for images in splits))  # type: ignore[arg-type]
@@ -215,16 +214,16 @@ class Data(Spec):
         return train, validation, test
 
     def _once(self, images: Images) -> Images:
-        pixels = images.pixels_NCHW
         if self.range is not None:
-            pixels = _ranged(pixels, *self.range)
-        outside = pixels.dtype != torch.uint8 and bool((pixels.min() < 0) | (pixels.max() > 1))
-        if outside and any(transform.binary for transform in self.transforms):
-            span = f"{float(pixels.min()):.3g},{float(pixels.max()):.3g}"
-            raise DataError(
-                f"binarising needs pixels in [0, 1], but these lie in [{span}]; say so with --data.range {span}"
-            )
-        return images.with_pixels(apply_once(pixels, self.transforms))
+            images = _ranged(images, *self.range)
+        if images.dtype != torch.uint8 and any(transform.binary for transform in self.transforms):
+            low, high = images.extremes()
+            if low < 0 or high > 1:
+                span = f"{low:.3g},{high:.3g}"
+                raise DataError(
+                    f"binarising needs pixels in [0, 1], but these lie in [{span}]; say so with --data.range {span}"
+                )
+        return prepared(images, self.transforms)
 
     def _hash(self, raw: Sequence[Images | None], test: Images) -> str:
         contents = {
@@ -235,18 +234,20 @@ class Data(Spec):
         if self.range is not None:
             contents["range"] = list(self.range)
         if any(transform.random for transform in self.transforms):  # the very bits that are evaluated
-            contents["test"] = Images(freeze(test.pixels_NCHW, self.transforms)).hash()
+            contents["test"] = Images(frozen(test, self.transforms).pixels).hash()
         return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _ranged(pixels_NCHW: Tensor, low: float, high: float) -> Tensor:
+def _ranged(images: Images, low: float, high: float) -> Images:
     """[low, high] as [0, 1]; of whole numbers as 0..255, rounded, where none may lie outside."""
-    if pixels_NCHW.dtype != torch.uint8:
-        return (pixels_NCHW - low) / (high - low)
-    least, most = int(pixels_NCHW.min()), int(pixels_NCHW.max())
+    if images.dtype != torch.uint8:
+        return images.each(lambda pixels: (pixels - low) / (high - low))
+    least, most = map(int, images.extremes())
     if least < low or most > high:
         raise DataError(f"data.range {low:g},{high:g}: the pixels are whole numbers from {least} to {most}")
-    return pixels_NCHW.float().sub_(low).mul_(255.0 / (high - low)).round_().to(torch.uint8)
+    return images.each(
+        lambda pixels: pixels.float().sub_(low).mul_(255.0 / (high - low)).round_().to(torch.uint8)
+    )
 
 
 def _count(share: float | int, n: int) -> int:
@@ -259,9 +260,9 @@ def _range(splits: Sequence[Images], transforms: Sequence[Transform]) -> tuple[f
     """[0, 1] after the transforms, or what float pixels outside of it really span."""
     low, high = 0.0, 1.0
     for images in splits:
-        if images.pixels_NCHW.dtype != torch.uint8:
-            low = min(low, float(images.pixels_NCHW.min()))
-            high = max(high, float(images.pixels_NCHW.max()))
+        if images.dtype != torch.uint8:
+            least, most = images.extremes()
+            low, high = min(low, least), max(high, most)
     for transform in transforms:
         low, high = transform.range(low, high)
     return low, high
@@ -277,10 +278,14 @@ def _kind(splits: Sequence[Images], transforms: Sequence[Transform], low: float,
         return "grey"
     if last is not None:
         return "binary" if last.binary else "grey"
-    present = [images.pixels_NCHW for images in splits]
-    white = [255 if pixels.dtype == torch.uint8 else 1 for pixels in present]
-    two = all(bool(((p == 0) | (p == w)).all()) for p, w in zip(present, white, strict=True))
-    return "binary" if two else "grey"
+    return "binary" if all(map(_black_and_white, splits)) else "grey"
+
+
+def _black_and_white(images: Images) -> bool:
+    white = 255 if images.dtype == torch.uint8 else 1
+    return all(
+        bool(((part == 0) | (part == white)).all()) for part in images.chunks()
+    )  # ends at the first grey
 
 
 def _eight_bit(splits: Sequence[Images], transforms: Sequence[Transform], low: float, high: float) -> bool:

@@ -6,18 +6,21 @@ and, where `batch` is random, `frozen` gives the one fixed outcome that evaluati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from nelbo.config import Spec
-from nelbo.data.images import LEVELS
+from nelbo.data.images import LEVELS, Images
+from nelbo.data.ondisk import OnDisk
 from nelbo.data.resize import resize_pixels
-from nelbo.errors import ConfigError
+from nelbo.errors import ConfigError, DataError
 
 
 class Transform(Spec):
@@ -27,6 +30,9 @@ class Transform(Spec):
     random: ClassVar[bool] = False  # `batch` draws random numbers; evaluation gets `frozen` instead
     binary: ClassVar[bool] = False  # leaves only two values
     dequantises: ClassVar[bool] = False  # leaves 8-bit levels with uniform noise of a level's width
+    by_image: ClassVar[bool] = (
+        False  # `once` makes each image of that image alone: it can be done as they are read
+    )
     same_kind: ClassVar[bool] = False  # `batch` only shifts, scales or moves pixels: what kind they are stays
 
     def once(self, pixels_NCHW: Tensor) -> Tensor:
@@ -40,6 +46,18 @@ class Transform(Spec):
     def frozen(self, pixels_NCHW: Tensor) -> Tensor:
         """What evaluation sees instead of a random `batch`; the same numbers on every call and machine."""
         return pixels_NCHW
+
+    def frozen_at(self, pixels_BCHW: Tensor, at_B: Tensor) -> Tensor:
+        """`frozen` of some images of a split that is too large to be in memory; `at_B` are their positions in it.
+
+        What an image becomes depends on its position, and not on which others it is read with.
+        """
+        if type(self).frozen is Transform.frozen:
+            return pixels_BCHW
+        raise DataError(
+            f"{self.name}: the split is too large to be in memory, and this transform has no `frozen_at`, which "
+            "freezes some images at a time; write one, or take fewer images: --data.validation 10000 --data.test 10000"
+        )
 
     def range(self, low: float, high: float) -> tuple[float, float]:
         """Smallest and largest value after this transform, given those before it."""
@@ -72,6 +90,7 @@ class Scale(Transform):
 class Resize(Transform):
     """Height and width in pixels (one number: a square), by Pillow's antialiased bilinear filter."""
 
+    by_image: ClassVar[bool] = True
     height: int = Field(ge=1)
     width: int | None = Field(default=None, ge=1)
 
@@ -87,6 +106,7 @@ class Binarise(Transform):
     """White where a pixel is above the threshold (0..255), black elsewhere."""
 
     binary: ClassVar[bool] = True
+    by_image: ClassVar[bool] = True
     threshold: int = Field(default=128, ge=0, le=254)
 
     def once(self, pixels_NCHW: Tensor) -> Tensor:
@@ -125,6 +145,15 @@ class DynamicBinarise(Transform):
             bits = stream.random_sample(shape) < pixels_NCHW.numpy()
         return torch.from_numpy(bits.astype(np.uint8) * np.uint8(255))
 
+    def frozen_at(self, pixels_BCHW: Tensor, at_B: Tensor) -> Tensor:
+        # As in `batch`: never set at 0, always at 1, in between the probability is right to 2^-16.
+        noise = _noise_at(self.seed, at_B, pixels_BCHW.shape)
+        if pixels_BCHW.dtype == torch.uint8:
+            bits = noise.astype(np.uint32) * 255 < pixels_BCHW.numpy().astype(np.uint32) * 65536
+        else:
+            bits = noise < pixels_BCHW.numpy() * np.float32(65536)
+        return torch.from_numpy(bits.astype(np.uint8) * np.uint8(255))
+
 
 class Dequantise(Transform):
     """x = (level + u) / 256 for 8-bit levels, u uniform on (0, 1), drawn anew in every training batch.
@@ -147,9 +176,16 @@ class Dequantise(Transform):
         """One fixed draw, as float32 in (0, 1); image i's noise depends on its position in the split."""
         stream = np.random.RandomState(self.seed)
         noise = torch.from_numpy(stream.randint(0, 2**15, size=tuple(pixels_NCHW.shape), dtype=np.int16))
-        if pixels_NCHW.dtype == torch.uint8:
-            return _dequantised(pixels_NCHW.float(), noise)
-        return _dequantised(pixels_NCHW.mul(LEVELS - 1).round_(), noise)
+        return _dequantised(_levels(pixels_NCHW), noise)
+
+    def frozen_at(self, pixels_BCHW: Tensor, at_B: Tensor) -> Tensor:
+        noise = _noise_at(self.seed, at_B, pixels_BCHW.shape) & np.uint16(2**15 - 1)
+        return _dequantised(_levels(pixels_BCHW), torch.from_numpy(noise.astype(np.int16)))
+
+
+def _levels(pixels: Tensor) -> Tensor:
+    """0 .. 255 in float32."""
+    return pixels.float() if pixels.dtype == torch.uint8 else pixels.mul(LEVELS - 1).round_()
 
 
 def _dequantised(levels: Tensor, noise: Tensor) -> Tensor:
@@ -166,6 +202,26 @@ def _sixteen_bits(like: Tensor, generator: Generator | None) -> Tensor:
     n = like.numel()
     words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
     return words.view(torch.int16)[:n].view(like.shape)
+
+
+def _noise_at(seed: int, at_B: Tensor, shape: Sequence[int]) -> NDArray[np.uint16]:
+    """Uniform uint16 of this shape; image i's depend on the seed and on its position `at_B[i]` alone.
+
+    SplitMix64 (Steele et al. 2014) of a counter: the n-th number without the ones before it.
+    """
+    numbers = math.prod(shape[1:])
+    words = -(-numbers // 4)
+    first = at_B.numpy().astype(np.uint64) * np.uint64(words)
+    z: NDArray[np.uint64] = np.add.outer(first, np.arange(words, dtype=np.uint64))
+    z *= np.uint64(0x9E3779B97F4A7C15)
+    z += _avalanche(np.array([seed + 1], np.uint64))
+    return _avalanche(z).view(np.uint16)[:, :numbers].reshape(tuple(shape))
+
+
+def _avalanche(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def decisive(transforms: Sequence[Transform]) -> Transform | None:
@@ -186,6 +242,33 @@ def freeze(pixels_NCHW: Tensor, transforms: Sequence[Transform]) -> Tensor:
     for transform in transforms:
         pixels_NCHW = transform.frozen(pixels_NCHW)
     return pixels_NCHW
+
+
+def prepared(images: Images, transforms: Sequence[Transform]) -> Images:
+    """The images after every transform's `once`; of a file whenever they are read."""
+    if isinstance(images.pixels, OnDisk):
+        for transform in transforms:
+            if type(transform).once is not Transform.once and not transform.by_image:
+                raise DataError(
+                    f"{transform.name}: happens once to all images together, and these are too large to be in memory; "
+                    "where it makes each image of that image alone, its class may say so: by_image = True"
+                )
+    return images.each(lambda pixels: apply_once(pixels, transforms))
+
+
+def frozen(images: Images, transforms: Sequence[Transform]) -> Images:
+    """The images that evaluation starts from. In a file every image has noise of its own, by its position."""
+    if not isinstance(images.pixels, OnDisk):
+        return images.with_pixels(freeze(images.pixels, transforms))
+    if all(type(transform).frozen is Transform.frozen for transform in transforms):
+        return images
+
+    def step(pixels_BCHW: Tensor, at_B: Tensor) -> Tensor:
+        for transform in transforms:
+            pixels_BCHW = transform.frozen_at(pixels_BCHW, at_B)
+        return pixels_BCHW
+
+    return images.with_pixels(images.pixels.then(step))
 
 
 def check_order(transforms: Sequence[Transform]) -> None:

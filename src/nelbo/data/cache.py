@@ -1,0 +1,152 @@
+"""Decoded folders on disk: `<data folder>/folders/<folder and size>-<its files>.npy`, uint8 (N, C, H, W).
+
+A file is there whole or not at all. One too large for memory is written block by block into a hidden `.part`, which is
+only ever appended to: a decoding that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nelbo.data import ondisk
+from nelbo.data.ondisk import ArrayFile, OnDisk
+from nelbo.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two decodings of one folder at once are on their own
+    fcntl = None  # type: ignore[assignment]
+
+_VERSION = 1  # of the decoding; raised when the same files would give other pixels
+
+
+def cache_path(folder: Path, files: Sequence[Path], size: tuple[int, int] | None, cache: Path) -> Path:
+    """One file a folder and size; its second part changes with any path, time or length of a file."""
+    stats = [(folder / file).stat() for file in files]
+    listing = [(f.as_posix(), stat.st_mtime_ns, stat.st_size) for f, stat in zip(files, stats, strict=True)]
+    return cache / f"{_short([str(folder.resolve()), size])}-{_short([_VERSION, listing])}.npy"
+
+
+def _short(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def from_cache(path: Path, n: int) -> Tensor | OnDisk | None:
+    """What was decoded before: in memory, or where it is large in its file; None where it is absent or damaged."""
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            shape, columns_first, dtype = np.lib.format.read_array_header_1_0(file)
+            good = version == (1, 0) and dtype == np.uint8 and not columns_first
+            if not good or len(shape) != 4 or shape[0] != n:
+                return None
+            rows = ArrayFile(path, shape, file.tell())
+    except (OSError, ValueError, EOFError, DataError):
+        return None
+    pixels = OnDisk(rows)
+    return pixels if pixels.nbytes > ondisk.THRESHOLD else pixels.rows(torch.arange(n))
+
+
+def keep(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Writes pixels that are in memory. Without a cache everything works, only slower: no error."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                np.save(stream, pixels, allow_pickle=False)
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+        _forget_others(path)
+
+
+Blocks = Callable[[int], Iterator[NDArray[np.uint8]]]
+"""The position of the first image -> blocks (n, C, H, W) of it and those that follow."""
+
+
+def written(path: Path, shape: tuple[int, ...], blocks: Blocks) -> OnDisk:
+    """Images that are too large for memory, written as they come. Raises DataError where there is no room for them.
+
+    Another process that decodes the same folder is waited for.
+    """
+    part = path.with_name(f".{path.stem}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("ab+") as stream:
+            _lock(stream)
+            found = from_cache(path, shape[0])  # by the process that was waited for
+            if not isinstance(found, OnDisk):
+                _append(stream, path, shape, blocks)
+                os.replace(part, path)
+        part.unlink(missing_ok=True)
+    except DataError:  # a file of the folder has to change first, and then this is of no use
+        part.unlink(missing_ok=True)
+        raise
+    except ChildProcessError as error:
+        raise DataError(str(error)) from None
+    except OSError as error:
+        raise DataError(
+            f"{path.parent}: the decoded images, {int(np.prod(shape)) / 1e9:,.1f} GB, cannot be written there "
+            f"({error.strerror or error}); name a folder with room for them with --data-dir, or a smaller --data.size"
+        ) from None
+    _forget_others(path)
+    found = from_cache(path, shape[0])
+    if not isinstance(found, OnDisk):
+        raise DataError(f"{path}: is not what was written there a moment ago; run again")
+    return found
+
+
+def _append(stream: BinaryIO, path: Path, shape: tuple[int, ...], blocks: Blocks) -> None:
+    header, row = _npy_header(shape), int(np.prod(shape[1:]))
+    stream.seek(0)
+    if stream.read(len(header)) != header:
+        stream.truncate(0)
+        stream.write(header)
+        stream.flush()
+    have = stream.seek(0, io.SEEK_END)
+    done = (have - len(header)) // row
+    stream.truncate(len(header) + done * row)  # a row that was cut off is written anew
+    free, needed = shutil.disk_usage(path.parent).free, (shape[0] - done) * row
+    if needed > free:
+        raise OSError(f"{free / 1e9:,.1f} GB are free")
+    for block in blocks(done):
+        stream.write(block.data)
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))}
+    np.lib.format.write_array_header_1_0(stream, about)
+    return stream.getvalue()
+
+
+def _lock(stream: BinaryIO) -> None:
+    """Waits for any other holder; given back when the file is closed, or its process ends in whatever way."""
+    if fcntl is not None:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def _forget_others(path: Path) -> None:
+    """Removes what the same folder and size decoded to before a file of it changed."""
+    key = path.name.partition("-")[0]
+    for old in [*path.parent.glob(f"{key}-*.npy"), *path.parent.glob(f".{key}-*.part")]:
+        if old != path:
+            with contextlib.suppress(OSError):
+                old.unlink(missing_ok=True)

@@ -1,0 +1,90 @@
+"""Pixels for a device: all of them at once where they fit, else read ahead while steps run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from nelbo.data.images import Images
+from nelbo.data.ondisk import OnDisk
+
+MARGIN = 0.25  # of a device's memory that stays free of pixels, for weights, activations and their gradients,
+LEAST_MARGIN = 2 << 30  # and at least this many bytes
+READERS = 4  # threads: a page that is not in memory is waited for, and others can be waited for meanwhile
+TASK = 1 << 20  # bytes at least that a reader fetches at a time
+AHEAD = 2 * READERS  # tasks that are under way or done before they are needed
+
+
+def resident(images: Images, device: torch.device, *, repeated: bool) -> Tensor | None:
+    """The pixels on the device, shape (N, D), or None where they are better streamed.
+
+    Pixels in a file go to a device whose free memory holds them, if they are read there more than once; on the CPU
+    they stay where they are. Pixels in memory go to any device whose free memory holds them.
+    """
+    if device.type == "cuda" and not fits(images.nbytes, *torch.cuda.mem_get_info(device)):
+        return None
+    if not isinstance(images.pixels, OnDisk):
+        return images.pixels.reshape(len(images), -1).contiguous().to(device)
+    if device.type != "cuda" or not repeated:
+        return None
+    return _copied(images, device)
+
+
+def fits(nbytes: int, free: int, total: int) -> bool:
+    """Whether pixels of so many bytes may live on a device with `free` of `total` bytes of memory."""
+    return nbytes <= free - max(LEAST_MARGIN, int(MARGIN * total))
+
+
+def streamed(
+    images: Images, order_N: Tensor | None, first: int, size: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Rows (n, D) on the device of `size` images after `size` images, from position `first` of the order on.
+
+    They are read by threads while the caller works on earlier ones; on CUDA from pinned memory, without a wait.
+    No more than a few MiB are in memory at a time.
+    """
+    row = max(1, images.pixels[:1].nbytes if isinstance(images.pixels, Tensor) else images.pixels.row_bytes)
+    task = size * max(1, -(-TASK // (size * row)))
+
+    def read(start: int) -> Tensor:
+        stop = min(start + task, len(images))
+        index = torch.arange(start, stop) if order_N is None else order_N[start:stop]
+        rows_BD = images.rows(index).view(len(index), -1)
+        return rows_BD.pin_memory() if device.type == "cuda" else rows_BD
+
+    starts = iter(range(first, len(images), task))
+    # One thread of arithmetic to a reader: the others belong to the step.
+    with ThreadPoolExecutor(READERS, "reader", torch.set_num_threads, (1,)) as pool:
+        waiting: deque[Future[Tensor]] = deque()
+        try:
+            for start in starts:
+                waiting.append(pool.submit(read, start))
+                if len(waiting) > AHEAD:
+                    yield from _on(device, waiting.popleft(), size)
+            while waiting:
+                yield from _on(device, waiting.popleft(), size)
+        finally:  # also where the caller stops in mid-epoch
+            for future in waiting:
+                future.cancel()
+
+
+def _on(device: torch.device, future: Future[Tensor], size: int) -> Iterator[Tensor]:
+    yield from torch.split(future.result().to(device, non_blocking=True), size)
+
+
+def _copied(images: Images, device: torch.device) -> Tensor | None:
+    """All pixels of a file on the device; None where it has no room for them after all."""
+    with contextlib.suppress(torch.cuda.OutOfMemoryError):
+        c, h, w = images.shape
+        pixels_ND = torch.empty(len(images), c * h * w, dtype=images.dtype, device=device)
+        done = 0
+        for part in images.chunks():
+            pixels_ND[done : done + len(part)] = part.view(len(part), -1).to(device)
+            done += len(part)
+        return pixels_ND
+    return None
