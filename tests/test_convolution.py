@@ -12,7 +12,12 @@ from nelbo.nets.convolution import Doubled, Down, Up
 def gradients(layer, forward, x):
     torch.manual_seed(1)
     y = forward(layer, x)
-    return [y, *torch.autograd.grad(y, [x, *layer.parameters()], torch.randn(y.shape, dtype=y.dtype), create_graph=True)]
+    return [
+        y,
+        *torch.autograd.grad(
+            y, [x, *layer.parameters()], torch.randn(y.shape, dtype=y.dtype), create_graph=True
+        ),
+    ]
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -54,3 +59,23 @@ def test_under_autocast_the_result_is_bf16_and_close():
         y = layer(x)
     assert y.dtype == torch.bfloat16
     assert torch.allclose(y.float(), layer(x), atol=0.05)
+
+
+@pytest.mark.parametrize("layer", [Down(6, 8, 4, 2, 1), Up(6, 8, 4, 2, 1), Up(6, 8, 3, 2, 1, 1)])
+def test_mixed_gradients_are_the_float32_ones_up_to_bf16(layer):
+    x = torch.randn(4, 6, 8, 6, requires_grad=True)
+
+    def under_autocast(layer, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = type(layer).forward(layer, x)
+        assert y.dtype == torch.bfloat16
+        return y.float()
+
+    plain = nn.Conv2d.forward if isinstance(layer, Down) else nn.ConvTranspose2d.forward
+    mine, theirs = gradients(layer, under_autocast, x), gradients(layer, plain, x)
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.01 * b.norm()
+    by_x, by_weight = gradients(layer, under_autocast, x)[1:3]
+    assert torch.equal(by_x, by_x.bfloat16().float()), "in bf16"
+    assert not torch.equal(by_weight, by_weight.bfloat16().float()), "in float32"

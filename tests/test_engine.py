@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nelbo import engine
+from nelbo.engine import precision
 from nelbo.errors import ConfigError, DeviceError
 
 CPU = torch.device("cpu")
@@ -97,6 +98,7 @@ def test_precision_bf16_is_refused_on_mps():
     with pytest.raises(ConfigError, match="--precision fp32"):
         engine.check_precision(torch.device("mps"), "bf16")
     engine.check_precision(torch.device("mps"), "fp32")
+    engine.check_precision(torch.device("mps"), "auto")
 
 
 def test_an_apple_gpu_gives_its_stream_back_too(monkeypatch):
@@ -126,3 +128,63 @@ def test_cuda_gives_its_stream_back():
     assert torch.equal(torch.rand(3, device=cuda), expected)
     engine.set_random_state(kept, cuda)
     assert torch.equal(torch.rand(3, device=cuda), expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flags : fpu avx512f avx512_bf16 avx512_vnni", {"avx512", "bf16"}),
+        ("flags : avx2 amx_tile amx_bf16 avx512f", {"avx512", "bf16", "amx"}),
+        ("Features : fp asimd bf16 i8mm", {"bf16"}),
+        ("flags : fpu avx2", set()),
+    ],
+)
+def test_bf16_is_chosen_by_the_processor_s_instructions(monkeypatch, line, expected):
+    field, _, value = line.partition(" : ")
+    monkeypatch.setattr(precision, "processor", lambda name: value if name == field else "")
+    monkeypatch.setattr(precision, "features", precision.features.__wrapped__)
+    assert precision.features() == expected
+    assert engine.pick_precision("auto", CPU) == ("bf16" if "bf16" in expected else "fp32")
+    assert engine.pick_precision("fp32", CPU) == "fp32"
+    assert engine.pick_precision("auto", torch.device("mps")) == "fp32"
+
+
+def test_bf16_on_a_gpu_needs_its_generation(monkeypatch):
+    for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert engine.pick_precision("auto", torch.device("cuda")) == expected
+
+
+def test_the_other_library_multiplies_in_float32_and_the_switch_is_put_back():
+    a, b = torch.randn(2, 200, 200)
+    exact = a.double() @ b.double()
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    with engine.products():
+        with engine.products():
+            inner = a @ b
+        assert torch.equal(a @ b, inner), "still on after the inner block"
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    with pytest.raises(Crash), engine.products():
+        raise Crash
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert (inner - exact).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("vendor", "features"), [("GenuineIntel", "avx512"), ("AuthenticAMD", "avx512 amx")])
+def test_the_switch_is_left_alone_where_it_would_round(monkeypatch, vendor, features):
+    monkeypatch.setattr(precision, "processor", lambda name: vendor)
+    monkeypatch.setattr(precision, "features", lambda: frozenset(features.split()))
+    monkeypatch.setattr(precision, "onednn_is_faster", precision.onednn_is_faster.__wrapped__)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    with engine.products():
+        assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_a_processor_that_rounds_is_found_out(monkeypatch):
+    monkeypatch.setattr(precision, "processor", lambda name: "AuthenticAMD")
+    monkeypatch.setattr(precision, "features", lambda: frozenset({"avx512"}))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    product = torch.Tensor.__matmul__
+    rounded = {torch.float32: lambda a, b: product(a.bfloat16().float(), b)}
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: rounded.get(a.dtype, product)(a, b))
+    assert not precision.onednn_is_faster.__wrapped__()

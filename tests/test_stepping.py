@@ -147,7 +147,7 @@ def test_steps_in_recorded_blocks_are_the_steps_one_by_one(tiny_recipe, variant)
     expected, found = alone.run(3), blocks.run(3)
     assert alone.counts == blocks.counts == 3 * [*19 * [5], 1]
     assert torch.allclose(expected, found, rtol=1e-5)
-    assert torch.allclose(alone.weights(), blocks.weights(), rtol=1e-5, atol=1e-7)
+    assert torch.allclose(alone.weights(), blocks.weights(), rtol=1e-4, atol=1e-5)
     assert blocks.said == []
     assert blocks.step.how == {"compiled": False, "steps_at_once": 16}
     # 60 batches: 3 to warm up, 3 short ones; the rest by one graph of 16 steps and one of a single step.

@@ -2,13 +2,14 @@
 
 from nelbo.engine.compiling import Compile, compiles
 from nelbo.engine.devices import pick_device, place, synchronise, threads_for
-from nelbo.engine.environment import command_line, describe
+from nelbo.engine.environment import CACHE, cache_folder, command_line, describe
 from nelbo.engine.interruption import interruption
 from nelbo.engine.precision import Asked, Precision, autocast, check_precision, pick_precision, products
 from nelbo.engine.random import fixed_seed, random_state, seed_streams, set_random_state
 from nelbo.engine.stepping import Gradient, Measured, Now, Step
 
 __all__ = [
+    "CACHE",
     "Asked",
     "Compile",
     "Gradient",
@@ -17,6 +18,7 @@ __all__ = [
     "Precision",
     "Step",
     "autocast",
+    "cache_folder",
     "check_precision",
     "command_line",
     "compiles",

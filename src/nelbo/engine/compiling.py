@@ -8,12 +8,12 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 import torch
 
 from nelbo.engine.dials import NotFixed
+from nelbo.engine.environment import cache_folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,9 +101,8 @@ def compiling() -> Iterator[None]:
 
 
 def _keep_compiled_code() -> None:
-    """Compiled code stays in the user's cache folder for the next run, not among temporary files."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "nelbo" / "compiled"))
+    """Compiled code stays in the cache folder for the next run, not among temporary files."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+CACHE = "NELBO_CACHE"
+
 
 def describe(device: torch.device | None = None) -> dict[str, Any]:
     """Versions and hardware, for `env.json` and `nelbo env`."""
@@ -34,6 +36,16 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
         found["device"] = str(device)
     commit = _git_commit()
     return found | ({"git": commit} if commit else {})
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: NELBO_CACHE, else the user's cache folder."""
+    given = os.environ.get(CACHE)
+    if given:
+        return Path(given).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("nelbo"))
 
 
 def processor(field: str) -> str:

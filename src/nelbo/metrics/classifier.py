@@ -8,7 +8,6 @@ that NELBO_CACHE names, or in the user's cache folder.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +20,10 @@ from torch import Generator, Tensor, nn
 from nelbo import store
 from nelbo.data import Splits, materialise
 from nelbo.data.transforms import freeze
-from nelbo.engine import fixed_seed
+from nelbo.engine import CACHE, cache_folder, fixed_seed
 from nelbo.errors import RunError
 
 VERSION = 1  # of architecture and training; another one is another classifier
-VARIABLE = "NELBO_CACHE"
 FEATURES = 64
 WIDTHS = (16, 32, 64)
 LARGE = 64  # height or width from which the first convolution already halves it
@@ -126,18 +124,8 @@ def obtain(splits: Splits, tell: Tell) -> Classifier:
     try:
         store.write_tensors(file, classifier.state_dict(), {"fingerprint": classifier.fingerprint})
     except (OSError, SafetensorError):
-        classifier.unkept = f"not kept: {file.parent} cannot be written to; set {VARIABLE} to a folder"
+        classifier.unkept = f"not kept: {file.parent} cannot be written to; set {CACHE} to a folder"
     return classifier
-
-
-def cache_folder() -> Path:
-    """Where things are kept that can be made again: NELBO_CACHE, else the user's cache folder."""
-    given = os.environ.get(VARIABLE)
-    if given:
-        return Path(given).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("nelbo"))
 
 
 def _name(splits: Splits) -> str:

@@ -18,7 +18,7 @@ class Down(nn.Conv2d):
         if x_BCHW.shape[2:] != self.kernel_size or self.padding != (0, 0):
             if not mixes(x_BCHW):
                 return super().forward(x_BCHW)
-            y_BCHW = Mixed.apply(x_BCHW, self.weight, self.stride, self.padding, (0, 0), False)
+            y_BCHW = mixed(x_BCHW, self.weight, self.stride, self.padding, (0, 0), False)
             return offset(y_BCHW, self.bias)
         # Rows in the order of memory (channels-last): both reshapes are views.
         x_BF = x_BCHW.permute(0, 2, 3, 1).flatten(1)
@@ -37,7 +37,7 @@ class Up(nn.ConvTranspose2d):
             return self._woven(x_BCHW)
         if not mixes(x_BCHW):
             return super().forward(x_BCHW)
-        y_BCHW = Mixed.apply(x_BCHW, self.weight, self.stride, self.padding, self.output_padding, True)
+        y_BCHW = mixed(x_BCHW, self.weight, self.stride, self.padding, self.output_padding, True)
         return offset(y_BCHW, self.bias)
 
     def _from_a_pixel(self, x_BCHW: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Up(nn.ConvTranspose2d):
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             x_BCHW, weight = x_BCHW.to(dtype), weight.to(dtype)
-        y_BCHW: Tensor = Doubled.apply(x_BCHW, weight)  # type: ignore[no-untyped-call]
+        y_BCHW = doubled(x_BCHW, weight)
         return offset(y_BCHW, self.bias)
 
 
@@ -101,6 +101,9 @@ class Mixed(torch.autograd.Function):
         return by_x, by_weight, None, None, None, None
 
 
+mixed: Any = Mixed.apply
+
+
 class Doubled(torch.autograd.Function):
     """A transposed convolution (kernel 4, stride 2, padding 1), forward as a convolution and a pixel shuffle."""
 
@@ -126,6 +129,9 @@ class Doubled(torch.autograd.Function):
             [*ctx.needs_input_grad, False],
         )
         return gradients[0], gradients[1]
+
+
+doubled: Any = Doubled.apply
 
 
 def woven(weight_IO44: Tensor) -> Tensor:
