@@ -232,7 +232,8 @@ def check_nothing_stays(name: str, tmp_path: Any) -> None:
         f"{name}: {growth} tensors more after 50 steps; {50 * KEPT_A_STEP} are measurements"
     )
     assert tensors[5, 60] == tensors[3, 60], f"{name}: tensors stay from epoch to epoch, {tensors}"
-    assert traced[5] - traced[3] < 20_000, (
+    # Python's and torch's own caches still fill: 4 to 25 kB here; half a kilobyte a step would be 70.
+    assert traced[5] - traced[3] < 60_000, (
         f"{name}: {traced[5] - traced[3]} bytes of Python stay over two epochs"
     )
 
@@ -254,7 +255,7 @@ def test_a_tensor_that_stays_is_noticed(tmp_path, monkeypatch):
 def test_memory_that_stays_is_noticed(tmp_path, monkeypatch):
     kept: list[bytes] = []
     with (
-        planted(monkeypatch, lambda terms: kept.append(bytes(1000))),
+        planted(monkeypatch, lambda terms: kept.append(bytes(500))),
         pytest.raises(AssertionError, match="bytes of Python"),
     ):
         check_nothing_stays("digits", tmp_path)
