@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from nelbo.store import Run
 SECTIONS = ("bound", "importance", "latent", "information", "error", "quality", "probes", "factors")
 """The order in which metrics are shown; others follow by name."""
 PRECISION = "fp32"  # of every measurement (`metrics.base.exactly`)
+OF_K = ("importance",)  # the sections whose numbers depend on K
+DIRTY = "+changes"  # ends a commit that is not all of the code (`engine.describe`)
 MOST_SAMPLES = 10_000_000  # an image; a typing error would run for years
 QUICK = ("bound", "latent", "error")
 """What is measured at the end of training; `nelbo evaluate` measures all."""
@@ -57,7 +59,8 @@ def evaluate(
     tell      hears `metric` ({name}) when one begins and `measured` ({name, done, total}) while it runs
 
     The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same weights;
-    `earlier` says which were measured elsewhere. The same call gives the same numbers; an interrupted one goes on.
+    `earlier` says which were measured elsewhere. The same call gives the same numbers; an interrupted one goes on; with
+    another K only what depends on it is measured again.
     """
     if not 0 <= samples <= MOST_SAMPLES:
         raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
@@ -77,12 +80,7 @@ def evaluate(
         scratch=scratch,
         asked=bool(metrics),
     )
-    measured: dict[str, dict[str, Value]] = {}
     begun = time.perf_counter()
-    for name, measure in chosen.items():
-        tell("metric", {"name": name})
-        measured[name] = dict(measure(model, dataclasses.replace(view, tell=_progress(tell, name))))
-    values = {key: value for section in measured.values() for key, value in section.items()}
     card = {
         "run": found.name,
         "checkpoint": checkpoint,
@@ -92,6 +90,14 @@ def evaluate(
         "weights": weights,
         "precision": PRECISION,
         "environment": engine.describe(where),
+    }
+    carried = _carried_over(found, card, chosen)
+    measured: dict[str, dict[str, Value]] = {}
+    for name in (name for name in chosen if name not in carried):
+        tell("metric", {"name": name})
+        measured[name] = dict(chosen[name](model, dataclasses.replace(view, tell=_progress(tell, name))))
+    values = {key: value for section in measured.values() for key, value in section.items()}
+    card |= {
         "seconds": round(time.perf_counter() - begun, 3),
         "metrics": {key: value.to_dict() for key, value in values.items()},
         "sections": {name: list(section) for name, section in measured.items()},
@@ -196,8 +202,7 @@ def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) ->
         before_each = read_per_image(run, card)
     except RunError:  # a damaged card is replaced
         before, before_each = {}, {}
-    same = ("weights", "data_hash", "images_hash", "seed", "precision")
-    if before and all(before.get(key) == card[key] for key in same):
+    if before and _alike(before, card):
         metrics, sections = before["metrics"] | card["metrics"], before["sections"] | card["sections"]
         order = sorted(sections, key=_position)
         shown = [name for section in order for name in sections[section] if name in metrics]
@@ -212,6 +217,52 @@ def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) ->
     store.write_tensors(run.path / (where + ".safetensors"), per_image, {"weights": card["weights"]})
     run.write_json(where + ".json", card)
     return card
+
+
+def _alike(before: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
+    """Whether an earlier card is of the same weights, images and noise."""
+    same = ("weights", "data_hash", "images_hash", "seed", "precision")
+    return all(before.get(key) == card[key] for key in same)
+
+
+def _carried_over(run: Run, card: Mapping[str, Any], wanted: Iterable[str]) -> tuple[str, ...]:
+    """Writes the card of this K with the wanted sections that do not depend on it, from cards of other K.
+
+    Of those only that the same code measured on the same machine, and whose every number exists: what was missing
+    may be there now.
+    """
+    if str(card["environment"].get("git", "")).endswith(DIRTY):
+        return ()
+    for samples in sorted(_samples_of_cards(run, card) - {card["samples"]}, reverse=True):
+        with contextlib.suppress(RunError, KeyError):  # a damaged card is nobody's source
+            other = read(run, card["split"], card["checkpoint"], samples)
+            if not _alike(other, card) or other["environment"] != card["environment"]:
+                continue
+            sections = {
+                name: list(shown)
+                for name, shown in other["sections"].items()
+                if name in wanted
+                and name in SECTIONS
+                and name not in OF_K
+                and name not in other.get("earlier", {})
+                if shown and all(other["metrics"][one]["value"] is not None for one in shown)
+            }
+            metrics = {one: other["metrics"][one] for shown in sections.values() for one in shown}
+            if sections:
+                per_image = {
+                    one: each_N for one, each_N in read_per_image(run, other).items() if one in metrics
+                }
+                made = {**card, "seconds": other["seconds"], "metrics": metrics, "sections": sections}
+                _keep(run, made, per_image)
+                return tuple(sections)
+    return ()
+
+
+def _samples_of_cards(run: Run, card: Mapping[str, Any]) -> set[int]:
+    found = (run.path / stem(card["split"], card["checkpoint"], 0)).parent.glob("*.json")
+    start = f"{card['split']}-{card['checkpoint']}-k"
+    numbers = [file.stem.removeprefix(start) for file in found if file.stem.startswith(start)]
+    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def _measured_elsewhere(before: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
