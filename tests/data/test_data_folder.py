@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nelbo.data import Data, folder, workers
+from nelbo.data import Data, decode, folder, workers
 from nelbo.data.folder import load_folder
 from nelbo.errors import DataError
 
@@ -58,7 +58,23 @@ def test_turned_photographs_are_upright(tmp_path):
     exif[0x0112] = 6
     (tmp_path / "in").mkdir()
     Image.new("RGB", (16, 8), "red").save(tmp_path / "in" / "turned.jpg", exif=exif)
+    Image.new("RGB", (16, 8), "red").save(tmp_path / "in" / "turned.png", exif=exif)
     assert load_folder(tmp_path / "in").train.shape == (3, 16, 8)
+
+
+def test_headers_are_read_without_decoding(tmp_path, monkeypatch, write_image):
+    files = [
+        write_image(tmp_path / f"image.{kind}", 5, 7, "RGB") for kind in ("png", "jpg", "bmp", "webp", "tif")
+    ]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
+    monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile.load", refuse)
+    assert [(header.height, header.width, header.grey) for header in map(decode.read_header, files)] == [
+        (5, 7, False)
+    ] * 5
 
 
 def test_mixed_sizes_need_a_size(tmp_path, write_image):

@@ -126,7 +126,7 @@ def _append(stream: BinaryIO, path: Path, shape: tuple[int, ...], blocks: Blocks
         raise OSError(f"{free / 1e9:,.1f} GB are free")
     for block in blocks(done):
         stream.write(block.data)
-    stream.flush()
+        stream.flush()  # a process that is killed from now on leaves it
     os.fsync(stream.fileno())
 
 

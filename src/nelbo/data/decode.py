@@ -36,7 +36,9 @@ def read_header(path: Path) -> Header:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(_ORIENTATION, 1) >= 5:
+            # Of a PNG Pillow would decode all pixels to look behind them.
+            ahead = image.format != "PNG" or "exif" in image.info
+            if ahead and image.getexif().get(_ORIENTATION, 1) >= 5:
                 height, width = width, height
             return Header(image.mode in GREY_MODES, height, width)
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:

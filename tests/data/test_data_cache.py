@@ -1,0 +1,220 @@
+"""Folders that are decoded into a file: whole or not at all, going on after a kill, on several processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nelbo.data import Data, folder, ondisk, workers
+from nelbo.data.folder import load_folder
+from nelbo.data.ondisk import OnDisk
+from nelbo.errors import DataError
+
+N = 150  # files: several blocks
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Every folder is large, and so is every selection."""
+    monkeypatch.setattr(ondisk, "THRESHOLD", 0)
+    monkeypatch.setattr(ondisk, "RESIDENT", 0)
+
+
+@pytest.fixture
+def small(monkeypatch, large):
+    """The same without processes, whose start takes longer than these tests."""
+
+    def by_threads(*arguments, processes):
+        assert processes
+        return workers.decoded(*arguments, processes=False)
+
+    monkeypatch.setattr(folder, "decoded", by_threads)
+
+
+@pytest.fixture
+def pictures(tmp_path, write_image):
+    """150 files in two classes; the first pixel of file i is i."""
+    for i in range(N):
+        write_image(tmp_path / "in" / ("a" if i < 100 else "b") / f"{i:03}.png", mode="RGB", value=i)
+    return tmp_path / "in"
+
+
+def entries(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache" / "folders").iterdir())
+
+
+def test_a_large_folder_is_read_from_its_file(tmp_path, monkeypatch, pictures):
+    resident = Data(source=str(pictures), validation=20).load()
+    (path,) = (tmp_path / "cache" / "folders").iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    monkeypatch.setattr(ondisk, "THRESHOLD", 0)
+    monkeypatch.setattr(ondisk, "RESIDENT", 0)
+    large = Data(source=str(pictures), validation=20).load()
+    assert isinstance(large.train.pixels, OnDisk)
+    assert large.hash == resident.hash
+    assert torch.equal(large.train.pixels_NCHW, resident.train.pixels_NCHW)
+    assert torch.equal(large.validation.labels_N, resident.validation.labels_N)
+    assert path.read_bytes() == content  # the same file, whichever way it was written
+    assert entries(tmp_path) == [path.name]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(folder, "decoded", refuse)
+    monkeypatch.setattr(folder, "read_header", refuse)
+    assert Data(source=str(pictures), validation=20).load().hash == resident.hash
+
+
+def test_a_killed_decoding_leaves_no_cache_and_goes_on(tmp_path, monkeypatch, small, pictures):
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        from nelbo.data import folder, ondisk
+
+        def killed(*arguments, **more):
+            for number, block in enumerate(decoded(*arguments, **more)):
+                if number == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield block
+
+        decoded, folder.decoded, ondisk.THRESHOLD = folder.decoded, killed, 0
+        folder.load_folder(Path(sys.argv[1]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(pictures)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (part,) = entries(tmp_path)
+    assert part.startswith(".")
+    assert part.endswith(".part")
+    with (tmp_path / "cache" / "folders" / part).open("ab") as stream:
+        stream.write(b"half a row")
+    asked = []
+
+    def noticed(paths, *arguments, processes):
+        asked.extend(paths)
+        return workers.decoded(paths, *arguments, processes=False)
+
+    monkeypatch.setattr(folder, "decoded", noticed)
+    images = load_folder(pictures).train
+    assert images.pixels_NCHW[:, 0, 0, 0].tolist() == list(range(N))
+    assert len(asked) == N - 2 * workers.BLOCK
+    assert not any(name.startswith(".") for name in entries(tmp_path))
+
+
+def test_a_part_of_something_else_is_begun_anew(tmp_path, small, pictures):
+    load_folder(pictures)
+    (path,) = (tmp_path / "cache" / "folders").iterdir()
+    path.rename(path.with_name(f".{path.stem}.part"))
+    with path.with_name(f".{path.stem}.part").open("r+b") as stream:
+        stream.write(b"something else")
+    assert load_folder(pictures).train.pixels_NCHW[:, 0, 0, 0].tolist() == list(range(N))
+
+
+def test_an_unreadable_image_is_named_and_leaves_nothing(tmp_path, large, pictures):
+    bad = pictures / "b" / "120.png"
+    Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3), dtype=np.uint8)).save(bad)
+    bad.write_bytes(bad.read_bytes()[:5000])  # the header is whole
+    with pytest.raises(DataError, match=r"120\.png: cannot be read as an image"):
+        load_folder(pictures, size=(5, 7))
+    assert entries(tmp_path) == []
+
+
+def test_a_changed_file_replaces_the_old_cache(tmp_path, small, pictures, write_image):
+    load_folder(pictures)
+    before = entries(tmp_path)
+    write_image(pictures / "a" / "000.png", mode="RGB", value=77)
+    os.utime(pictures / "a" / "000.png", ns=(1, 1))
+    assert load_folder(pictures).train.pixels_NCHW[0, 0, 0, 0] == 77
+    assert len(entries(tmp_path)) == 1
+    assert entries(tmp_path) != before
+
+
+def test_a_cache_that_was_cut_off_is_decoded_again(tmp_path, small, pictures):
+    load_folder(pictures)
+    (path,) = (tmp_path / "cache" / "folders").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert load_folder(pictures).train.pixels_NCHW[:, 0, 0, 0].tolist() == list(range(N))
+
+
+def test_two_at_once_decode_once(tmp_path, monkeypatch, small, pictures):
+    asked = []
+
+    def noticed(paths, *arguments, processes):
+        asked.append(len(paths))
+        return workers.decoded(paths, *arguments, processes=False)
+
+    monkeypatch.setattr(folder, "decoded", noticed)
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(load_folder(pictures).train.hash())) for _ in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert asked == [N]
+    assert len(found) == 2
+    assert len(set(found)) == 1
+    assert len(entries(tmp_path)) == 1
+
+
+def test_without_room_the_way_out_is_named(tmp_path, monkeypatch, small, pictures):
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr("nelbo.data.cache.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(DataError, match=r"cannot be written there.*free.*--data-dir"):
+        load_folder(pictures)
+    assert not any(name.endswith(".npy") for name in entries(tmp_path))
+
+
+def test_without_a_place_for_it_the_way_out_is_named(tmp_path, monkeypatch, small, pictures):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("NELBO_DATA", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"cannot be written there.*--data-dir"):
+        load_folder(pictures)
+
+
+def test_a_process_that_dies_is_no_end_of_the_others_work(monkeypatch, large, pictures):
+    start, started = workers._start, []
+
+    def mortal():
+        process = start()
+        started.append(process)
+        if process is started[0]:
+            process.kill()
+            process.wait()
+        return process
+
+    monkeypatch.setattr(workers, "_start", mortal)
+    with pytest.raises(DataError, match=r"\.png: the process that decodes it .* ended.*goes on from here"):
+        load_folder(pictures)
+    assert all(process.poll() is not None for process in started)
+    assert load_folder(pictures).train.pixels_NCHW[:, 0, 0, 0].tolist() == list(range(N))
+
+
+def test_processes_decode_what_threads_do(pictures):
+    paths = sorted(pictures.rglob("*.png"))
+    ways = [
+        np.concatenate(list(workers.decoded(paths, (3, 4, 4), (4, 4), processes=processes)))
+        for processes in (False, True)
+    ]
+    assert np.array_equal(*ways)
+
+
+def test_results_come_in_order_and_few_wait(monkeypatch):
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    begun = []
+    results = workers.in_order(lambda i: begun.append(i) or i * i, range(1000))
+    assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+    assert len(begun) <= 5 + 4 * 2 + 1
+    results.close()
+    assert list(workers.in_order(lambda i: i, [])) == []
