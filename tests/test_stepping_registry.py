@@ -1,0 +1,40 @@
+"""Every likelihood, parametrisation, net and objective compiles, and then gives the numbers of the plain step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nelbo.core import names
+from tests.test_stepping import Trainer, compiled, conv
+
+pytestmark = [pytest.mark.slow, compiled]
+
+LIKELIHOODS = [{"model.likelihood": name} for name in names("likelihood") if not name.startswith("test-")]
+OTHERS = [
+    {"model.likelihood": "gaussian", "model.likelihood.sigma": "optimal"},
+    {"model.likelihood": "gaussian", "model.likelihood.sigma": "per-pixel"},
+    {"model.likelihood": "laplace", "model.likelihood.scale": "learned"},
+    {"model.posterior.parametrisation": "positive"},
+    {"model.posterior.parametrisation": "raw-sigma"},
+    {"model.posterior.parametrisation": "tanh", "model.posterior.noise": "shared"},
+    {"objective.free_bits": 0.5},
+    {"objective.kl": "monte-carlo", "objective.k": 3},
+    {"model.encoder.batch_norm": True},
+    {"data.transforms": ["dynamic-binarise"]},
+    {"batch_reduction": "sum", "optimizer": "adamw"},
+    conv(),
+]
+
+
+@pytest.mark.parametrize("variant", [*LIKELIHOODS, *OTHERS], ids=str)
+def test_it_compiles_and_gives_the_plain_numbers(tiny_recipe, variant):
+    overrides = {"optimizer.lr": 1e-3, **variant}
+    plain = Trainer(tiny_recipe({"compile": "off", **overrides}))
+    fast = Trainer(tiny_recipe({"compile": "on", **overrides}))
+    expected, found = plain.run(2), fast.run(2)
+    assert fast.said == []
+    assert fast.step.how["compiled"]
+    assert torch.allclose(expected, found, rtol=2e-3, atol=1e-3, equal_nan=True), (
+        (expected - found).abs().max()
+    )
