@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from nelbo import api, engine
-from nelbo.core import Progress, Terms
+from nelbo.core import Progress, Terms, lookup, names
 from nelbo.data import Batches
 from nelbo.engine import compiling
 from nelbo.engine.dials import Dials, Hidden, NotFixed, moving, with_dials
@@ -23,7 +23,7 @@ from nelbo.metrics import Means
 from nelbo.objectives import ELBO
 from nelbo.optim import WeightAverage
 from nelbo.recipe import resolve
-from nelbo.schedules import Cosine, Linear
+from nelbo.schedules import Cosine, Linear, Schedule
 from nelbo.state import State
 from nelbo.step import make_step
 
@@ -308,6 +308,24 @@ def test_the_clock_inside_a_clock_stops_the_outer_one(tiny_recipe, monkeypatch):
     with state.clock("train"), state.clock("compile"):
         pass
     assert state.seconds == {"compile": 3.0, "train": 7.0}
+
+
+@pytest.mark.parametrize("name", [name for name in names("objective") if not name.startswith("test-")])
+def test_every_objective_reads_its_schedules_from_dials(name, tiny_recipe):
+    """What makes an objective compile and capture: `Hidden` raises where it looks at progress itself."""
+    kind = lookup("objective", name)
+    fields = [field for field, about in kind.model_fields.items() if about.annotation is Schedule]
+    spec = kind(**dict.fromkeys(fields, Linear(start=0.5, end=2.0, steps=10)))
+    dials = Dials(moving(spec), CPU)
+    model = tiny_recipe().model.build((1, 8, 8))
+    for step in (0, 4, 30):
+        progress = Progress(1, 1, step, 40)
+        dials.turn(progress)
+        found = []
+        for objective, now in ((spec, progress), (with_dials(spec, dials), Hidden())):
+            torch.manual_seed(3)
+            found.append(objective(model.draw(torch.rand(6, 1, 8, 8), spec.k), now))
+        torch.testing.assert_close(found[0].loss_B, found[1].loss_B)
 
 
 # --- on a GPU ---------------------------------------------------------------------------------
