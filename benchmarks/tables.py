@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import speed_pages
+
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
 ORDER = [
@@ -80,29 +82,6 @@ def recipes_table() -> str:
         f"float32, torch {first['torch']}, {'; '.join(hardware)}, data {', '.join(hashes)}, "
         f"trained at commit {', '.join(commits)}, measured at {', '.join(filter(None, measured))}; "
         "made by `python benchmarks/record.py`, written by `python benchmarks/tables.py`."
-    )
-    return "\n".join(lines)
-
-
-def speed_table() -> str:
-    table = json.loads((RECORDS / "speed.json").read_text())
-    lines = [
-        "| recipe | tutorial's own code, s an epoch | nelbo, s an epoch | ratio (all pairs) |",
-        "|---|---|---|---|",
-    ]
-    for recipe, row in table["seconds_an_epoch"].items():
-        pairs = ", ".join(f"{value:.1f}" for value in row["ratio"]["all"])
-        lines.append(
-            f"| `{recipe}` | {row['baseline_s']['median']:.2f} | {row['nelbo_s']['median']:.2f} "
-            f"| **{row['ratio']['median']:.1f}×** ({pairs}) |"
-        )
-    environment = table["environment"]
-    loaders = ", ".join(sorted({row["loader"] for row in table["seconds_an_epoch"].values()}))
-    lines.append(
-        f"\nMedians of one epoch each in turn, every one its own command, {environment['processor']}, "
-        f"{environment['threads']} threads, "
-        f"torch {environment['packages']['torch']}, float32, commit {environment.get('git', '?')}; "
-        f"the tutorials' images come from {loaders}; `{table['command']}`, whose baseline is not in this repository."
     )
     return "\n".join(lines)
 
@@ -373,7 +352,7 @@ TABLES = {
     "planted": planted_table,
     "probe-baselines": probe_baselines_table,
     "recipes": recipes_table,
-    "speed": speed_table,
+    **speed_pages.TABLES,
     "first-best": first_best_table,
     "sigma": sigma_table,
     "conv-bn": conv_bn_table,
@@ -395,7 +374,7 @@ def written(text: str) -> str:
 def main() -> int:
     stale = []
     pages = sorted((ROOT / "docs" / "metrics").glob("*.md"))
-    for file in (ROOT / "README.md", ROOT / "docs" / "tutorials.md", *pages):
+    for file in (ROOT / "README.md", ROOT / "docs" / "tutorials.md", ROOT / "docs" / "speed.md", *pages):
         now = file.read_text(encoding="utf-8")
         new = written(now)
         if new != now:

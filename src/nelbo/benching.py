@@ -26,9 +26,8 @@ class Bench:
     repeat: Annotated[int, arg(help="turns; medians and spread are over them", metavar="INT")] = 3
     epochs: Annotated[int, arg(help="of each training, the first left out", metavar="INT")] = 2
     sides: Annotated[
-        str | None, plain("some only: plain,nelbo,nelbo-fp32,nelbo-fp32-compiled,nelbo-bf16-compiled,jax,jax-bf16",
-                          metavar="NAMES")
-    ] = None  # fmt: skip
+        str | None, plain("some only: plain,nelbo,jax and others; a wrong name lists them", metavar="NAMES")
+    ] = None
     target: Annotated[
         float | None,
         plain(

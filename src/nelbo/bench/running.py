@@ -34,7 +34,9 @@ SIDES = {
         "a tutorial's loop: PIL pictures one by one, torch's own layers, a loss read a step", "plain"
     ),
     "nelbo": Side("as the recipe says"),
+    "nelbo-compiled": Side("as the recipe says, compiled", overrides={"compile": "on"}),
     "nelbo-fp32": Side("float32, eager", overrides={"precision": "fp32", "compile": "off"}),
+    "nelbo-bf16": Side("bfloat16, eager", overrides={"precision": "bf16", "compile": "off"}),
     "nelbo-fp32-compiled": Side("float32, compiled", overrides={"precision": "fp32", "compile": "on"}),
     "nelbo-bf16-compiled": Side("bfloat16, compiled", overrides={"precision": "bf16", "compile": "on"}),
     "jax": Side("JAX, an epoch as one scan, float32", "jax", {"precision": "fp32"}),
