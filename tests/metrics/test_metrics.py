@@ -269,6 +269,9 @@ def test_a_kl_by_samples_is_not_passed_off_as_the_closed_form():
     assert other.note == "by one sample an image: posterior and prior have no closed form"
     assert abs(other.value - one.value) < 5 * other.standard_error
     assert other.value != one.value
+    each = dict(lookup("metric", "latent")(sampled, split))["kl_per_dimension"]
+    assert (each.value, each.note) == (None, "no closed form: of the KL of this posterior to this prior")
+    assert dict(lookup("metric", "latent")(exact, split))["kl_per_dimension"].note == ""
 
 
 def test_no_samples_no_estimate():
@@ -311,13 +314,15 @@ def test_a_density_has_neither_name_and_says_that_it_may_be_negative(pixels):
 
 def test_samples_that_do_not_come_from_the_density_give_no_bound():
     found = measured(Known(not_a_bound=True), split_of(samples=3))
-    for name in ("nelbo", "kl", "iw_nll"):
+    for name in ("nelbo", "kl", "kl_per_dimension", "iw_nll"):
         assert found[name].value is None
         assert found[name].standard_error is None
         assert "shared by all latent dimensions" in found[name].note, name
     for name in ("nelbo", "iw_nll"):
         assert found[name].note.startswith("not a bound")
-    assert not {"bits_per_dim", "grey_cross_entropy", "kl_per_dimension"} & set(found)
+    for name in ("kl", "kl_per_dimension"):
+        assert found[name].note.startswith("infinite: ")
+    assert not {"bits_per_dim", "grey_cross_entropy"} & set(found)
     assert found["reconstruction"].value > 0  # it exists all the same
     assert found["mse"].value > 0
 

@@ -14,6 +14,7 @@ from nelbo.models import BuiltModel
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, appendix C
 COLLAPSED_KL_NATS = 1.0  # less than this cannot tell even three images apart
+NO_CLOSED_FORM = "no closed form: of the KL of this posterior to this prior"
 WARM_UP_EPOCHS, FREE_BITS = 25, 0.1  # what is advised against collapse, here and by the doctor
 
 
@@ -24,10 +25,12 @@ class LatentStatistics:
     kl_Z            mean KL of each dimension to the prior, nats; None without a closed form or where the
                     posterior is not the one that is sampled
     mean_variance_Z variance over images of the posterior mean
+    why_no_kl       as a card says it, where kl_Z is None
     """
 
     kl_Z: Tensor | None
     mean_variance_Z: Tensor
+    why_no_kl: str = ""
 
     @property
     def active_units(self) -> int:
@@ -66,7 +69,7 @@ class LatentStatistics:
 
 def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
     """One pass of the encoder over the split; sums in float64."""
-    n, kl, square, mean = 0, None, None, None
+    n, kl, square, mean, why = 0, None, None, None, ""
     for x_BCHW in split.batches():
         posterior = model.encode(x_BCHW)
         z = posterior.mean.cpu().double()
@@ -74,11 +77,14 @@ def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
         n += len(z)
         mean = _plus(mean, z.sum(0))
         square = _plus(square, z.square().sum(0))
-        kl = _plus(kl, kl_BZ.cpu().double().sum(0)) if kl_BZ is not None else None
+        if kl_BZ is not None:
+            kl = _plus(kl, kl_BZ.cpu().double().sum(0))
+        else:
+            why = f"infinite: {posterior.not_a_bound}" if posterior.not_a_bound else NO_CLOSED_FORM
     assert mean is not None
     assert square is not None
     variance = (square / n - (mean / n).square()).clamp_min(0.0)
-    return LatentStatistics(None if kl is None else kl / n, variance)
+    return LatentStatistics(None if kl is None else kl / n, variance, why)
 
 
 def _plus(total: Tensor | None, more: Tensor) -> Tensor:
@@ -95,8 +101,11 @@ def latent(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
         "active_units",
         Value(float(statistics.active_units), "dimensions", None, f"{note}. {warning}".rstrip(". ")),
     )
-    if statistics.kl_Z is not None:
-        yield "kl_per_dimension", Value(statistics.kl_Z.tolist(), "nats", None)
+    kl_Z = statistics.kl_Z
+    yield (
+        "kl_per_dimension",
+        Value(None if kl_Z is None else kl_Z.tolist(), "nats", None, statistics.why_no_kl),
+    )
 
 
 def encode(model: BuiltModel, split: Split) -> Tensor:
