@@ -452,7 +452,7 @@ def test_the_card_fits_the_width(columns, nelbo, run_copy, monkeypatch):
         (["list", "picture"], {"picture"}),
         (["data", "list"], {"datasets"}),
         (["data", "get", "digits"], {"name", "hash", "shape", "n", "pixels"}),
-        (["env"], {"python", "packages", "cores", "device"}),
+        (["env"], {"python", "packages", "cores", "device", "auto_precision", "compiles"}),
         (["plot", "RUN", "kl", "curves"], {"run", "checkpoint", "split", "files", "left_out"}),
         (["sample", "RUN", "-n", "2"], {"run", "checkpoint", "split", "files"}),
         (["sample", "RUN", "-n", "2", "--like", "all"], {"files"}),

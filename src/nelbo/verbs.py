@@ -241,14 +241,18 @@ class Data:
 
 @dataclass
 class Env:
-    """Versions and hardware, as every run records them."""
+    """Versions and hardware, as every run records them, and how steps are run here."""
 
     json: flags.Json = False
 
     def run(self) -> None:
         from nelbo import console, engine
 
-        table = engine.describe(engine.pick_device())
+        device = engine.pick_device()
+        table = engine.describe(device) | {
+            "auto_precision": engine.pick_precision("auto", device),
+            "compiles": engine.why_not(device) or "yes",
+        }
         if self.json:
             return console.emit(table)
         return console.show(["field", "value"], [(key, _cell(value)) for key, value in table.items()])

@@ -1,6 +1,6 @@
 """How a step runs: the one place that knows devices, precision, compilation and capture."""
 
-from nelbo.engine.compiling import Compile, compiles
+from nelbo.engine.compiling import Compile, compiles, why_not
 from nelbo.engine.devices import pick_device, place, synchronise, threads_for
 from nelbo.engine.environment import CACHE, cache_folder, command_line, describe
 from nelbo.engine.interruption import interruption
@@ -34,4 +34,5 @@ __all__ = [
     "set_random_state",
     "synchronise",
     "threads_for",
+    "why_not",
 ]
