@@ -35,6 +35,7 @@ PAIRS = {  # recipe: what the baseline calls the same network, data and batch si
 }
 OWN = [name for name, side in SIDES.items() if side.program == "nelbo"]
 HEADLINE = "nelbo-compiled"  # precision as the recipe allows, compiled
+SHOWN = [HEADLINE, *(side for side in OWN if side != HEADLINE)]
 RECORD = Path(__file__).parent / "records" / "speed.json"
 
 
@@ -139,6 +140,18 @@ def of_jax(given: argparse.Namespace, rows: dict[str, Any]) -> dict[str, Any]:
     return {"about": f"{peer}, after the others, in turns of their own", "rows": found}
 
 
+def command_of(given: argparse.Namespace) -> str:
+    """The command again, without the places of scripts and data."""
+    words = [
+        "python benchmarks/speed.py --baseline seeds.py",
+        f"--repeat {given.repeat} --epochs {given.epochs}",
+    ]
+    words += [] if given.device == "cpu" else [f"--device {given.device}"]
+    words += [] if given.only == list(PAIRS) else [f"--only {' '.join(given.only)}"]
+    words += [] if given.sides == SHOWN else [f"--sides {' '.join(given.sides)}"]
+    return " ".join([*words, *(["--jax jax_peer.py"] if given.jax else [])])
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -150,7 +163,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", default=list(PAIRS), choices=list(PAIRS))
     parser.add_argument(
-        "--sides", nargs="+", default=[HEADLINE, *(side for side in OWN if side != HEADLINE)], choices=OWN,
+        "--sides", nargs="+", default=SHOWN, choices=OWN,
         help="the first is the headline",
     )  # fmt: skip
     parser.add_argument("--jax", type=Path, help="a script that trains the same in JAX")
@@ -179,8 +192,7 @@ def main() -> None:
         for side in given.sides
     }
     table = {
-        "command": f"python benchmarks/speed.py --baseline seeds.py --repeat {given.repeat} --epochs {given.epochs}"
-        + (" --jax jax_peer.py" if jax["rows"] else ""),
+        "command": command_of(given),
         "environment": {key: value for key, value in reports[0]["environment"].items() if key != "command"},
         "products": {
             name: max(report["machine"]["products"][name]["flops_per_second"] for report in reports)
@@ -191,7 +203,7 @@ def main() -> None:
         "headline": given.sides[0],
         "images": images,
         "seconds_an_epoch": rows,
-        "geometric_mean": {"nelbo": means[given.sides[0]], **means},
+        "geometric_mean": {"headline": means[given.sides[0]], "sides": means},
         "jax": jax,
     }
     with atomic(RECORD) as temporary:

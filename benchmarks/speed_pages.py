@@ -46,7 +46,7 @@ def speed_table() -> str:
             f"| **{row['ratio']['median']:.1f}×** ({pairs}) |{share}"
         )
     if mean := table.get("geometric_mean"):
-        lines.append(f"| geometric mean | | | **{mean['nelbo']:.2f}×** |{' |' if rated else ''}")
+        lines.append(f"| geometric mean | | | **{mean['headline']:.2f}×** |{' |' if rated else ''}")
     loaders = ", ".join(sorted({row["loader"] for row in rows.values()}))
     lines.append(
         f"\nMedians{_epochs(table)} in turn, every one its own command, {hardware(table)}"
@@ -93,9 +93,7 @@ def sides_table() -> str:
                 f"| `{recipe}` | JAX, an epoch as one scan | {one['seconds']['median']:.2f} ({every}) "
                 f"| {one['images_per_second']:,.0f} | {one['ratio']['median']:.2f} | {precision}, XLA | | | |"
             )
-    means = ", ".join(
-        f"`{side}` {value:.2f}" for side, value in table["geometric_mean"].items() if side != "nelbo"
-    )
+    means = ", ".join(f"`{side}` {value:.2f}" for side, value in table["geometric_mean"]["sides"].items())
     rates = ", ".join(f"{name} {value / 1e9:,.0f}" for name, value in table["products"].items())
     lines.append(
         f"\nGeometric means of the ratios: {means}. Matrix products on this machine, GFLOP/s: {rates}. "
