@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nelbo import api, engine
-from nelbo.data import Splits, materialise
+from nelbo.data import OnDisk, Splits, materialise
 from nelbo.errors import ConfigError, DataError, NelboError, did_you_mean
 from nelbo.metrics import LatentStatistics, Split, latent_statistics
 from nelbo.metrics.base import exactly
@@ -90,6 +90,16 @@ class View:
         """Every image of the split as the model sees it."""
         return materialise(self.split.images, self.splits.transforms)
 
+    def seen(self, index: Any) -> Tensor:
+        """The images at these positions (whatever indexes a tensor) as the model sees them."""
+        images = self.split.images
+        if not isinstance(images.pixels, OnDisk):
+            return self.x_NCHW[index]
+        at = torch.arange(len(self))[index]
+        return materialise(images, self.splits.transforms, indices=at.flatten()).view(
+            *at.shape, *images.shape
+        )
+
     def __len__(self) -> int:
         return len(self.split.images)
 
@@ -149,7 +159,7 @@ class View:
         return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
 
     def inputs(self, index: Any) -> Pictures:
-        return self.pictures(self.x_NCHW[index])
+        return self.pictures(self.seen(index))
 
     @cached_property
     def z_NZ(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where x comes from: named sets, folders, arrays, objects; and the resident loader that serves it.
+"""Where x comes from: named sets, folders, arrays, objects; and the loader that serves it.
 
 splits = Data(source="mnist", validation=0.1).load()
 batches = Batches(splits.train, splits.transforms, 128, device=device, shuffle_seed=0, training=True)
@@ -10,9 +10,10 @@ from nelbo.data.download import data_root
 from nelbo.data.images import Images, Loaded, Pixels, Splits
 from nelbo.data.loader import Batches, materialise
 from nelbo.data.objects import from_object
+from nelbo.data.ondisk import OnDisk
 from nelbo.data.sources import Available, Dataset, available
 from nelbo.data.spec import Data
-from nelbo.data.transforms import Binarise, Dequantise, DynamicBinarise, Resize, Scale, Transform
+from nelbo.data.transforms import Binarise, Dequantise, DynamicBinarise, Resize, Scale, Transform, frozen
 
 __all__ = [
     "Available",
@@ -24,6 +25,7 @@ __all__ = [
     "DynamicBinarise",
     "Images",
     "Loaded",
+    "OnDisk",
     "Pixels",
     "Resize",
     "Scale",
@@ -32,5 +34,6 @@ __all__ = [
     "available",
     "data_root",
     "from_object",
+    "frozen",
     "materialise",
 ]

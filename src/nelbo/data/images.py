@@ -111,6 +111,12 @@ class Images:
         """Whether every pixel is level / 255 for a whole level from 0 to 255, stored as uint8 or not."""
         return self.dtype == torch.uint8 or all(map(_on_levels, self.chunks()))
 
+    def same_pixels(self, other: Images) -> bool:
+        """Whether the other images are these, pixel by pixel and in this order."""
+        if (len(self), self.shape, self.dtype) != (len(other), other.shape, other.dtype):
+            return False
+        return all(torch.equal(a, b) for a, b in zip(self.chunks(), other.chunks(), strict=True))
+
     def select(self, index: Tensor) -> Images:
         """The images at these positions, in this order; of a file they are read only where they are few."""
         pixels = self.pixels.select(index) if isinstance(self.pixels, OnDisk) else self.pixels[index]

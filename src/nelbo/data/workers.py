@@ -10,12 +10,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from threading import local
 from typing import Any, TypeVar
 
 import numpy as np
@@ -71,7 +71,7 @@ def decoded(
         yield from in_order(lambda block: decode_block(block, shape, size), blocks)
         return
     started: list[subprocess.Popen[bytes]] = []
-    mine = threading.local()
+    mine = local()
 
     def begin() -> None:
         mine.process = _start()

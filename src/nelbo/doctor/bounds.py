@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,7 +71,7 @@ def fit_fixed_image(case: Case) -> Tensor:
 
 
 def _fitted(case: Case) -> int:
-    pixels = case.splits.train.pixels_NCHW[0].numel()
+    pixels = math.prod(case.splits.shape)
     return min(LOOKED_AT, max(200, FITTED_NUMBERS // pixels))
 
 

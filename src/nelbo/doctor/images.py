@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from nelbo.data import Images
 from nelbo.doctor.base import Finding, Severity, check
 from nelbo.doctor.bounds import smaller
-from nelbo.doctor.case import Case, spaced
-from nelbo.doctor.copies import NEAR, QUERIES, blank, exact_copies, fingerprints, nearest, shrunk, typical
+from nelbo.doctor.case import Case, some, spaced
+from nelbo.doctor.copies import (
+    COMPARED,
+    NEAR,
+    QUERIES,
+    blank,
+    exact_copies,
+    fingerprints,
+    nearest,
+    shrunk,
+    typical,
+)
 
 DARK = 0.5  # of white: the brightest pixel of any image
 HUGE = 10.0  # a pixel that no initial weights expect
@@ -32,8 +44,8 @@ def every_split(case: Case) -> list[Images]:
 @check("data")
 def dark_images(case: Case) -> Iterator[Finding]:
     """Images that are all nearly black, because white is not 255: 0..16 or 0..100 taken for 0..255."""
-    white = 255.0 if case.raw.train.pixels_NCHW.dtype == torch.uint8 else 1.0
-    brightest = max(float(images.pixels_NCHW.max()) for images in every_split(case))
+    white = 255.0 if case.raw.train.dtype == torch.uint8 else 1.0
+    brightest = max(images.extremes()[1] for images in every_split(case))
     if not 0 < brightest < DARK * white:
         return
     yield Finding(
@@ -51,9 +63,11 @@ def pixel_range(case: Case) -> Iterator[Finding]:
 
     With a configuration only values beyond 10: a Gaussian without squashing takes standardised pixels well.
     """
-    low = min(float(images.pixels_NCHW.min()) for images in every_split(case))
-    high = max(float(images.pixels_NCHW.max()) for images in every_split(case))
-    if case.raw.train.pixels_NCHW.dtype == torch.uint8 or (low >= 0.0 and high <= 1.0):
+    if case.raw.train.dtype == torch.uint8:
+        return
+    lows, highs = zip(*(images.extremes() for images in every_split(case)), strict=True)
+    low, high = min(lows), max(highs)
+    if low >= 0.0 and high <= 1.0:
         return
     if case.configuration is not None and max(-low, high) <= HUGE:
         return
@@ -92,12 +106,12 @@ def repeated_images(case: Case) -> Iterator[Finding]:
     """Training images that occur more than once, or nearly: they weigh more, and hide how few there are."""
     images = case.raw.train
     copies = exact_copies(images)
-    rows_ND = case.once("shrunk", lambda: shrunk(images))
-    index = spaced(len(images), min(QUERIES, len(images)))
+    rows_ND = case.once("shrunk", lambda: shrunk(some(images, COMPARED)))
+    index = spaced(len(rows_ND), min(QUERIES, len(rows_ND)))
     near_Q = nearest(rows_ND[index], rows_ND, index) <= NEAR * typical(rows_ND)
     yield from _copies(
         case, COPIED, "Training images are repeated.", len(copies), len(images), int(near_Q.sum()), len(index),
-        "other training images" + (f"; the first copy is at position {copies[0]}" if copies else ""),
+        "other training images" + (f"; the first copy is at position {copies[0]}" if copies else ""), len(rows_ND),
     )  # fmt: skip
 
 
@@ -105,29 +119,30 @@ def repeated_images(case: Case) -> Iterator[Finding]:
 def leaked_images(case: Case) -> Iterator[Finding]:
     """Test images that were trained on, exactly or nearly: the test number is then one of training."""
     train, test = case.raw.train, case.raw.test
-    known = set(fingerprints(train))
-    leaks = [position for position, fingerprint in enumerate(fingerprints(test)) if fingerprint in known]
-    rows_ND = case.once("shrunk", lambda: shrunk(train))
+    leaks = np.flatnonzero(np.isin(fingerprints(test), fingerprints(train))).tolist()
+    rows_ND = case.once("shrunk", lambda: shrunk(some(train, COMPARED)))
     index = spaced(len(test), min(QUERIES, len(test)))
     near_Q = nearest(shrunk(test.select(index)), rows_ND) <= NEAR * typical(rows_ND)
     yield from _copies(
         case, LEAKED, "Test images are in the training data.", len(leaks), len(test), int(near_Q.sum()), len(index),
         "training images" + (f"; the first copy is at position {leaks[0]} of the test split" if leaks else ""),
+        len(rows_ND),
     )  # fmt: skip
 
 
 def _copies(
-    case: Case, limit: float, what: str, exact: int, total: int, near: int, asked: int, of: str
+    case: Case, limit: float, what: str, exact: int, total: int, near: int, asked: int, of: str, among: int
 ) -> Iterator[Finding]:
     found = max(exact / total, near / asked)
     if found < limit:
         return
+    looked = "" if among == len(case.raw.train) else f", looked for among {among:,} training images"
     severity: Severity = "serious" if found >= MANY else "worth knowing"
     yield Finding(
         what,
         severity,
         f"{share(exact, total)} are exact copies of {of}. Of those looked at closely {share(near, asked)} are exact or "
-        "near copies",
+        f"near copies{looked}",
         "Train without them: this writes the images that are new to a file for --data.",
         case.without_copies(),
     )
@@ -137,7 +152,7 @@ def _copies(
 def few_images(case: Case) -> Iterator[Finding]:
     """So few images that a network of this size learns them by heart."""
     images = case.splits.train
-    numbers = images.pixels_NCHW.numel()
+    numbers = len(images) * math.prod(images.shape)
     evidence = f"{len(images):,} training images, {numbers:,} pixels"
     weights = 0
     if case.configuration is not None:

@@ -132,8 +132,9 @@ def grey_pixels(case: Case) -> Iterator[Finding]:
     """
     if likelihood_of(case).of != "binary" or case.splits.pixels == "binary":
         return
-    x = case.splits.train.pixels_NCHW[:1000].float()
-    x = x / 255 if case.splits.train.pixels_NCHW.dtype == torch.uint8 else x
+    train = case.splits.train
+    x = train.rows(torch.arange(min(1000, len(train)))).float()
+    x = x / 255 if train.dtype == torch.uint8 else x
     between = float(((x > 0) & (x < 1)).double().mean())
     yield Finding(
         "Grey pixels are fed to a Bernoulli: the numbers are cross-entropies, not log-likelihoods.",
@@ -204,14 +205,14 @@ def density_finer_than_pixels(case: Case) -> Iterator[Finding]:
     certain; one that is higher has grown on the emptiness between the values, and grows for ever as it gets narrower
     (Theis et al. 2016, section 3.1). Dequantised pixels, or a probability of levels, leave no such gain.
     """
-    images, pixels = case.splits.train.pixels_NCHW, case.splits.pixels
+    images, pixels = case.splits.train, case.splits.pixels
     if case.model.likelihood_of != "density" or pixels == "dequantised" or images.dtype != torch.uint8:
         return
     if fixed_sigma(likelihood_of(case)) is not None:
         return
     low, high = case.splits.range
     step = (high - low) / (1 if pixels == "binary" else 255)
-    excess_NP = (density_of_places(case) + len(images[0]) * math.log(step)).clamp_min(0.0)
+    excess_NP = (density_of_places(case) + images.shape[0] * math.log(step)).clamp_min(0.0)
     gained = float(excess_NP.sum(1).mean())
     if gained <= GAINED:
         return

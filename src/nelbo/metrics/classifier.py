@@ -18,8 +18,7 @@ from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 
 from nelbo import store
-from nelbo.data import Splits, materialise
-from nelbo.data.transforms import freeze
+from nelbo.data import Splits, frozen, materialise
 from nelbo.engine import CACHE, cache_folder, fixed_seed
 from nelbo.errors import RunError
 
@@ -210,7 +209,7 @@ def _order(splits: Splits) -> Iterator[Tensor]:
 
 def _presented(splits: Splits) -> Callable[[Tensor], Tensor]:
     """Gives the images at some positions as evaluation sees them: random transforms are frozen once for all."""
-    images = splits.train.with_pixels(freeze(splits.train.pixels_NCHW, splits.transforms))
+    images = frozen(splits.train, splits.transforms)
     rest = [transform for transform in splits.transforms if not transform.random]
     return lambda index_B: materialise(images.select(index_B), rest)
 

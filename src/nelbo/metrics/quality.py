@@ -115,7 +115,7 @@ def reconstructed(model: BuiltModel, split: Split, index_N: Tensor, kind: str = 
 def _training(look: Look, split: Split, n: int) -> Tensor | None:
     """Features of at most n training images, or None where the split is the training split itself."""
     train = split.data.train
-    if split.images is train or torch.equal(split.images.pixels_NCHW, train.pixels_NCHW):
+    if split.images is train or split.images.same_pixels(train):
         return None
     return torch.cat([look(x_BCHW) for x_BCHW in real(split.of(train), choice(len(train), n))])
 

@@ -69,7 +69,7 @@ def examples(view: View) -> list[int]:
 
 
 def reconstructed(view: View, index: list[int]) -> Any:
-    return view.decoded(view.posterior(view.x_NCHW[index]).mean)
+    return view.decoded(view.posterior(view.seen(index)).mean)
 
 
 def some_classes(view: View) -> list[int]:
@@ -89,7 +89,7 @@ def class_names(view: View) -> list[str] | None:
 
 def line_between(view: View, a: int, b: int, steps: int) -> Any:
     """Image a, the decoded line between the two latents, image b."""
-    ends = view.posterior(view.x_NCHW[[a, b]]).mean.float().cpu()
+    ends = view.posterior(view.seen([a, b])).mean.float().cpu()
     return np.concatenate([view.inputs([a]), view.decoded(line(ends[0], ends[1], steps)), view.inputs([b])])
 
 
@@ -106,7 +106,7 @@ def pairs_of_images(view: View) -> list[tuple[int, int]]:
 
 def start_of_traversal(view: View) -> torch.Tensor:
     """The posterior mean of the first example."""
-    return torch.as_tensor(view.posterior(view.x_NCHW[[examples(view)[0]]]).mean[0].float().cpu())
+    return torch.as_tensor(view.posterior(view.seen([examples(view)[0]])).mean[0].float().cpu())
 
 
 def by_information(view: View) -> list[int]:

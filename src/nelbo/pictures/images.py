@@ -46,7 +46,7 @@ def samples(view: View) -> Drawn:
 def around(view: View) -> Drawn:
     """Draws from the posterior of one image, decoded, beside the image."""
     index = examples(view)[:4]
-    _, x_NBCHW = view.around(view.x_NCHW[index], SHOWN - 1)
+    _, x_NBCHW = view.around(view.seen(index), SHOWN - 1)
     shown = [
         np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, position])])
         for position, i in enumerate(index)
@@ -60,7 +60,7 @@ def around(view: View) -> Drawn:
 def resampled(view: View) -> Drawn:
     """A row for each class: one example, then draws from its posterior."""
     index = [view.example(label) for label in some_classes(view)]
-    _, x_NBCHW = view.around(view.x_NCHW[index], SHOWN)
+    _, x_NBCHW = view.around(view.seen(index), SHOWN)
     shown = [
         np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, row])]) for row, i in enumerate(index)
     ]

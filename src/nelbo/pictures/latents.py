@@ -38,7 +38,7 @@ def kl(view: View) -> Drawn:
 @picture
 def posterior(view: View) -> Drawn:
     """Distribution of posterior means and standard deviations against the prior."""
-    found = view.posterior(view.x_NCHW[:2000])
+    found = view.posterior(view.seen(slice(2000)))
     std = getattr(found, "std", None)
     if std is None:
         raise NotApplicable(f"{view.run.name}: this posterior has no standard deviation")
