@@ -244,6 +244,31 @@ def importance_speed_table() -> str:
     )  # fmt: skip
 
 
+def encode_table() -> str:
+    """Seconds of encoding, reconstructing and sampling, inside a program and as commands."""
+    table = speed_pages.record("encode")
+    if table is None:
+        return speed_pages.missing("encode.py")
+    verbs = ("encode", "reconstruct", "sample")
+    lines = [
+        f"| network | {' | '.join(verbs)} | {' | '.join(f'`nelbo {verb}`' for verb in verbs)} |",
+        "|---" * (1 + 2 * len(verbs)) + "|",
+    ]
+    for recipe, row in table["recipes"].items():
+        cells = [
+            f"{row[part][verb]['median']:.3g} ({', '.join(f'{one:.3g}' for one in row[part][verb]['all'])})"
+            for part in ("seconds", "commands")
+            for verb in verbs
+        ]
+        lines.append(f"| `{recipe}` | {' | '.join(cells)} |")
+    return "\n".join(
+        [*lines, f"\nSeconds for {table['images']:,} images of 28 x 28, median (all): left inside a program whose "
+         "model is loaded, right as commands of their own, from the start of Python to the last file (`encode` "
+         f"writes one, the others a PNG an image); float32, {speed_pages.hardware(table)}, commit "
+         f"{table['environment'].get('git')}; `{table['command']}`."]
+    )  # fmt: skip
+
+
 def baselines_table() -> str:
     found = json.loads((RECORDS / "baselines.json").read_text())
     lines = [
@@ -353,6 +378,7 @@ TABLES = {
     "probe-baselines": probe_baselines_table,
     "recipes": recipes_table,
     **speed_pages.TABLES,
+    "encode": encode_table,
     "first-best": first_best_table,
     "sigma": sigma_table,
     "conv-bn": conv_bn_table,
