@@ -41,6 +41,7 @@ class Bench:
 
     def run(self) -> None:
         from nelbo import bench, console
+        from nelbo.recipe import resolve
         from nelbo.registering import import_files
 
         import_files(self.import_)
@@ -49,8 +50,11 @@ class Bench:
             if self.sides is None
             else tuple(word.strip() for word in self.sides.split(",") if word.strip())
         )
+        recipes = self.recipes or ("digits",)
+        for name in recipes:
+            console.announce_download(resolve(name).data, self.data_dir)
         found = bench.bench(
-            self.recipes or ("digits",), repeat=self.repeat, epochs=self.epochs, device=self.device,
+            recipes, repeat=self.repeat, epochs=self.epochs, device=self.device,
             data_dir=self.data_dir, sides=sides, target=self.target, tell=tell,
         )  # fmt: skip
         if self.json:

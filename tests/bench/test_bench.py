@@ -10,12 +10,17 @@ import pytest
 import torch
 
 from nelbo import cli
-from nelbo.bench import SIDES, Lap, bench, lap, running, spread
+from nelbo.bench import SIDES, Lap, bench, lap, machine, own, running, spread
 from nelbo.engine.compiling import why_not
-from nelbo.errors import ConfigError
+from nelbo.errors import ConfigError, Interrupted, TrainingFailed
 
 CPU = torch.device("cpu")
 RATES = {"fp32": {"flops_per_second": 1000.0}, "bf16": {"flops_per_second": 4000.0}}
+
+
+@pytest.fixture(autouse=True)
+def _small_products(monkeypatch):
+    monkeypatch.setitem(machine.LARGE, "cpu", 256)
 
 
 # --- the verb ---------------------------------------------------------------------------------
@@ -98,6 +103,7 @@ def test_the_table_names_sides_machine_and_what_was_left_out(nelbo, monkeypatch)
         (["--sides", ","], ["--sides", "plain"]),
         (["--device", "cuda:77"], ["--device cuda:77", "cpu"]),
         (["--target", "low"], ["--target", "low"]),
+        (["digits", "digits"], ["named twice", "digits"]),
     ],
 )
 def test_a_mistake_is_one_message_before_anything_is_trained(arguments, words, nelbo, monkeypatch):
@@ -134,6 +140,34 @@ def test_what_one_side_cannot_do_is_left_out_and_the_others_go_on(tiny_recipe, m
     assert tried == ["plain", "jax", "plain"], "not asked again"
     assert found["left_out"] == {"jax": "no twin"}
     assert found["rows"]["plain"]["seconds_an_epoch"]["all"] == [3.0, 3.0]
+
+
+def test_a_side_that_fails_in_a_later_turn_has_no_row(tiny_recipe, monkeypatch):
+    turns = iter([None, TrainingFailed("the loss is not finite")])
+
+    def lap_of(side, recipe, splits, shared):
+        if error := next(turns):
+            raise error
+        return Lap(epochs=(2.0,), images=96, precision="fp32")
+
+    monkeypatch.setattr(running, "lap_of", lap_of)
+    found = bench([tiny_recipe()], repeat=2, sides=["nelbo"], device="cpu")["recipes"]["custom"]
+    assert (found["rows"], found["left_out"]) == ({}, {"nelbo": "the loss is not finite"})
+
+
+def test_a_recipe_of_one_epoch_is_trained_for_two_and_patience_does_not_end_it(tiny_recipe):
+    recipe = tiny_recipe({"epochs": 1, "patience": 1, "optimizer.lr": 0.0})
+    found = bench([recipe], repeat=1, epochs=4, sides=["nelbo-fp32"], device="cpu")["recipes"]["custom"]
+    assert found["rows"]["nelbo-fp32"]["seconds_an_epoch"]["median"] > 0
+
+
+def test_interrupted_it_ends_at_once_and_promises_nothing(tiny_recipe, monkeypatch):
+    def interrupted(*arguments, **more):
+        raise Interrupted("the same command goes on from there")
+
+    monkeypatch.setattr(own.api, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench([tiny_recipe()], repeat=1, sides=["nelbo"], device="cpu")
 
 
 def test_a_row_is_medians_and_ratios_turn_by_turn():

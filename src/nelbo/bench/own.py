@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nelbo import api
 from nelbo.bench.lap import Energy, Lap, Memory, seconds_to_target
+from nelbo.errors import Interrupted
 from nelbo.recipe import Recipe, resolve
 
 
@@ -77,11 +78,14 @@ def run(
     `overrides` are dotted fields of the recipe. The clock `train` holds neither compilation, validation, latent
     statistics nor checkpoints. Where a step could not be compiled, `notes` say why. Raises what `nelbo.train` does.
     """
-    wanted = resolve(recipe, overrides)
+    wanted = resolve(recipe, {**overrides, "epochs": max(epochs, recipe.epochs), "patience": None})
     memory, energy = Memory(device), Energy(device)
-    listener = Listener(min(epochs, wanted.epochs), energy)
+    listener = Listener(epochs, energy)
     with tempfile.TemporaryDirectory() as runs, contextlib.suppress(Enough):
-        api.train(wanted, runs=runs, name="bench", device=str(device), data_dir=data_dir, tell=listener)
+        try:
+            api.train(wanted, runs=runs, name="bench", device=str(device), data_dir=data_dir, tell=listener)
+        except Interrupted:  # whose message promises that the run goes on; its folder is about to go
+            raise KeyboardInterrupt from None
     train = [clock["train"] for clock in listener.clocks]
     seconds = [after - before for before, after in zip([0.0, *train], train, strict=False)]
     return Lap(

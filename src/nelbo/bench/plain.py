@@ -26,17 +26,18 @@ class Pictures(Dataset[Tensor]):
     """What torchvision's data sets do for an item: array -> PIL image -> float32 tensor (C, H, W) in [0, 1]."""
 
     def __init__(self, splits: Splits) -> None:
-        self.pixels_NCHW = splits.train.pixels_NCHW
-        channels = splits.shape[0]
-        self.pictures = self.pixels_NCHW.dtype == torch.uint8 and channels in (1, 3, 4)
+        self.images = splits.train
+        self.eight_bit = self.images.dtype == torch.uint8
+        self.pictures = self.eight_bit and splits.shape[0] in (1, 3, 4)
 
     def __len__(self) -> int:
-        return len(self.pixels_NCHW)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        pixels_CHW = self.pixels_NCHW[index]
+        pixels = self.images.pixels
+        pixels_CHW = pixels[index] if isinstance(pixels, Tensor) else pixels.rows(torch.tensor([index]))[0]
         if not self.pictures:
-            return pixels_CHW.float() / (255 if pixels_CHW.dtype == torch.uint8 else 1)
+            return pixels_CHW.float() / (255 if self.eight_bit else 1)
         array_HWC = pixels_CHW.permute(1, 2, 0).numpy()
         picture = Image.fromarray(array_HWC[..., 0] if array_HWC.shape[2] == 1 else array_HWC)
         tensor = torch.from_numpy(np.array(picture, copy=True))

@@ -14,7 +14,7 @@ from nelbo import api, engine
 from nelbo.bench import machine, own, plain, twin
 from nelbo.bench.lap import Energy, Lap
 from nelbo.data import Splits
-from nelbo.errors import ConfigError, did_you_mean
+from nelbo.errors import ConfigError, TrainingFailed, did_you_mean
 from nelbo.recipe import Recipe, resolve
 
 Tell = Callable[[str, dict[str, Any]], None]
@@ -54,6 +54,9 @@ class Settings:
     target: float | None
     device: torch.device
     data_dir: Path | None
+    sides: Mapping[str, Side]
+    rates: Mapping[str, Any]
+    tell: Tell
 
 
 def bench(
@@ -79,21 +82,26 @@ def bench(
     before anything is trained.
     """
     chosen = _checked(sides, repeat, epochs)
-    plans = [resolve(one) for one in recipes]
+    plans = {_name(one): resolve(one) for one in recipes}
+    if len(plans) < len(recipes):
+        raise ConfigError(f"recipes: one is named twice among {', '.join(map(_name, recipes))}")
     where = engine.pick_device(device)
     root = Path(data_dir) if data_dir is not None else None
-    shared = Settings(repeat, epochs, target, where, root)
-    loaded = [(recipe, api.load_data(recipe, root)) for recipe in plans]
+    splits = {name: api.load_data(recipe, root) for name, recipe in plans.items()}
     rates = {str(name): machine.product_rate(where, name) for name in machine.DTYPES}
+    shared = Settings(repeat, epochs, target, where, root, chosen, rates, tell)
     return {
         "environment": engine.describe(where) | {"command": engine.command_line()},
         "machine": {"products": rates, "energy": Energy(where).source},
         "settings": {"repeat": repeat, "epochs": epochs, "target": target, "device": str(where)},
         "recipes": {
-            recipe.recipe: _side_by_side(recipe, splits, chosen, shared, rates, tell)
-            for recipe, splits in loaded
+            name: _side_by_side(name, recipe, splits[name], shared) for name, recipe in plans.items()
         },
     }
+
+
+def _name(recipe: str | Path | Recipe) -> str:
+    return recipe.recipe if isinstance(recipe, Recipe) else str(recipe)
 
 
 def _checked(sides: Sequence[str], repeat: int, epochs: int) -> dict[str, Side]:
@@ -109,29 +117,24 @@ def _checked(sides: Sequence[str], repeat: int, epochs: int) -> dict[str, Side]:
     return {name: side for name, side in SIDES.items() if name in sides}
 
 
-def _side_by_side(
-    recipe: Recipe,
-    splits: Splits,
-    sides: Mapping[str, Side],
-    shared: Settings,
-    rates: Mapping[str, Any],
-    tell: Tell,
-) -> dict[str, Any]:
-    tell("recipe", {"recipe": recipe.recipe, "sides": list(sides), "repeat": shared.repeat})
-    laps: dict[str, list[Lap]] = {name: [] for name in sides}
+def _side_by_side(name: str, recipe: Recipe, splits: Splits, shared: Settings) -> dict[str, Any]:
+    sides, tell = shared.sides, shared.tell
+    tell("recipe", {"recipe": name, "sides": list(sides), "repeat": shared.repeat})
+    laps: dict[str, list[Lap]] = {key: [] for key in sides}
     left_out: dict[str, str] = {}
     for turn in range(1, shared.repeat + 1):
-        for name, side in sides.items():
-            if name in left_out:
+        for key, side in sides.items():
+            if key in left_out:
                 continue
             try:
                 lap = lap_of(side, recipe, splits, shared)
-            except ConfigError as error:  # this side cannot do this recipe; the others can
-                left_out[name] = str(error)
-                tell("left out", {"side": name, "why": str(error)})
+            except (ConfigError, TrainingFailed) as error:  # this side cannot do this recipe; the others can
+                left_out[key] = str(error)
+                laps.pop(key)
+                tell("left out", {"side": key, "why": str(error)})
                 continue
-            laps[name].append(lap)
-            tell("lap", {"side": name, "turn": turn, **dataclasses.asdict(lap)})
+            laps[key].append(lap)
+            tell("lap", {"side": key, "turn": turn, **dataclasses.asdict(lap)})
     work = machine.flops_an_image(recipe, splits)
     baseline = laps.get("plain", [])
     return {
@@ -139,7 +142,7 @@ def _side_by_side(
         "data_hash": splits.hash,
         "batch_size": recipe.batch_size,
         "flops_an_image": work,
-        "rows": {name: row(sides[name], laps[name], work, rates, baseline) for name in sides if laps[name]},
+        "rows": {key: row(sides[key], found, work, shared.rates, baseline) for key, found in laps.items()},
         "left_out": left_out,
     }
 

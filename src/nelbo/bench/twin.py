@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nelbo import engine
 from nelbo.bench.lap import Lap, Memory, seconds_to_target
@@ -53,7 +53,8 @@ def why_not(recipe: Recipe, splits: Splits) -> str | None:
         "clipping": recipe.clip_norm is not None,
         "averaged weights": recipe.ema is not None,
         "transforms of batches": any(transform.random for transform in splits.transforms),
-        "float pixels": splits.train.pixels_NCHW.dtype != torch.uint8,
+        "float pixels": splits.train.dtype != torch.uint8,
+        "images on the disk": not isinstance(splits.train.pixels, Tensor),
     }
     found = [name for name, is_so in reasons.items() if is_so]
     return f"no JAX twin of {', '.join(found)}" if found else None
