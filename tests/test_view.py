@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo import api
+from nelbo import api, pictures, plots
 from nelbo.errors import ConfigError, DataError, RunError
 from nelbo.recipe import Recipe
 from nelbo.store import Run
@@ -27,6 +27,20 @@ def test_latents_are_posterior_means_in_order(view):
     torch.testing.assert_close(view.z_NZ, one_by_one, rtol=1e-5, atol=1e-6)
     assert view.z_NZ.shape == (40, 3)
     assert torch.equal(view.z_NZ, View.open(view.run, device="cpu").z_NZ)
+
+
+def test_one_tsne_serves_every_picture_of_a_checkpoint(view, monkeypatch, tmp_path):
+    fresh, made, project = View.open(view.run, device="cpu"), [], plots.project
+
+    def counted(points_NZ, method, **more):
+        made.extend([method] if method == "tsne" else [])
+        return project(points_NZ, method, **more)
+
+    monkeypatch.setattr(plots, "project", counted)
+    pictures.draw(fresh, ["tsne", "first-against-best"], tmp_path)
+    assert made == ["tsne", "tsne"], "of the best and of the first epoch"
+    assert fresh.at("best") is fresh
+    assert fresh.at("first") is not fresh
 
 
 def test_images_are_the_files_own(view, tiny_data):

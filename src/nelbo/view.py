@@ -26,6 +26,7 @@ from nelbo.store import Run
 
 Pictures = NDArray[np.float32]  # (..., H, W, C) in [0, 1]
 DECODE_AT_ONCE = 1000
+TSNE_POINTS = 2000
 
 
 class NotApplicable(NelboError):
@@ -67,6 +68,8 @@ class View:
 
     def at(self, checkpoint: str) -> View:
         """The same split seen by another checkpoint."""
+        if checkpoint == self.checkpoint:
+            return self
         model = api.load(self.run, checkpoint=checkpoint, device=str(self.device))
         return dataclasses.replace(self, checkpoint=checkpoint, model=model)
 
@@ -170,6 +173,13 @@ class View:
     def statistics(self) -> LatentStatistics:
         return latent_statistics(self.model, self.split)
 
+    @cached_property
+    def tsne(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """t-SNE of the posterior means of at most 2,000 images, (M, 2), and which those are: one for all pictures."""
+        from nelbo.plots import project  # matplotlib: not for who only encodes
+
+        return project(self.z_NZ.numpy(), "tsne", max_points=TSNE_POINTS)
+
     def class_mean(self, label: int) -> Tensor:
         """Mean of the posterior means of every image of a class (counts taken from the data): z_Z."""
         return self.z_NZ[torch.from_numpy(self.need_labels() == label)].mean(0)
@@ -194,13 +204,13 @@ class View:
 
     def samples(self, n: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """n draws z from the prior, and the mean image of each; the same ones for every checkpoint."""
-        with engine.fixed_seed(self.seed, self.device), torch.no_grad():
+        with engine.fixed_seed(self.seed, self.device), exactly(self.device):
             z_NZ = (temperature * self.model.sample_prior(n)).float().cpu()
         return z_NZ, self.decode(z_NZ)
 
     def around(self, x_BCHW: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """n draws from the posterior of each image, z_NBZ, and their mean images (n, B, C, H, W)."""
-        with engine.fixed_seed(self.seed, self.device), torch.no_grad():
+        with engine.fixed_seed(self.seed, self.device), exactly(self.device):
             z_NBZ = self.posterior(x_BCHW).rsample(n).float().cpu()
         return z_NBZ, self.decode(z_NBZ.flatten(0, 1)).reshape(*z_NBZ.shape[:2], *x_BCHW.shape[1:])
 

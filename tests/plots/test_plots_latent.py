@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
 
 from nelbo.errors import NelboError
 from nelbo.plots import class_colours, project, scatter, two_scatters
@@ -153,6 +157,23 @@ def test_tsne_separates_what_is_apart():
     centres = np.stack([plane[labels == i].mean(0) for i in (0, 1)])
     nearest = np.linalg.norm(plane[:, None] - centres, axis=-1).argmin(1)
     assert (nearest == labels).all()
+
+
+def neighbours_kept(x, plane, k=10):
+    """The share of each point's k nearest that are among its k nearest in the plane."""
+    near = [
+        NearestNeighbors(n_neighbors=k + 1).fit(at).kneighbors(at, return_distance=False)[:, 1:]
+        for at in (x, plane)
+    ]
+    return np.mean([len(set(a) & set(b)) / k for a, b in zip(*near, strict=True)])
+
+
+def test_tsne_of_many_points_keeps_as_many_neighbours_in_half_the_steps():
+    x = PCA(16).fit_transform(load_digits().data[:1000])
+    quick, _ = project(x, "tsne")
+    usual = TSNE(2, init="pca", perplexity=30, random_state=0).fit_transform(x.astype(np.float32))
+    assert neighbours_kept(x, quick) > neighbours_kept(x, usual) - 0.01
+    assert neighbours_kept(x, project(x, "pca")[0]) < neighbours_kept(x, usual) - 0.2, "it can fail"
 
 
 def test_projections_are_thinned_by_the_seed():

@@ -18,7 +18,6 @@ from nelbo.view import NotApplicable, View, line
 Drawn = Iterator[tuple[str, Figure | bytes]]
 Picture = Callable[[View], Drawn]
 SHOWN = 10  # columns of a row of examples
-TSNE_POINTS = 2000
 
 
 def picture(function: Picture) -> Picture:

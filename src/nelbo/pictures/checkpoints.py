@@ -6,7 +6,6 @@ from typing import Any
 
 from nelbo import plots
 from nelbo.pictures.base import (
-    TSNE_POINTS,
     Drawn,
     by_information,
     class_names,
@@ -40,7 +39,7 @@ def first_against_best(view: View) -> Drawn:
         f"{stem}-interpolation",
         plots.side_by_side(*lines, titles=titles, title=title, row_labels=names_, apart="ends"),
     )
-    order = by_information(view.at("best"))[:4]
+    order = by_information(sides[1])[:4]
     moved = [[side.decoded(traversal(start_of_traversal(side), z, 3.0, 9)) for z in order] for side in sides]
     names_ = [f"z{z}, -3 to 3" for z in order]
     yield f"{stem}-traversal", plots.side_by_side(*moved, titles=titles, title=title, row_labels=names_)
@@ -63,7 +62,7 @@ def _latents_side_by_side(sides: tuple[View, View], titles: tuple[str, str], tit
             flat[0], flat[1], labels, title=f"{title} · PCA", axis_labels=(axes, axes), **known
         ),
     )
-    close = [plots.project(z_NZ, "tsne", max_points=TSNE_POINTS) for z_NZ in found]
+    close = [side.tsne for side in sides]
     labels = None if labels is None else labels[close[0][1]]
     words = f"{title} · t-SNE, {len(close[0][1])} images"
     yield (

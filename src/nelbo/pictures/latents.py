@@ -9,12 +9,7 @@ import torch
 
 from nelbo import plots
 from nelbo.metrics.latent import ACTIVE_VARIANCE
-from nelbo.pictures.base import (
-    TSNE_POINTS,
-    Drawn,
-    class_names,
-    picture,
-)
+from nelbo.pictures.base import Drawn, class_names, picture
 from nelbo.view import NotApplicable, View
 
 
@@ -72,7 +67,7 @@ def tsne(view: View) -> Drawn:
     """Posterior means by class: principal axes beside t-SNE, at most 2,000 images."""
     if view.z_NZ.shape[1] == 2:
         raise NotApplicable("t-SNE of a latent plane shows less than the plane itself; see scatter")
-    flat, index = plots.project(view.z_NZ.numpy(), "tsne", max_points=TSNE_POINTS)
+    flat, index = view.tsne
     pca, _ = plots.project(view.z_NZ.numpy()[index], "pca", max_points=None)
     labels = None if view.labels_N is None else view.labels_N[index]
     words: dict[str, Any] = {"titles": ("PCA", "t-SNE"), "title": f"{view.title} · {len(index)} images"}

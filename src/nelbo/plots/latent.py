@@ -32,6 +32,7 @@ from nelbo.plots.style import (
 Floats = NDArray[np.float64]
 AxisLabels = tuple[str, str] | None
 LEGEND_UP_TO = 26
+MANY_POINTS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,8 @@ def project(
     """Points (N, Z) in the plane: (M, 2) and the indices (M,) of the points that were kept.
 
     More than `max_points` are thinned at random by `seed`; equal arguments give equal results.
-    t-SNE starts from the principal components (Kobak & Berens 2019), perplexity 30 or (M - 1) / 3.
+    t-SNE starts from the principal components (Kobak & Berens 2019), perplexity 30 or (M - 1) / 3; of many points
+    in half of the usual steps, larger ones (Belkina et al. 2019).
     """
     points = np.asarray(points_NZ, dtype=float)
     if points.ndim != 2 or points.shape[1] == 0:
@@ -145,7 +147,11 @@ def _tsne(points: Floats, seed: int) -> Floats:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(points) - 1) / 3)
-    model = TSNE(2, init="pca", perplexity=perplexity, learning_rate="auto", random_state=seed)
+    # 500 steps of M / 6 keep as many neighbours as 1000 of scikit-learn's M / 48, in half the time. Few points are
+    # quick as they are, and large steps scatter them.
+    many = len(points) >= MANY_POINTS
+    rate, steps = (len(points) / 6, 500) if many else ("auto", 1000)
+    model = TSNE(2, init="pca", perplexity=perplexity, learning_rate=rate, max_iter=steps, random_state=seed)
     return np.asarray(model.fit_transform(points.astype(np.float32)), dtype=float)
 
 
