@@ -40,7 +40,6 @@ def nelbo(capsys, tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # its compiler warns of itself
 def test_a_small_bench_of_everything_is_one_complete_object(nelbo, tmp_path):
     code, out, err = nelbo("bench", "digits", "--epochs", "2", "--repeat", "1", "--target", "30", "--json")
     assert code == 0, err
