@@ -39,12 +39,21 @@ SHOWN = [HEADLINE, *(side for side in OWN if side != HEADLINE)]
 RECORD = Path(__file__).parent / "records" / "speed.json"
 
 
-def lines_of(command: list[str]) -> list[dict[str, Any]]:
+def lines_of(command: list[str], seconds: float | None = None) -> list[dict[str, Any]]:
     """Runs a command and reads the JSON objects that it prints, one a line."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def some_lines_of(command: list[str], seconds: float) -> tuple[list[dict[str, Any]], bool]:
+    """The JSON objects that a command prints until it ends, or is ended; and whether it was done."""
+    try:
+        return lines_of(command, seconds), True
+    except subprocess.TimeoutExpired as late:
+        text = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")], False
 
 
 def of_baseline(given: argparse.Namespace, recipe: str) -> dict[str, Any]:
@@ -114,8 +123,8 @@ def of_jax(given: argparse.Namespace, rows: dict[str, Any]) -> dict[str, Any]:
         return {"about": "JAX was not run: the given interpreter cannot import it", "rows": {}}
     named = {seed: recipe for recipe, seed in PAIRS.items() if recipe in rows}
     seconds: dict[tuple[str, str], list[float]] = {}
-    peer = ""
-    for _ in range(given.repeat):
+    peer, late = "", ""
+    for _ in range(given.jax_repeat):
         for precision, flags in (("fp32", []), ("bf16", ["--bf16"])):
             command = [
                 given.jax_python,
@@ -125,19 +134,24 @@ def of_jax(given: argparse.Namespace, rows: dict[str, Any]) -> dict[str, Any]:
                 str(given.epochs),
                 *flags,
             ]
-            for line in lines_of(command):
+            lines, in_time = some_lines_of(command, given.jax_seconds)
+            late = late if in_time else f"; what was not done after {given.jax_seconds} s is left out"
+            for line in lines:
                 if line["seed"] in named:
                     seconds.setdefault((named[line["seed"]], precision), []).append(float(line["s_epoch"]))
                     peer = f"{line['peer']} on {line['device']}"
     found: dict[str, Any] = {}
     for (recipe, precision), values in seconds.items():
-        baseline = rows[recipe]["baseline_s"]["all"]
+        baseline = rows[recipe]["baseline_s"]["median"]
         found.setdefault(recipe, {})[precision] = {
             "seconds": summary(values),
-            "ratio": summary([a / b for a, b in zip(baseline, values, strict=True)]),
+            "ratio": summary([baseline / value for value in values]),
             "images_per_second": None,
         }
-    return {"about": f"{peer}, after the others, in turns of their own", "rows": found}
+    about = (
+        f"{peer}, after the others and with no turn among them: its ratios are to the baseline's median{late}"
+    )
+    return {"about": about, "rows": found}
 
 
 def command_of(given: argparse.Namespace) -> str:
@@ -149,7 +163,7 @@ def command_of(given: argparse.Namespace) -> str:
     words += [] if given.device == "cpu" else [f"--device {given.device}"]
     words += [] if given.only == list(PAIRS) else [f"--only {' '.join(given.only)}"]
     words += [] if given.sides == SHOWN else [f"--sides {' '.join(given.sides)}"]
-    return " ".join([*words, *(["--jax jax_peer.py"] if given.jax else [])])
+    return " ".join([*words, *([f"--jax jax_peer.py --jax-repeat {given.jax_repeat}"] if given.jax else [])])
 
 
 def arguments() -> argparse.Namespace:
@@ -167,6 +181,8 @@ def arguments() -> argparse.Namespace:
         help="the first is the headline",
     )  # fmt: skip
     parser.add_argument("--jax", type=Path, help="a script that trains the same in JAX")
+    parser.add_argument("--jax-repeat", type=int, default=1)
+    parser.add_argument("--jax-seconds", type=float, default=600, help="after which a JAX run is ended")
     parser.add_argument("--jax-python", default=sys.executable, help="an interpreter that has JAX")
     return parser.parse_args()
 

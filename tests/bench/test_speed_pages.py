@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,15 @@ ENVIRONMENT = {
     "git": "abc",
     "device": "cpu",
 }
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """The module of benchmarks/speed.py."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("speed")
+    sys.modules.pop("speed")
+    sys.modules.pop("speed_pages")
 
 
 @pytest.fixture
@@ -119,3 +129,84 @@ def test_the_figure_has_a_bar_for_each_side(pages, tmp_path):
     }  # fmt: skip
     assert found["nelbo"]["fashion-mlp"][1].strip() == "4.0×", "the ratio that the table shows"
     assert pages.draw().read_bytes().startswith(b"\x89PNG")
+
+
+# --- benchmarks/speed.py ----------------------------------------------------------------------
+
+
+def given(speed, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--baseline", "seeds.py", *words])
+    return speed.arguments()
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ([], "python benchmarks/speed.py --baseline seeds.py --repeat 3 --epochs 3"),
+        (["--only", "conv-2d", "--epochs", "5", "--device", "cuda"],
+         "python benchmarks/speed.py --baseline seeds.py --repeat 3 --epochs 5 --device cuda --only conv-2d"),
+        (["--sides", "nelbo", "--jax", "/there/jax_peer.py"],
+         "python benchmarks/speed.py --baseline seeds.py --repeat 3 --epochs 3 --sides nelbo "
+         "--jax jax_peer.py --jax-repeat 1"),
+    ],
+)  # fmt: skip
+def test_the_record_names_the_command_that_made_it(speed, monkeypatch, words, command):
+    assert speed.command_of(given(speed, monkeypatch, *words)) == command
+
+
+def test_baseline_and_sides_take_turns_and_the_first_side_is_the_headline(speed, monkeypatch):
+    order = []
+
+    def of_baseline(_, recipe):
+        order.append("baseline")
+        return {"s_epoch": 8.0, "loader": "pil"}
+
+    def of_ours(_, recipe, side):
+        order.append(side)
+        row = {
+            "seconds_an_epoch": {"median": 2.0 if side == "nelbo-fp32" else 4.0}, "images": 100, "peak_mb": None,
+            "percent_of_product_rate": 50.0, "compile_seconds": {"median": 1.0}, "precision": "fp32",
+            "how": "eager", "threads": 2, "notes": ["a note"],
+        }  # fmt: skip
+        return {"recipes": {recipe: {"rows": {side: row}}}}
+
+    monkeypatch.setattr(speed, "of_baseline", of_baseline)
+    monkeypatch.setattr(speed, "of_ours", of_ours)
+    words = ["--repeat", "2", "--sides", "nelbo-fp32", "nelbo"]
+    row, _ = speed.measure(given(speed, monkeypatch, *words), "fashion-mlp")
+    assert order == ["baseline", "nelbo-fp32", "nelbo"] * 2
+    assert row["ratio"] == {"median": 4.0, "all": [4.0, 4.0]}
+    assert row["sides"]["nelbo"]["ratio"]["median"] == 2.0
+    assert row["sides"]["nelbo-fp32"]["images_per_second"] == 50.0
+    assert (row["sides"]["nelbo"]["peak_mb"], row["sides"]["nelbo"]["notes"]) == (None, ["a note"])
+
+
+def test_jax_is_run_where_it_can_be_imported_and_what_took_too_long_is_said(speed, monkeypatch):
+    line = json.dumps({"seed": "S4", "peer": "jax 1", "device": "cpu", "s_epoch": 2.0}).encode()
+
+    def run(command, **more):
+        if "-c" in command:
+            return subprocess.CompletedProcess(command, 0)
+        if "--bf16" in command:
+            raise subprocess.TimeoutExpired(command, 1.0, output=line)
+        return subprocess.CompletedProcess(command, 0, stdout=line.decode(), stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    rows = {"fashion-mlp": {"baseline_s": {"median": 5.0}}}
+    found = speed.of_jax(given(speed, monkeypatch, "--jax", "peer.py"), rows)
+    assert found["rows"]["fashion-mlp"]["fp32"]["ratio"] == {"median": 2.5, "all": [2.5]}
+    assert set(found["rows"]["fashion-mlp"]) == {"fp32", "bf16"}
+    assert "not done after 600" in found["about"]
+    assert "jax 1 on cpu" in found["about"]
+
+
+def test_without_jax_its_reason_is_recorded(speed, monkeypatch):
+    assert speed.of_jax(given(speed, monkeypatch), {}) == {"about": "JAX was not run", "rows": {}}
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
+    found = speed.of_jax(given(speed, monkeypatch, "--jax", "peer.py"), {})
+    assert "cannot import it" in found["about"]
+
+
+def test_a_command_that_fails_ends_the_measurement_with_its_message(speed):
+    with pytest.raises(SystemExit, match="no such recipe"):
+        speed.lines_of([sys.executable, "-c", "import sys; sys.exit('no such recipe')"])
