@@ -13,7 +13,8 @@ from nelbo import api
 from nelbo.data import Batches
 from nelbo.errors import Interrupted, TrainingFailed
 from nelbo.loop import fit, train_epoch
-from nelbo.metrics import Split
+from nelbo.metrics import Split, latent_statistics
+from nelbo.models.vae import VAEModule
 from nelbo.objectives import ELBO
 from nelbo.state import State
 from nelbo.step import make_step
@@ -357,6 +358,29 @@ def test_latent_statistics_come_every_n_epochs_and_at_the_end(train):
     assert sum(latent["kl_per_dimension"]) == pytest.approx(run.history()[-1]["validation"]["kl"], abs=1e-4)
     never = train({"latent_every": 0}, "never")
     assert not any("latent" in row for row in never.history())
+
+
+@pytest.mark.parametrize("validation", [0, 0.2])
+def test_latent_statistics_are_of_the_last_weights_and_encode_every_image_once(
+    train, monkeypatch, validation
+):
+    seen, measuring, encode = [], [], VAEModule.encode
+
+    def counted(self, x_BCHW):
+        if not torch.is_grad_enabled() and measuring:
+            seen.append(len(x_BCHW))
+        return encode(self, x_BCHW)
+
+    batches = Split.batches
+    monkeypatch.setattr(VAEModule, "encode", counted)
+    monkeypatch.setattr(Split, "batches", lambda self, *a: measuring.append(1) or batches(self, *a))
+    run = train({"epochs": 1, "data.validation": validation, "compile": "off"})
+    monkeypatch.undo()
+    splits, model = run.recipe.data.load(), api.load(run, checkpoint="last", device="cpu")
+    images = splits.train if splits.validation is None else splits.validation
+    assert sum(seen) == len(images)
+    expected = latent_statistics(model, Split(images, splits, CPU)).to_row()
+    assert run.history()[0]["latent"] == expected
 
 
 # --- selection --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from nelbo import engine
 from nelbo.core import Progress
 from nelbo.data import Batches, Splits
 from nelbo.errors import Interrupted, TrainingFailed
-from nelbo.metrics import Means, Split, latent_statistics, quantities
+from nelbo.metrics import LatentSums, Means, Split, quantities
 from nelbo.optim import WeightAverage
 from nelbo.recipe import Recipe
 from nelbo.schedules import Schedule
@@ -89,12 +89,14 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[
     progress = Progress(state.epoch, recipe.epochs, state.step - 1, recipe.epochs * state.batch)
     if isinstance(beta := getattr(recipe.objective, "beta", None), Schedule):
         row["beta"] = beta(progress)
+    due = recipe.latent_every and (state.epoch % recipe.latent_every == 0 or state.epoch == recipe.epochs)
+    latents = LatentSums() if due else None
     if splits.validation is not None:
         with state.clock("validation"):
-            row["validation"] = validate(recipe, state, splits, progress)
-    if recipe.latent_every and (state.epoch % recipe.latent_every == 0 or state.epoch == recipe.epochs):
+            row["validation"] = validate(recipe, state, splits, progress, latents)
+    if latents is not None:
         with state.clock("latent"):
-            row |= look_at_latents(recipe, state, splits)
+            row |= look_at_latents(state, splits, latents)
     if recipe.log_steps:
         run.log({"event": "steps", "epoch": state.epoch, "loss": state.means.per_batch("total")})
     bound = row.get("validation", {}).get("bound")
@@ -117,22 +119,29 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[
     return row | {"best_epoch": state.best_epoch, "how": state.how | {"threads": state.threads}}
 
 
-@torch.no_grad()
-def validate(recipe: Recipe, state: State, splits: Splits, progress: Progress) -> dict[str, float]:
-    """The same quantities as in training, on the validation split with fixed noise."""
+def validate(
+    recipe: Recipe, state: State, splits: Splits, progress: Progress, latents: LatentSums | None = None
+) -> dict[str, float]:
+    """The same quantities as in training, on the validation split with fixed noise; `latents` sees its posteriors."""
     means, model = Means(), state.evaluated.eval()
     assert splits.validation is not None
     split = Split(splits.validation, splits, state.device)
     for x_BCHW in split.batches():
-        means.add(quantities(recipe.objective(model.draw(x_BCHW, recipe.objective.k), progress)))
+        draw = model.draw(x_BCHW, recipe.objective.k)
+        means.add(quantities(recipe.objective(draw, progress)))
+        if latents is not None:
+            latents.add(draw.posterior, model.prior)
     return means.result()
 
 
-def look_at_latents(recipe: Recipe, state: State, splits: Splits) -> dict[str, Any]:
+def look_at_latents(state: State, splits: Splits, latents: LatentSums) -> dict[str, Any]:
     """KL of each latent dimension and active units, with a warning when the posterior has collapsed."""
-    images = splits.validation or splits.train.select(torch.arange(min(LATENT_IMAGES, len(splits.train))))
-    split = Split(images, splits, state.device)
-    found = latent_statistics(state.evaluated.eval(), split)
+    if splits.validation is None:  # otherwise `validate` has shown them
+        images = splits.train.select(torch.arange(min(LATENT_IMAGES, len(splits.train))))
+        model = state.evaluated.eval()
+        for x_BCHW in Split(images, splits, state.device).batches():
+            latents.add(model.encode(x_BCHW), model.prior)
+    found = latents.result()
     return {"latent": found.to_row(), "warning": found.warning}
 
 

@@ -2,10 +2,11 @@
 
 from nelbo.metrics.base import Metric, Split, Value, metric
 from nelbo.metrics.bound import Means, bound_of, elbo, quantities, sums
-from nelbo.metrics.latent import LatentStatistics, latent_statistics
+from nelbo.metrics.latent import LatentStatistics, LatentSums, latent_statistics
 
 __all__ = [
     "LatentStatistics",
+    "LatentSums",
     "Means",
     "Metric",
     "Split",

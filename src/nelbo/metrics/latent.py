@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from nelbo.dists.base import exact
 from nelbo.metrics.base import Split, Value, metric
 from nelbo.models import BuiltModel
 
@@ -67,28 +68,40 @@ class LatentStatistics:
         )
 
 
-def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
-    """One pass of the encoder over the split; sums in float64."""
-    n, kl, square, mean, why = 0, None, None, None, ""
-    for x_BCHW in split.batches():
-        posterior = model.encode(x_BCHW)
-        z = posterior.mean.cpu().double()
-        kl_BZ = None if posterior.not_a_bound else posterior.kl_to(model.prior)
-        n += len(z)
-        mean = _plus(mean, z.sum(0))
-        square = _plus(square, z.square().sum(0))
+class LatentSums:
+    """Sums over images of what `LatentStatistics` needs, float64; they stay on the device until `result`."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.sums: dict[str, Tensor] = {}
+        self.why_no_kl = ""
+
+    def add(self, posterior: Any, prior: nn.Module) -> None:
+        """The posteriors of a batch."""
+        z_BZ = exact(posterior.mean)
+        found = {"mean": z_BZ, "square": z_BZ.square()}
+        kl_BZ = None if posterior.not_a_bound else posterior.kl_to(prior)
         if kl_BZ is not None:
-            kl = _plus(kl, kl_BZ.cpu().double().sum(0))
+            found["kl"] = exact(kl_BZ)
         else:
-            why = f"infinite: {posterior.not_a_bound}" if posterior.not_a_bound else NO_CLOSED_FORM
-    assert mean is not None
-    assert square is not None
-    variance = (square / n - (mean / n).square()).clamp_min(0.0)
-    return LatentStatistics(None if kl is None else kl / n, variance, why)
+            self.why_no_kl = f"infinite: {posterior.not_a_bound}" if posterior.not_a_bound else NO_CLOSED_FORM
+        for name, value_BZ in found.items():
+            sum_Z = value_BZ.sum(0)
+            self.sums[name] = self.sums[name] + sum_Z if name in self.sums else sum_Z
+        self.n += len(z_BZ)
+
+    def result(self) -> LatentStatistics:
+        means = {name: sum_Z.cpu() / self.n for name, sum_Z in self.sums.items()}
+        variance_Z = (means["square"] - means["mean"].square()).clamp_min(0.0)
+        return LatentStatistics(means.get("kl"), variance_Z, self.why_no_kl)
 
 
-def _plus(total: Tensor | None, more: Tensor) -> Tensor:
-    return more if total is None else total + more
+def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
+    """One pass of the encoder over the split."""
+    sums = LatentSums()
+    for x_BCHW in split.batches():
+        sums.add(model.encode(x_BCHW), model.prior)
+    return sums.result()
 
 
 @metric
