@@ -102,7 +102,7 @@ def train(
         environment["earlier"] = [*earlier.pop("earlier", []), earlier]
     run.write_json("env.json", environment)
     loading = time.perf_counter() - begun
-    tell("data", environment["data"] | {"likelihood_of": likelihood_of(wanted)})
+    tell("data", environment["data"] | {"likelihood_of": likelihood_of(wanted), "note": splits.note})
     tell("model", shapes)
     try:
         state = fit(wanted, splits, run, where, tell)

@@ -172,6 +172,8 @@ class Training:
             f"{row['name']}: {n['train']} training, {n['validation']} validation and {n['test']} test images, "
             f"{height} x {width} x {channels}, {row['pixels']} pixels, hash {row['hash']}"
         )
+        if row.get("note"):
+            self._say(row["note"])
         if row["pixels"] != "binary" and row.get("likelihood_of") == "binary":
             self._say(
                 "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"

@@ -233,7 +233,8 @@ class Data:
         source = config.build(sets.Data, {"source": self.what, "size": self.size}, "data")
         source.check_source()
         console.announce_download(source, self.data_dir)
-        table = api.describe_data(source.load(self.data_dir))
+        splits = source.load(self.data_dir)
+        table = api.describe_data(splits) | ({"note": splits.note} if splits.note else {})
         if self.json:
             return console.emit(table)
         return console.show(["field", "value"], [(key, _cell(value)) for key, value in table.items()])

@@ -61,6 +61,10 @@ def test_a_large_folder_is_read_from_its_file(tmp_path, monkeypatch, pictures):
     monkeypatch.setattr(ondisk, "RESIDENT", 0)
     large = Data(source=str(pictures), validation=20).load()
     assert isinstance(large.train.pixels, OnDisk)
+    assert (resident.note, large.note.partition("disk, ")[2]) == (
+        "",
+        f"decoded, once for all runs, into {path}",
+    )
     assert large.hash == resident.hash
     assert torch.equal(large.train.pixels_NCHW, resident.train.pixels_NCHW)
     assert torch.equal(large.validation.labels_N, resident.validation.labels_N)
@@ -72,7 +76,9 @@ def test_a_large_folder_is_read_from_its_file(tmp_path, monkeypatch, pictures):
 
     monkeypatch.setattr(folder, "decoded", refuse)
     monkeypatch.setattr(folder, "read_header", refuse)
-    assert Data(source=str(pictures), validation=20).load().hash == resident.hash
+    again = Data(source=str(pictures), validation=20).load()
+    assert again.hash == resident.hash
+    assert again.note.endswith(f"disk, decoded earlier into {path}")
 
 
 def test_a_killed_decoding_leaves_no_cache_and_goes_on(tmp_path, monkeypatch, small, pictures):

@@ -45,7 +45,7 @@ def _short(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def from_cache(path: Path, n: int) -> Tensor | OnDisk | None:
+def from_cache(path: Path, n: int, said: str = "decoded earlier into") -> Tensor | OnDisk | None:
     """What was decoded before: in memory, or where it is large in its file; None where it is absent or damaged."""
     try:
         with path.open("rb") as file:
@@ -54,7 +54,7 @@ def from_cache(path: Path, n: int) -> Tensor | OnDisk | None:
             good = version == (1, 0) and dtype == np.uint8 and not columns_first
             if not good or len(shape) != 4 or shape[0] != n:
                 return None
-            rows = ArrayFile(path, shape, file.tell())
+            rows = ArrayFile(path, shape, file.tell(), f"{said} {path}")
     except (OSError, ValueError, EOFError, DataError):
         return None
     pixels = OnDisk(rows)
@@ -105,7 +105,7 @@ def written(path: Path, shape: tuple[int, ...], blocks: Blocks) -> OnDisk:
             f"({error.strerror or error}); name a folder with room for them with --data-dir, or a smaller --data.size"
         ) from None
     _forget_others(path)
-    found = from_cache(path, shape[0])
+    found = from_cache(path, shape[0], "decoded, once for all runs, into")
     if not isinstance(found, OnDisk):
         raise DataError(f"{path}: is not what was written there a moment ago; run again")
     return found

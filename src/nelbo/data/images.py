@@ -186,6 +186,14 @@ class Splits:
     eight_bit: bool = False
 
     @property
+    def note(self) -> str:
+        """Where training images that do not stay in memory are; empty where they do."""
+        pixels = self.train.pixels
+        if not isinstance(pixels, OnDisk):
+            return ""
+        return f"{pixels.nbytes / 1e9:,.1f} GB of training images stay on the disk, {pixels.note}"
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of every split."""
         return self.train.shape

@@ -33,11 +33,14 @@ Step = Callable[[Tensor, Tensor], Tensor]
 class ArrayFile:
     """Rows of uint8 in a file, behind a header of `offset` bytes; `shape` is that of the whole array.
 
+    note  where they came from, for people
+
     Raises DataError where the file is shorter than that, or becomes so. Threads may read at the same time.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], offset: int) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], offset: int, note: str = "") -> None:
         self.path, self.shape, self.dtype = path, shape, torch.uint8
+        self.note = note or f"in {path}"
         self._row, self._offset = math.prod(shape[1:]), offset
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._file)
@@ -112,6 +115,11 @@ class OnDisk:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def note(self) -> str:
+        """Where the pixels are, for people: `in images.npy`."""
+        return self._source.note
 
     @property
     def row_bytes(self) -> int:

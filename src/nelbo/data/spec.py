@@ -201,16 +201,18 @@ class Data(Spec):
                 f"data.validation {self.validation} and data.test {self.test} take {n_validation} and {n_test} "
                 f"of {n} images and leave none to train on; give smaller shares or counts"
             )
-        order = torch.from_numpy(np.random.RandomState(self.split_seed).permutation(n))
-        ends = [n_test, n_test + n_validation]
-        test_index, validation_index, train_index = order.tensor_split(ends)
+        order = np.random.RandomState(self.split_seed).permutation(n)
+        parts = np.split(order, [n_test, n_test + n_validation])
+        for part in parts:  # in place: of ten million images an order takes 80 MB
+            part.sort()
+        test_index, validation_index, train_index = map(torch.from_numpy, parts)
         train, validation, test = loaded.train, loaded.validation, loaded.test
         if n_test + n_validation:
-            train = loaded.train.select(train_index.sort().values)
+            train = loaded.train.select(train_index)
         if n_validation:
-            validation = loaded.train.select(validation_index.sort().values)
+            validation = loaded.train.select(validation_index)
         if test is None:
-            test = loaded.train.select(test_index.sort().values)
+            test = loaded.train.select(test_index)
         return train, validation, test
 
     def _once(self, images: Images) -> Images:
