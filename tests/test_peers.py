@@ -91,7 +91,9 @@ def test_embeddings_and_reconstructions_are_not_of_a_sampled_latent(tiny_run, mo
     torch.manual_seed(1)
     assert torch.equal(model.encode(x_BCHW).mean, z_BZ)
     assert torch.equal(model.reconstruct(x_BCHW), x_again)
-    assert torch.equal(encode(model, split), z_BZ.detach()), "what is written and drawn is the mean too"
+    # Written and drawn is the mean too, multiplied by another library where that is faster.
+    torch.testing.assert_close(encode(model, split), z_BZ.detach(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(encode(model, split), encode(model, split))
     assert not torch.equal(model.encode(x_BCHW).rsample(1)[0], z_BZ), "there is something to draw"
 
 
