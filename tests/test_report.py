@@ -439,8 +439,9 @@ def test_a_quick_card_is_completed(run_copy, monkeypatch):
     assert len(asked) == 1
 
 
-def test_a_card_of_other_weights_is_not_believed(own_run, run_copy, whole):
-    stale = json.loads(json.dumps(whole.card)) | {"weights": "0" * 12}
+@pytest.mark.parametrize("stale", [{"weights": "0" * 12}, {"precision": "bf16"}])
+def test_a_card_of_other_weights_or_arithmetic_is_not_believed(stale, own_run, run_copy, whole):
+    stale = json.loads(json.dumps(whole.card)) | stale
     stale["metrics"]["nelbo"]["value"] = -1.0
     run_copy.write_json(f"{card.stem('test', 'best', 20)}.json", stale)
     found = gather(run_copy, Asked(device="cpu", samples=20, pictures=()), api.quiet)
@@ -474,6 +475,13 @@ def test_without_its_data_a_report_shows_what_was_kept(tiny_recipe, tiny_data, t
     shutil.rmtree(run.path / "evaluation")
     with pytest.raises(DataError, match=r"moved\.npz"):
         gather(run, Asked(device="cpu"), api.quiet)
+
+
+def test_the_precision_of_the_training_is_the_one_that_was_used(run_copy):
+    run_copy.write_json("summary.json", run_copy.summary | {"precision": "bf16"})
+    written = page([gather(run_copy, Asked(device="cpu", pictures=()), api.quiet)])
+    assert "seed 0, bf16" in written
+    assert "measures; precision fp32; evaluation seed" in written
 
 
 def test_a_run_that_has_not_finished_can_be_reported(run_copy):

@@ -184,6 +184,11 @@ def read(
     return max(fitting, key=lambda card: (len(card.get("metrics", {})), card.get("samples", 0)), default={})
 
 
+def is_of(card: Mapping[str, Any], weights: str) -> bool:
+    """Whether a card that was kept is of these weights; one that an older nelbo measured in bf16 is not believed."""
+    return card.get("weights") == weights and card.get("precision") == PRECISION
+
+
 def read_per_image(run: Run, card: Mapping[str, Any]) -> dict[str, Tensor]:
     """The numbers of single images that belong to a card, float64 of shape N, in the split's order."""
     file = run.path / (stem(card["split"], card["checkpoint"], card["samples"]) + ".safetensors")

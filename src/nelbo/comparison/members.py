@@ -172,8 +172,7 @@ def _member(run: Run, name: str, ask: Ask, tell: Tell) -> Member:
 def _card(run: Run, name: str, ask: Ask, weights: str, tell: Tell) -> dict[str, Any]:
     """The run's card, measured as far as it is missing or belongs to other weights or arithmetic."""
     kept = card.read(run, ask.split, ask.checkpoint, ask.samples)
-    same = kept.get("weights") == weights and kept.get("precision") == card.PRECISION
-    fresh = same and kept.keys() >= {"images_hash", "log_px"}
+    fresh = card.is_of(kept, weights) and kept.keys() >= {"images_hash", "log_px"}
     there = tuple(section for section in kept.get("sections", {}) if section in names("metric"))
     if fresh:
         missing = tuple(section for section in ask.metrics or () if section not in there)

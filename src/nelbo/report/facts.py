@@ -135,7 +135,7 @@ def _measured(run: Run, asked: Asked, tell: Tell) -> tuple[dict[str, Any], str]:
     quick = "importance" not in kept.get("sections", {})  # made at the end of training, without an estimate
     samples = asked.samples if asked.samples is not None else SAMPLES if quick else kept["samples"]
     there = card.read(run, asked.split, asked.checkpoint, samples)
-    of_these = there.get("weights") == weights
+    of_these = card.is_of(there, weights)
     lacks = [name for name in names("metric") if not of_these or name not in there["sections"]]
     if not lacks:
         return there, ""
@@ -145,7 +145,7 @@ def _measured(run: Run, asked: Asked, tell: Tell) -> tuple[dict[str, Any], str]:
             made = _evaluated(run, asked, samples, names("metric"), tell)
     except DataError as error:
         best = max((there, kept), key=lambda one: len(one.get("metrics", {})))
-        if best.get("weights") != weights:
+        if not card.is_of(best, weights):
             raise
         return best, str(error)
     return made, ""

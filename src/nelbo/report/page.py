@@ -109,6 +109,7 @@ def opening(facts: Facts) -> Markup:
         f"{flat['model']}, {flat['model.latent_dim']} latent dimensions" if "model.latent_dim" in flat else ""
     )
     epochs = facts.summary.get("epochs", len(facts.history))
+    precision = facts.summary.get("precision", recipe.precision)  # what `auto` was
     unfinished = None if facts.run.finished else tag("strong", " Training has not finished.")
     return tag(
         "div",
@@ -119,7 +120,7 @@ def opening(facts: Facts) -> Markup:
                 ("Model", model or flat["model"]),
                 ("Likelihood", flat.get("model.likelihood")),
                 ("Objective", flat["objective"]),
-                ("Trained", f"{epochs} epochs, seed {recipe.seed}, {recipe.precision}"),
+                ("Trained", f"{epochs} epochs, seed {recipe.seed}, {precision}"),
                 ("Shown", f"{facts.card['checkpoint']} checkpoint (epoch {facts.card['epoch']}), {facts.card['split']} "
                           f"split, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{facts.card['n']:,}"),
             ],
