@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import collections
 import gc
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nelbo import api
 from nelbo.core import names
+from nelbo.engine.compiling import why_not
 from nelbo.objectives import ELBO
 from nelbo.recipe import resolve
 
@@ -262,6 +265,27 @@ def test_memory_that_stays_is_noticed(tmp_path, monkeypatch):
         pytest.raises(AssertionError, match="bytes of Python"),
     ):
         check_nothing_stays("digits", tmp_path)
+
+
+# --- starting ---------------------------------------------------------------------------------
+
+START = """
+import sys
+from nelbo import api
+api.train("digits", overrides={"epochs": 1, "compile": sys.argv[1]}, runs="runs", device="cpu")
+print("torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("how", "imported"), [("off", "False"), ("on", "True")])
+def test_a_run_that_compiles_nothing_does_not_wait_for_the_compiler(how, imported, tmp_path):
+    """torch's compiler takes longer to import than torch itself; a checkpoint must not import it either."""
+    if how == "on" and (reason := why_not(torch.device("cpu"))):
+        pytest.skip(f"nothing can be compiled here: {reason}")
+    done = subprocess.run(
+        [sys.executable, "-c", START, how], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == imported
 
 
 # --- on a GPU ---------------------------------------------------------------------------------

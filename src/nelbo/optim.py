@@ -44,6 +44,11 @@ class Optimizer(Spec):
             group["lr"] = rate
 
 
+def _unwrapped(method: str) -> Any:
+    found = getattr(torch.optim.Optimizer, method)
+    return getattr(found, "__wrapped__", found)
+
+
 class FusedAdam(torch.optim.Adam):
     """`torch.optim.Adam(fused=True)`: the same kernel and the same state, without 0.1 ms of bookkeeping a step.
 
@@ -51,6 +56,11 @@ class FusedAdam(torch.optim.Adam):
     """
 
     _kernel: ClassVar[Any] = staticmethod(torch._fused_adam_)
+
+    # torch wraps these so that they import its compiler when first called: a second and more of every start.
+    add_param_group = _unwrapped("add_param_group")
+    state_dict = _unwrapped("state_dict")
+    load_state_dict = _unwrapped("load_state_dict")
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
