@@ -65,11 +65,13 @@ def timed(paths: list[Path], to: int, *, processes: bool) -> dict[str, float]:
     workers._start = noticed
     try:
         begun = time.perf_counter()
-        blocks = workers.decoded(paths, (3, to, to), (to, to), processes=processes)
-        next(blocks)
+        blocks = workers.decoded(
+            paths[0].parent, [path.name for path in paths], (3, to, to), (to, to), processes=processes
+        )
+        few = len(next(blocks))
         first, before = time.perf_counter(), cpu_seconds(children)
         done = 0
-        while done < len(paths) - workers.BLOCK:
+        while done < len(paths) - few:
             done += len(next(blocks))
         last, after = time.perf_counter(), cpu_seconds(children)
         blocks.close()

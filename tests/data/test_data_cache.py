@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 
 from nelbo.data import Data, folder, ondisk, workers
+from nelbo.data.cache import cache_path
 from nelbo.data.folder import load_folder
 from nelbo.data.ondisk import OnDisk
 from nelbo.errors import DataError
@@ -106,9 +109,9 @@ def test_a_killed_decoding_leaves_no_cache_and_goes_on(tmp_path, monkeypatch, sm
         stream.write(b"half a row")
     asked = []
 
-    def noticed(paths, *arguments, processes):
-        asked.extend(paths)
-        return workers.decoded(paths, *arguments, processes=False)
+    def noticed(where, files, *arguments, processes):
+        asked.extend(files)
+        return workers.decoded(where, files, *arguments, processes=False)
 
     monkeypatch.setattr(folder, "decoded", noticed)
     images = load_folder(pictures).train
@@ -155,9 +158,9 @@ def test_a_cache_that_was_cut_off_is_decoded_again(tmp_path, small, pictures):
 def test_two_at_once_decode_once(tmp_path, monkeypatch, small, pictures):
     asked = []
 
-    def noticed(paths, *arguments, processes):
-        asked.append(len(paths))
-        return workers.decoded(paths, *arguments, processes=False)
+    def noticed(where, files, *arguments, processes):
+        asked.append(len(files))
+        return workers.decoded(where, files, *arguments, processes=False)
 
     monkeypatch.setattr(folder, "decoded", noticed)
     found = []
@@ -208,12 +211,20 @@ def test_a_process_that_dies_is_no_end_of_the_others_work(monkeypatch, large, pi
 
 
 def test_processes_decode_what_threads_do(pictures):
-    paths = sorted(pictures.rglob("*.png"))
+    files = folder.list_images(pictures)
     ways = [
-        np.concatenate(list(workers.decoded(paths, (3, 4, 4), (4, 4), processes=processes)))
+        np.concatenate(list(workers.decoded(pictures, files, (3, 4, 4), (4, 4), processes=processes)))
         for processes in (False, True)
     ]
     assert np.array_equal(*ways)
+
+
+def test_large_images_come_in_small_blocks(monkeypatch, pictures):
+    monkeypatch.setattr(workers, "BLOCK_BYTES", 250)
+    files = folder.list_images(pictures)
+    blocks = list(workers.decoded(pictures, files, (3, 5, 7), None, processes=False))
+    assert {len(block) for block in blocks} == {2}
+    assert np.concatenate(blocks)[:, 0, 0, 0].tolist() == list(range(N))
 
 
 def test_results_come_in_order_and_few_wait(monkeypatch):
@@ -224,3 +235,18 @@ def test_results_come_in_order_and_few_wait(monkeypatch):
     assert len(begun) <= 5 + 4 * 2 + 1
     results.close()
     assert list(workers.in_order(lambda i: i, [])) == []
+
+
+def test_the_names_of_caches_stay(tmp_path, write_image):
+    """A folder is not decoded anew because of another version of nelbo: the name is that of the listing as JSON."""
+    for name in ("b/1.png", "a-b/2.png", "a/3.png"):
+        write_image(tmp_path / "in" / name)
+        os.utime(tmp_path / "in" / name, ns=(5, 7))
+    files = folder.list_images(tmp_path / "in")
+    assert files == ["a/3.png", "a-b/2.png", "b/1.png"]  # folder by folder
+    listing = [[file, 7, (tmp_path / "in" / file).stat().st_size] for file in files]
+    digest = [
+        hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
+        for of in ([str(tmp_path / "in"), [4, 5]], [1, listing])
+    ]
+    assert cache_path(tmp_path / "in", files, (4, 5), tmp_path) == tmp_path / f"{digest[0]}-{digest[1]}.npy"

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -34,15 +34,18 @@ except ImportError:  # Windows: two decodings of one folder at once are on their
 _VERSION = 1  # of the decoding; raised when the same files would give other pixels
 
 
-def cache_path(folder: Path, files: Sequence[Path], size: tuple[int, int] | None, cache: Path) -> Path:
+def cache_path(folder: Path, files: Sequence[str], size: tuple[int, int] | None, cache: Path) -> Path:
     """One file a folder and size; its second part changes with any path, time or length of a file."""
-    stats = [(folder / file).stat() for file in files]
-    listing = [(f.as_posix(), stat.st_mtime_ns, stat.st_size) for f, stat in zip(files, stats, strict=True)]
-    return cache / f"{_short([str(folder.resolve()), size])}-{_short([_VERSION, listing])}.npy"
-
-
-def _short(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+    source = hashlib.sha256(json.dumps([str(folder.resolve()), size]).encode())
+    listing = hashlib.sha256(
+        f"[{_VERSION}, [".encode()
+    )  # as JSON of all files, which a million would fill memory with
+    for i, file in enumerate(files):
+        stat = os.stat(os.path.join(folder, file))
+        about = json.dumps([file.replace(os.sep, "/"), stat.st_mtime_ns, stat.st_size])
+        listing.update(f"{', ' if i else ''}{about}".encode())
+    listing.update(b"]]")
+    return cache / f"{source.hexdigest()[:16]}-{listing.hexdigest()[:16]}.npy"
 
 
 def from_cache(path: Path, n: int, said: str = "decoded earlier into") -> Tensor | OnDisk | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +49,12 @@ def load_folder(folder: Path, *, size: tuple[int, int] | None = None, data_dir: 
     return Loaded(loaded["train"], loaded.get("validation"), loaded.get("test"))
 
 
-def list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[str]:
     """Image files below the folder, relative to it, sorted; hidden files and folders are left out."""
-    found: list[Path] = []
+    return sorted(_walk(folder), key=lambda file: file.split(os.sep))
+
+
+def _walk(folder: Path) -> Iterator[str]:
     seen: set[str] = set()
     for where, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
@@ -60,20 +63,25 @@ def list_images(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        here = Path(where).relative_to(folder)
-        found += [here / f for f in files if f.lower().endswith(EXTENSIONS) and not f.startswith(".")]
-    return sorted(found)
+        here = os.path.relpath(where, folder)
+        for file in files:
+            if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
+                yield file if here == os.curdir else os.path.join(here, file)
 
 
 def _splits(folder: Path) -> dict[str, Path]:
-    inside = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
-    folders = [path for path in inside if path.is_dir() and list_images(path)]
+    folders, loose = [], False
+    with os.scandir(folder) as inside:  # of a million files no list is made
+        for entry in inside:
+            if not entry.name.startswith((".", "__MACOSX")):
+                loose = loose or entry.name.lower().endswith(EXTENSIONS)
+                if entry.is_dir() and any(True for _ in _walk(Path(entry))):
+                    folders.append(folder / entry.name)
     named = [path for path in folders if path.name.lower() in SPLITS]
     parts = {SPLITS[path.name.lower()]: path for path in named}
     if "train" not in parts or len(named) < 2:
         return {}
     # Test images must never join the training ones because of one folder too many.
-    loose = any(path.suffix.lower() in EXTENSIONS for path in inside)
     if loose or len(named) < len(folders) or len(parts) < len(named):
         others = [path.name for path in folders if path not in named] or [path.name for path in named]
         raise DataError(
@@ -92,42 +100,47 @@ def _load_split(folder: Path, size: tuple[int, int] | None, data_dir: Path | Non
     cache = cache_path(folder, files, size, data_root(data_dir) / "folders")
     pixels = from_cache(cache, len(files))
     if pixels is None:
-        pixels = _decode([folder / file for file in files], size, cache)
+        pixels = _decode(folder, files, size, cache)
     labels, classes = _classes(files)
     return Images(pixels, labels, classes)
 
 
-def _classes(files: Sequence[Path]) -> tuple[torch.Tensor | None, tuple[str, ...] | None]:
-    if any(len(file.parts) == 1 for file in files):
+def _classes(files: Sequence[str]) -> tuple[torch.Tensor | None, tuple[str, ...] | None]:
+    if any(os.sep not in file for file in files):
         return None, None
-    classes = sorted({file.parts[0] for file in files})
+    classes = sorted({file.partition(os.sep)[0] for file in files})
     number = {name: i for i, name in enumerate(classes)}
-    return torch.tensor([number[file.parts[0]] for file in files]), tuple(classes)
+    return torch.tensor([number[file.partition(os.sep)[0]] for file in files]), tuple(classes)
 
 
-def _decode(paths: Sequence[Path], size: tuple[int, int] | None, cache: Path) -> Tensor | OnDisk:
-    headers = list(in_order(read_header, paths))
-    channels = 1 if all(header.grey for header in headers) else 3
-    shape = (channels, *(size or _one_size(paths, headers)))
-    if len(paths) * math.prod(shape) > ondisk.THRESHOLD:
+def _decode(folder: Path, files: Sequence[str], size: tuple[int, int] | None, cache: Path) -> Tensor | OnDisk:
+    shape = _shape(folder, files, size)
+    if len(files) * math.prod(shape) > ondisk.THRESHOLD:
         return written(
-            cache, (len(paths), *shape), lambda first: decoded(paths[first:], shape, size, processes=True)
+            cache,
+            (len(files), *shape),
+            lambda first: decoded(folder, files[first:], shape, size, processes=True),
         )
-    pixels, done = np.empty((len(paths), *shape), np.uint8), 0
-    for block in decoded(paths, shape, size, processes=False):
+    pixels, done = np.empty((len(files), *shape), np.uint8), 0
+    for block in decoded(folder, files, shape, size, processes=False):
         pixels[done : done + len(block)] = block
         done += len(block)
     keep(cache, pixels)
     return torch.from_numpy(pixels)
 
 
-def _one_size(paths: Sequence[Path], headers: Sequence[Header]) -> tuple[int, int]:
-    first = headers[0]
-    for path, header in zip(paths, headers, strict=True):
-        if (header.height, header.width) != (first.height, first.width):
+def _shape(folder: Path, files: Sequence[str], size: tuple[int, int] | None) -> tuple[int, int, int]:
+    """(C, H, W) of all files, from their headers; raises DataError where they differ and no size is given."""
+    first: Header | None = None
+    grey = True
+    for file, header in zip(files, in_order(lambda file: read_header(folder / file), files), strict=True):
+        first, grey = first or header, grey and header.grey
+        if size is None and (header.height, header.width) != (first.height, first.width):
             raise DataError(
-                f"images have different sizes: {paths[0]} is {first.height} x {first.width} and {path} is "
-                f"{header.height} x {header.width} (height x width); choose one with --data.size 64 "
+                f"images have different sizes: {folder / files[0]} is {first.height} x {first.width} and "
+                f"{folder / file} is {header.height} x {header.width} (height x width); choose one with --data.size 64 "
                 "(--size 64 of nelbo data and nelbo doctor)"
             )
-    return first.height, first.width
+    assert first is not None
+    height, width = size or (first.height, first.width)
+    return 1 if grey else 3, height, width

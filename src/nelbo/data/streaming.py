@@ -14,10 +14,14 @@ from nelbo.data.images import Images
 from nelbo.data.ondisk import OnDisk
 
 MARGIN = 0.25  # of a device's memory that stays free of pixels, for weights, activations and their gradients,
-LEAST_MARGIN = 2 << 30  # and at least this many bytes
+LEAST_MARGIN = 2 << 30  # and at least this many bytes,
+FEW = 16  # unless the pixels are no more than this part of what is free
 READERS = 4  # threads: a page that is not in memory is waited for, and others can be waited for meanwhile
 TASK = 1 << 20  # bytes at least that a reader fetches at a time
-AHEAD = 2 * READERS  # tasks that are under way or done before they are needed
+AHEAD, AHEAD_BYTES = (
+    2 * READERS,
+    64 << 20,
+)  # tasks under way, or done before they are needed; of large ones fewer
 
 
 def resident(images: Images, device: torch.device, *, repeated: bool) -> Tensor | None:
@@ -26,7 +30,7 @@ def resident(images: Images, device: torch.device, *, repeated: bool) -> Tensor 
     Pixels in a file go to a device whose free memory holds them, if they are read there more than once; on the CPU
     they stay where they are. Pixels in memory go to any device whose free memory holds them.
     """
-    if device.type == "cuda" and not fits(images.nbytes, *torch.cuda.mem_get_info(device)):
+    if device.type == "cuda" and not fits(images.nbytes, *_memory(device)):
         return None
     if not isinstance(images.pixels, OnDisk):
         return images.pixels.reshape(len(images), -1).contiguous().to(device)
@@ -37,7 +41,13 @@ def resident(images: Images, device: torch.device, *, repeated: bool) -> Tensor 
 
 def fits(nbytes: int, free: int, total: int) -> bool:
     """Whether pixels of so many bytes may live on a device with `free` of `total` bytes of memory."""
-    return nbytes <= free - max(LEAST_MARGIN, int(MARGIN * total))
+    return nbytes <= max(free // FEW, free - max(LEAST_MARGIN, int(MARGIN * total)))
+
+
+def _memory(device: torch.device) -> tuple[int, int]:
+    """Bytes that are free, or held by torch for later use, and all."""
+    free, total = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
 
 
 def streamed(
@@ -46,10 +56,11 @@ def streamed(
     """Rows (n, D) on the device of `size` images after `size` images, from position `first` of the order on.
 
     They are read by threads while the caller works on earlier ones; on CUDA from pinned memory, without a wait.
-    No more than a few MiB are in memory at a time.
+    No more than `AHEAD_BYTES` wait to be taken, or one batch where a single one is larger.
     """
     row = max(1, images.pixels[:1].nbytes if isinstance(images.pixels, Tensor) else images.pixels.row_bytes)
     task = size * max(1, -(-TASK // (size * row)))
+    ahead = max(1, min(AHEAD, AHEAD_BYTES // (task * row)))
 
     def read(start: int) -> Tensor:
         stop = min(start + task, len(images))
@@ -58,13 +69,18 @@ def streamed(
         return rows_BD.pin_memory() if device.type == "cuda" else rows_BD
 
     starts = iter(range(first, len(images), task))
-    # One thread of arithmetic to a reader: the others belong to the step.
-    with ThreadPoolExecutor(READERS, "reader", torch.set_num_threads, (1,)) as pool:
+
+    def begin() -> None:
+        torch.set_num_threads(1)  # the others belong to the step
+        if device.type == "cuda":  # else pinning would wake the first device
+            torch.cuda.set_device(device)
+
+    with ThreadPoolExecutor(READERS, "reader", begin) as pool:
         waiting: deque[Future[Tensor]] = deque()
         try:
             for start in starts:
                 waiting.append(pool.submit(read, start))
-                if len(waiting) > AHEAD:
+                if len(waiting) > ahead:
                     yield from _on(device, waiting.popleft(), size)
             while waiting:
                 yield from _on(device, waiting.popleft(), size)

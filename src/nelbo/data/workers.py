@@ -7,6 +7,7 @@ files spend most of their time under it, so that many of them are given to proce
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from nelbo.errors import DataError
 
 T = TypeVar("T")
 A = TypeVar("A")
-BLOCK = 32  # files to a task
+BLOCK, BLOCK_BYTES = 32, 4 << 20  # files to a task, and of large ones fewer
 # Not multiprocessing: it would run the caller's script a second time where that has no `if __name__ == ...`.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from nelbo.data.workers import serve; serve()"
 
@@ -58,7 +59,12 @@ def in_order(
 
 
 def decoded(
-    paths: Sequence[Path], shape: tuple[int, int, int], size: tuple[int, int] | None, *, processes: bool
+    folder: Path,
+    files: Sequence[str],
+    shape: tuple[int, int, int],
+    size: tuple[int, int] | None,
+    *,
+    processes: bool,
 ) -> Iterator[NDArray[np.uint8]]:
     """uint8 (n, C, H, W) of successive files; raises DataError naming the first that cannot be read.
 
@@ -66,9 +72,14 @@ def decoded(
 
     shape  (C, H, W) that every image has, or is brought to where `size` (height, width) is given
     """
-    blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
+    n = max(1, min(BLOCK, BLOCK_BYTES // math.prod(shape)))
+    starts = range(0, len(files), n)
+
+    def block(start: int) -> list[Path]:
+        return [folder / file for file in files[start : start + n]]
+
     if not processes:
-        yield from in_order(lambda block: decode_block(block, shape, size), blocks)
+        yield from in_order(lambda start: decode_block(block(start), shape, size), starts)
         return
     started: list[subprocess.Popen[bytes]] = []
     mine = local()
@@ -78,7 +89,7 @@ def decoded(
         started.append(mine.process)
 
     try:
-        yield from in_order(lambda block: _ask(mine.process, block, shape, size), blocks, begin)
+        yield from in_order(lambda start: _ask(mine.process, block(start), shape, size), starts, begin)
     finally:
         for process in started:
             process.kill()  # none of them has anything to put away
