@@ -253,6 +253,20 @@ def test_samples_follow_the_temperature_and_nothing_asks_for_gradients(model, x_
         assert not value.requires_grad
 
 
+def test_many_images_go_through_the_networks_in_batches(model, x_BCHW, monkeypatch):
+    sizes, decode = [], model.decode
+    monkeypatch.setattr("nelbo.models.base.IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(model, "decode", lambda z: sizes.append(len(z)) or decode(z))
+    again = model.reconstruct(x_BCHW)
+    torch.testing.assert_close(again, decode(model.encode(x_BCHW).mean).mean, rtol=1e-5, atol=1e-6)
+    torch.manual_seed(0)
+    samples = model.sample(9, temperature=0.5)
+    torch.manual_seed(0)
+    torch.testing.assert_close(samples, decode(0.5 * model.sample_prior(9)).mean, rtol=1e-5, atol=1e-6)
+    assert sizes == [4, 2, 4, 4, 1]
+    assert model.sample(0).shape == (0, 1, 8, 8)
+
+
 def test_log_prob_tightens_with_k(model, x_BCHW):
     torch.manual_seed(0)
     loose = torch.stack([model.log_prob(x_BCHW, 1) for _ in range(200)]).mean(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ Shape = tuple[int, int, int]
 # 64 MB; an accelerator wants kernels that are large.
 PIXELS_AT_ONCE = {"cpu": 2**22}
 PIXELS_AT_ONCE_ELSEWHERE = 2**25
+IMAGES_AT_ONCE = 1000  # through the networks, when they are not asked in batches
 
 
 class Model(Spec):
@@ -65,13 +66,17 @@ class BuiltModel(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
-        """Means of p(x | z) for n draws z from the prior, scaled by `temperature`: (n, C, H, W)."""
-        return torch.as_tensor(self.decode(temperature * self.sample_prior(n)).mean)
+        """Means of p(x | z) for n draws z from the prior, scaled by `temperature`: (n, C, H, W). In batches."""
+        return self._means(temperature * self.sample_prior(n), self.decode)
 
     @torch.no_grad()
     def reconstruct(self, x_BCHW: Tensor) -> Tensor:
-        """Mean of p(x | z) at the posterior mean of each image: (B, C, H, W). Deterministic."""
-        return torch.as_tensor(self.decode(self.encode(x_BCHW).mean).mean)
+        """Mean of p(x | z) at the posterior mean of each image: (B, C, H, W). Deterministic; in batches."""
+        return self._means(x_BCHW, lambda x_BCHW: self.decode(self.encode(x_BCHW).mean))
+
+    def _means(self, rows: Tensor, likelihood: Callable[[Tensor], Any]) -> Tensor:
+        """The mean of the likelihood for every row, a bounded number at a time."""
+        return torch.cat([likelihood(some).mean for some in torch.split(rows, IMAGES_AT_ONCE)])
 
     @torch.no_grad()
     def log_prob(self, x_BCHW: Tensor, k: int = 100) -> Tensor:
