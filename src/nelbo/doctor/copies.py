@@ -7,6 +7,7 @@ shrinking to 14 x 14: what a re-encoded file or the next frame of a film is, and
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ NEAR = 0.015  # of the distance of two images taken at random; 0.05 is the close
 COMPARED = 100_000  # images among which near copies are looked for, evenly spaced where there are more
 QUERIES = 1000  # images whose nearest neighbour is looked for
 SIDE = 14  # height and width that images shrink to before they are compared
+PIXELS = 4_000_000  # pixels that are shrunk at a time: 16 MB
 AT_ONCE = 10_000  # images compared at a time
 
 
@@ -47,11 +49,14 @@ def exact_copies(images: Images) -> list[int]:
 def shrunk(images: Images) -> Tensor:
     """The images at no more than SIDE x SIDE, one row each: float32 (N, D)."""
     height, width = (min(SIDE, size) for size in images.shape[1:])
-    parts = [
-        F.adaptive_avg_pool2d(materialise(images, (), indices=index), (height, width)).flatten(1)
-        for index in torch.split(torch.arange(len(images)), 1000)
-    ]
-    return torch.cat(parts)
+    at_once = max(1, min(1000, PIXELS // math.prod(images.shape)))
+    out_ND = torch.empty(
+        len(images), images.shape[0] * height * width
+    )  # parts would be scattered over the heap
+    for index in torch.split(torch.arange(len(images)), at_once):
+        x_BCHW = materialise(images, (), indices=index)
+        out_ND[index] = F.adaptive_avg_pool2d(x_BCHW, (height, width)).flatten(1)
+    return out_ND
 
 
 def typical(rows_ND: Tensor) -> float:
