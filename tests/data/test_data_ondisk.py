@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,9 +19,11 @@ from nelbo.data import (
     Transform,
     materialise,
     ondisk,
+    streaming,
 )
 from nelbo.data.ondisk import ArrayFile, OnDisk
 from nelbo.data.transforms import frozen
+from nelbo.doctor import copies
 from nelbo.errors import DataError
 
 CPU = torch.device("cpu")
@@ -225,3 +229,13 @@ def test_shapes_that_are_no_images_are_refused_as_in_memory(tmp_path, monkeypatc
     with pytest.raises(DataError) as resident:
         Data(source=source).load()
     assert str(there.value) == str(resident.value)
+
+
+def test_the_page_says_what_the_limits_are():
+    """Fixed, so that the noise of an evaluation, and with it a hash, is the same on every machine."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    assert f"to {ondisk.THRESHOLD >> 20} MiB of pixels" in page
+    assert f"a larger set does above {ondisk.RESIDENT >> 20} MiB" in page.replace("\n", " ")
+    assert f"among {copies.COMPARED:,} of them" in page
+    assert (streaming.MARGIN, streaming.LEAST_MARGIN >> 30, streaming.FEW) == (0.25, 2, 16)
+    assert all(words in page for words in ("a quarter of it, and at least 2 GiB", "less than a sixteenth"))
