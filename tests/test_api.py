@@ -23,6 +23,7 @@ from nelbo.errors import (
     TrainingFailed,
     UnknownName,
 )
+from nelbo.optim import FusedAdam
 from nelbo.recipe import Recipe, resolve
 from nelbo.store import Run, start
 
@@ -502,7 +503,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny_recipe):
         if event == "epoch":
             calls["n"] += 1
 
-    original = torch.optim.Adam.step
+    original = FusedAdam.step
 
     def step(self, *args, **kwargs):
         out = original(self, *args, **kwargs)
@@ -511,12 +512,12 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny_recipe):
                 self.param_groups[0]["params"][0].view(-1)[0] = float("nan")
         return out
 
-    torch.optim.Adam.step = step
+    FusedAdam.step = step
     try:
         with pytest.raises(TrainingFailed, match="epoch 3; the checkpoint of epoch 2 is kept"):
             nelbo.train(recipe, runs=tmp_path, name="x", tell=tell)
     finally:
-        torch.optim.Adam.step = original
+        FusedAdam.step = original
     for name in ("best", "last"):
         tensors, _ = Run(tmp_path / "x").load(name)
         assert all(t.isfinite().all() for t in tensors.values() if t.is_floating_point())
