@@ -18,8 +18,7 @@ from torch import Tensor
 from nelbo import api, engine
 from nelbo.data import OnDisk, Splits, materialise
 from nelbo.errors import ConfigError, DataError, NelboError, did_you_mean
-from nelbo.metrics import LatentStatistics, Split, latent_statistics
-from nelbo.metrics.base import exactly
+from nelbo.metrics import LatentStatistics, Split, exactly, latent_statistics
 from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel
 from nelbo.store import Run

@@ -1,6 +1,6 @@
 """Metrics: a built model and a split of the data in, named values out."""
 
-from nelbo.metrics.base import Metric, Split, Value, metric
+from nelbo.metrics.base import Metric, Split, Value, exactly, metric
 from nelbo.metrics.bound import Means, bound_of, elbo, quantities, sums
 from nelbo.metrics.latent import LatentStatistics, LatentSums, latent_statistics
 
@@ -13,6 +13,7 @@ __all__ = [
     "Value",
     "bound_of",
     "elbo",
+    "exactly",
     "latent_statistics",
     "metric",
     "quantities",
