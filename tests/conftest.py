@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; tests run beside each other
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# What is compiled stays from one session to the next: it is torch's to know whether it is still right.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), "nelbo-tests-compiled"))
 
 import numpy as np
 import pytest

@@ -6,22 +6,28 @@ the same buffers. What it cannot show, real capture and real asynchrony, is in t
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import signal
+import subprocess
+import weakref
 from typing import ClassVar
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nelbo import api, engine
 from nelbo.core import Progress, Terms, lookup, names
 from nelbo.data import Batches
-from nelbo.engine import compiling
+from nelbo.engine import compiling, stepping
 from nelbo.engine.dials import Dials, Hidden, NotFixed, moving, with_dials
-from nelbo.errors import TrainingFailed
+from nelbo.errors import Interrupted, TrainingFailed
 from nelbo.metrics import Means
 from nelbo.objectives import ELBO
-from nelbo.optim import WeightAverage
+from nelbo.optim import FusedAdam, WeightAverage
 from nelbo.recipe import resolve
 from nelbo.schedules import Cosine, Linear, Schedule
 from nelbo.state import State
@@ -43,10 +49,41 @@ MOVING = {
 class Reader(ELBO):
     """Looks at the progress itself."""
 
-    name: ClassVar[str] = "test-reader"
+    axis: ClassVar[str] = ""  # known to this file alone
 
     def __call__(self, draw, progress) -> Terms:
         assert progress.step >= 0
+        return super().__call__(draw, progress)
+
+
+class Counter(ELBO):
+    """Counts its calls, which a compiler takes for a fixed number each time."""
+
+    axis: ClassVar[str] = ""  # known to this file alone
+    calls: ClassVar[list[int]] = [0]
+
+    def __call__(self, draw, progress) -> Terms:
+        self.calls[0] += 1
+        return super().__call__(draw, progress)
+
+
+class Copier(ELBO):
+    """Brings a number from the host."""
+
+    axis: ClassVar[str] = ""  # known to this file alone
+
+    def __call__(self, draw, progress) -> Terms:
+        terms = super().__call__(draw, progress)
+        return Terms(terms.loss_B * torch.tensor(2.0).to(terms.loss_B.device), terms.bound_B, terms.parts)
+
+
+class Waiter(ELBO):
+    """Reads a number from the device."""
+
+    axis: ClassVar[str] = ""  # known to this file alone
+
+    def __call__(self, draw, progress) -> Terms:
+        assert draw.log_px_KB.detach().sum().item() < 0
         return super().__call__(draw, progress)
 
 
@@ -78,20 +115,44 @@ class Rerun:
         self.output.copy_(self.function())
 
 
+class Watching(TorchDispatchMode):
+    """Notes every operation of what is recorded that has to do with a tensor on the host."""
+
+    seen: ClassVar[list[str]] = []
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        devices = {x.device.type for x in tree_leaves((args, kwargs, found)) if isinstance(x, torch.Tensor)}
+        if devices - {"meta"}:
+            self.seen.append(str(func))
+        return found
+
+    def record(self, function):
+        with self:
+            return function()
+
+    def replay(self) -> None:
+        pass
+
+
 class Trainer:
     """The loop without files: a recipe's steps, with every number they give."""
 
-    def __init__(self, recipe, recorder=False) -> None:
+    def __init__(self, recipe, recorder=None, device=CPU) -> None:
         splits = recipe.data.load()
         torch.manual_seed(recipe.seed)
-        model = engine.place(recipe.model.build(splits.shape), CPU)
+        model = engine.place(recipe.model.build(splits.shape), device)
         optimizer = recipe.optimizer.build(model.parameters())
         average = WeightAverage(model, recipe.ema) if recipe.ema else None
-        self.recipe, self.state, self.said = recipe, State(model, optimizer, average, CPU), []
+        state = State(model, optimizer, average, device)
+        self.recipe, self.state, self.said = recipe, state, []
         self.batches = Batches(
-            splits.train, splits.transforms, recipe.batch_size, device=CPU, shuffle_seed=0, training=True
+            splits.train, splits.transforms, recipe.batch_size, device=device, shuffle_seed=0, training=True
         )
-        made = (lambda device: Rerun(self.state)) if recorder else None
+        made = (lambda device: recorder(state)) if recorder else None
         self.step = make_step(recipe, self.state, self.batches, self.said.append, recorder=made)
 
     def run(self, epochs: int) -> torch.Tensor:
@@ -108,6 +169,8 @@ class Trainer:
                     means.add_sums(found.names, found.sums_SQ, found.counts)
                     done += n
         self.counts = means.counts
+        if self.state.device.type == "meta":
+            return torch.zeros(0)
         return means.table() / torch.tensor(means.counts)[:, None]
 
     def weights(self) -> torch.Tensor:
@@ -126,6 +189,30 @@ def train(tiny_recipe, tmp_path):
     return go
 
 
+def ctrl_c(after):
+    """Hears of steps, and presses Ctrl-C at one of them."""
+    seen: list[int] = []
+
+    def tell(event, row):
+        if event == "step":
+            seen.append(row["batch"])
+            if len(seen) == after:
+                assert row["batch"] < row["batches"]
+                signal.raise_signal(signal.SIGINT)
+
+    return tell
+
+
+@pytest.fixture
+def shared_cache(tmp_path, monkeypatch):
+    """A cache folder of the test's own, and torch as if nobody had said where compiled code goes."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    monkeypatch.setenv("NELBO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(compiling.CODE, default_cache_dir())
+    return tmp_path / "cache"
+
+
 def conv(**more):
     nets = {
         f"model.{side}": {"name": "conv", "channels": [4, 4], "batch_norm": True}
@@ -142,7 +229,7 @@ def conv(**more):
 )
 def test_steps_in_recorded_blocks_are_the_steps_one_by_one(tiny_recipe, variant):
     overrides = {"batch_size": 5, **variant}  # 96 images: 19 full batches and one image
-    alone, blocks = Trainer(tiny_recipe(overrides)), Trainer(tiny_recipe(overrides), recorder=True)
+    alone, blocks = Trainer(tiny_recipe(overrides)), Trainer(tiny_recipe(overrides), recorder=Rerun)
     Rerun.made.clear()
     expected, found = alone.run(3), blocks.run(3)
     assert alone.counts == blocks.counts == 3 * [*19 * [5], 1]
@@ -160,13 +247,102 @@ def test_what_cannot_be_recorded_is_said_once_and_runs_as_it_is(tiny_recipe):
     recipe = tiny_recipe({**MOVING, "batch_size": 5}).model_copy(
         update={"objective": Reader(beta=Linear(steps=50))}
     )
-    alone, blocks = Trainer(recipe), Trainer(recipe, recorder=True)
+    alone, blocks = Trainer(recipe), Trainer(recipe, recorder=Rerun)
     assert torch.allclose(alone.run(2), blocks.run(2), rtol=1e-5)
     (said,) = blocks.said
     assert "progress.step" in said
     assert "CUDA graph" in said
     assert blocks.step.at_once == 1
-    assert {type(group["lr"]) for group in blocks.state.optimizer.param_groups} == {float}
+    assert blocks.step.how["steps_at_once"] == 1
+    rates = [float(group["lr"]) for group in blocks.state.optimizer.param_groups]
+    assert rates == pytest.approx([recipe.optimizer.lr(Progress(2, 20, 39, 400))])
+
+
+def test_a_schedule_that_comes_back_is_followed_between_blocks_too(tiny_recipe, monkeypatch):
+    """The short last batch of each epoch is run alone, and its number is that of the one before."""
+    monkeypatch.setattr(WeightAverage, "share", lambda self, now: 0.9 if now.step % 20 == 19 else 0.1)
+    overrides = {"batch_size": 5, "ema": 0.9}
+    alone, blocks = Trainer(tiny_recipe(overrides)), Trainer(tiny_recipe(overrides), recorder=Rerun)
+    alone.run(3)
+    blocks.run(3)
+    assert torch.allclose(alone.weights(), blocks.weights(), rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_do_not_depend_on_which_steps_are_recorded(tiny_recipe, monkeypatch):
+    """A run that goes on after an interruption warms up again: to the bit, with everything that moves."""
+    recipe = tiny_recipe({**conv(), **MOVING, "batch_size": 5})
+    found = []
+    for warm_up in (3, 14, 10**9):
+        monkeypatch.setattr(stepping, "WARM_UP", warm_up)
+        trainer = Trainer(recipe, recorder=Rerun)
+        found.append((trainer.run(2), trainer.weights()))
+    for table, weights in found[1:]:
+        assert torch.equal(table, found[0][0])
+        assert torch.equal(weights, found[0][1])
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {**conv(), **MOVING},
+        {"objective.kl": "monte-carlo", "objective.k": 3},
+        {"objective.free_bits": 0.1},
+        {"model.likelihood": "categorical"},
+        {"model.likelihood": "continuous-bernoulli"},
+        {"model.likelihood": "discretised-logistic"},
+        {"model.likelihood": "discretised-logistic-mixture"},
+        {"model.likelihood": "laplace", "model.likelihood.scale": "per-pixel"},
+        {"model.likelihood": "gaussian", "model.likelihood.sigma": "learned"},
+        {"model.likelihood": "gaussian", "model.likelihood.sigma": "optimal"},
+        {"model.posterior.parametrisation": "tanh", "model.posterior.noise": "shared"},
+    ],
+)
+def test_what_is_recorded_touches_nothing_on_the_host(tiny_recipe, variant, monkeypatch):
+    """A CUDA graph cannot copy from ordinary memory, nor read a number: a device without data shows both."""
+    overrides = {"batch_size": 5, "optimizer.lr": MOVING["optimizer.lr"], **variant}
+    assert seen_on_the_host(tiny_recipe(overrides), monkeypatch) == []
+
+
+@pytest.mark.parametrize("objective", [Copier(), Waiter()])
+def test_what_touches_the_host_is_noticed(tiny_recipe, objective, monkeypatch):
+    recipe = tiny_recipe({"batch_size": 5}).model_copy(update={"objective": objective})
+    assert seen_on_the_host(recipe, monkeypatch) != []
+
+
+def seen_on_the_host(recipe, monkeypatch) -> list[str]:
+    """The operations on tensors of the host, and the failures, of a step that is recorded on another device."""
+
+    def kernel(*lists, lr, **more):  # there is none for a device without data
+        assert {tensor.device.type for tensor in tree_leaves(lists)} == {"meta"}
+        assert isinstance(lr, float) or lr.device.type == "meta"
+
+    monkeypatch.setattr(FusedAdam, "_kernel", staticmethod(kernel))
+    monkeypatch.setattr(stepping, "WARM_UP", 0)
+    Watching.seen.clear()
+    trainer = Trainer(recipe, recorder=Watching, device=torch.device("meta"))
+    try:
+        trainer.run(1)
+    except RuntimeError as error:  # as it is, without a recording, it fails on such a device as well
+        Watching.seen.append(str(error))
+    return Watching.seen + trainer.said
+
+
+def test_graphs_are_let_go_when_a_run_ends(tiny_recipe):
+    """Without waiting for a collection of garbage, which knows nothing of a GPU's memory."""
+    Rerun.made.clear()
+    trainer = Trainer(tiny_recipe({"batch_size": 5}), recorder=Rerun)
+    trainer.run(2)
+    for made in Rerun.made:
+        del made.function  # a CUDA graph does not hold it
+    Rerun.made.clear()
+    step, model = weakref.ref(trainer.step), weakref.ref(trainer.state.model)
+    gc.disable()
+    try:
+        del trainer, made
+        assert step() is None
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 # --- compilation ------------------------------------------------------------------------------
@@ -206,6 +382,57 @@ def test_compiled_code_is_used_for_every_full_batch_and_made_once(tiny_recipe, m
     assert fast.state.seconds["compile"] > 0
 
 
+@compiled
+def test_one_run_does_not_take_another_s_compiled_code(tiny_recipe):
+    graphs = []
+    with torch._dynamo.config.patch(recompile_limit=1):
+        first, second = (Trainer(tiny_recipe({"compile": "on", "model.latent_dim": n})) for n in (2, 4))
+        for trainer in (first, second, first, second):
+            trainer.run(1)
+            graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert first.said == second.said == []
+    assert graphs[2:] == [graphs[1]] * 2
+
+
+@compiled
+def test_a_step_that_has_to_be_compiled_again_and_again_runs_as_it_is(tiny_recipe):
+    recipe = tiny_recipe({"compile": "on"}).model_copy(update={"objective": Counter()})
+    plain, fast = Trainer(recipe.model_copy(update={"compile": "off"})), Trainer(recipe)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        found = fast.run(2)
+    assert torch.allclose(plain.run(2), found, rtol=1e-4)
+    (said,) = fast.said
+    assert "could not be compiled" in said
+    assert not fast.step.how["compiled"]
+
+
+def test_a_compiler_does_not_hear_ctrl_c(monkeypatch):
+    """It ends a child process that hears it, and then a step would seem one that cannot be compiled."""
+    heard = ["sh", "-c", "kill -INT $$"]
+    monkeypatch.setattr(compiling, "why_not", lambda device: None)
+    monkeypatch.setattr(torch, "compile", lambda function, **more: lambda: subprocess.run(heard).returncode)
+    step = compiling.Compiled(lambda: -1, CPU)
+    assert step() == 0
+    assert step() < 0, "once compiled, nothing is kept from anybody"
+
+
+@compiled
+def test_compiled_code_is_kept_in_the_cache_folder(tiny_recipe, shared_cache):
+    Trainer(tiny_recipe({"compile": "on", "model.latent_dim": 7})).run(
+        1
+    )  # torch remembers what it has loaded
+    assert list(shared_cache.glob("compiled/*/**/*.so"))
+
+
+@compiled
+def test_a_cache_folder_that_cannot_be_written_is_done_without(tiny_recipe, shared_cache):
+    shared_cache.write_text("no folder")
+    fast = Trainer(tiny_recipe({"compile": "on"}))
+    fast.run(1)
+    assert fast.said == []
+    assert fast.step.how["compiled"]
+
+
 def test_what_cannot_be_compiled_is_said_once_and_runs_as_it_is(tiny_recipe, monkeypatch):
     monkeypatch.setattr(compiling, "why_not", lambda device: "no compiler here")
     plain, fast = (Trainer(tiny_recipe({**MOVING, "compile": how})) for how in ("off", "on"))
@@ -231,18 +458,10 @@ def test_a_loss_that_is_not_finite_in_a_compiled_step_ends_the_run_as_one(train)
 
 @compiled
 def test_a_compiled_run_goes_on_bit_for_bit(train, tiny_recipe):
-    """Also checks what the summary says."""
+    """From the middle of an epoch. Also checks what the summary says."""
     whole = train({"compile": "on", **MOVING, "epochs": 4}, name="whole")
-    seen: list[int] = []
-
-    def stop(event, row):
-        if event == "step":
-            seen.append(row["batch"])
-            if len(seen) == 5:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train({"compile": "on", **MOVING, "epochs": 4}, name="parts", tell=stop)
+    with pytest.raises(Interrupted):
+        train({"compile": "on", **MOVING, "epochs": 4}, name="parts", tell=ctrl_c(after=5))
     parts = train({"compile": "on", **MOVING, "epochs": 4}, name="parts")
     (left, _), (right, _) = whole.load("last"), parts.load("last")
     assert [key for key in left if not torch.equal(left[key], right[key])] == []
@@ -331,10 +550,9 @@ def test_every_objective_reads_its_schedules_from_dials(name, tiny_recipe):
 # --- on a GPU ---------------------------------------------------------------------------------
 
 
-def on_cuda(tiny_recipe, tmp_path, name, **overrides):
-    return api.train(
-        tiny_recipe({"batch_size": 5, **MOVING, **overrides}), runs=tmp_path, name=name, device="cuda"
-    )
+def on_cuda(tiny_recipe, tmp_path, name, tell=api.quiet, **overrides):
+    recipe = tiny_recipe({"batch_size": 5, **MOVING, **overrides})
+    return api.train(recipe, runs=tmp_path, name=name, device="cuda", tell=tell)
 
 
 @pytest.mark.gpu
@@ -352,21 +570,49 @@ def test_captured_steps_on_a_gpu_train_like_the_cpu(tiny_recipe, tmp_path, how):
 
 @pytest.mark.gpu
 def test_no_step_of_an_epoch_on_a_gpu_waits_for_it(tiny_recipe, tmp_path):
+    """With schedules that move, and the short last batch, which is no graph's."""
+    armed: list[bool] = []
+
     def tell(event, row):
         if event == "epoch":  # from the second epoch on; the first warms up and records
-            torch.cuda.set_sync_debug_mode("default")
-        if event == "step" and row["batch"] > 1 and armed:
-            torch.cuda.set_sync_debug_mode("error")
-        if event == "epoch":
             armed.append(True)
+        if event == "step" and armed:
+            torch.cuda.set_sync_debug_mode("default" if row["batch"] == row["batches"] else "error")
 
-    armed: list[bool] = []
+    recipe = tiny_recipe({"batch_size": 5, **MOVING, "epochs": 3})
     try:
-        api.train(
-            tiny_recipe({"batch_size": 5, "epochs": 3}), runs=tmp_path, name="quiet", device="cuda", tell=tell
-        )
+        api.train(recipe, runs=tmp_path, name="quiet", device="cuda", tell=tell)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_a_step_that_waits_for_a_gpu_is_not_recorded_and_runs_as_it_is(tiny_recipe):
+    """Waiting ends a recording half-way: streams, random numbers and weights are as if there had been none."""
+    before = torch.cuda.current_stream()
+    recipe = tiny_recipe({"batch_size": 5, **MOVING})
+    cuda = torch.device("cuda")
+    alone = Trainer(recipe, device=cuda)
+    waiting = Trainer(recipe.model_copy(update={"objective": Waiter(beta=Linear(steps=50))}), device=cuda)
+    assert torch.allclose(alone.run(2), waiting.run(2), rtol=1e-4)
+    (said,) = waiting.said
+    assert "CUDA graph" in said
+    assert "previous error" not in said, "it says what went wrong, not that something did"
+    assert (alone.step.how["steps_at_once"], waiting.step.how["steps_at_once"]) == (16, 1)
+    assert torch.cuda.current_stream() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", ["off", "on"])
+def test_a_run_on_a_gpu_goes_on_bit_for_bit(tiny_recipe, tmp_path, how):
+    """It warms up and records again, from the middle of its second epoch."""
+    more = {"compile": how, "epochs": 4}
+    whole = on_cuda(tiny_recipe, tmp_path, "whole", **more)
+    with pytest.raises(Interrupted):
+        on_cuda(tiny_recipe, tmp_path, "parts", tell=ctrl_c(after=3), **more)
+    parts = on_cuda(tiny_recipe, tmp_path, "parts", **more)
+    (left, _), (right, _) = whole.load("last"), parts.load("last")
+    assert [key for key in left if not torch.equal(left[key], right[key])] == []
 
 
 @pytest.mark.gpu
@@ -377,8 +623,6 @@ def test_a_loss_that_is_not_finite_in_a_captured_step_ends_the_run_as_one(tiny_r
 
 @pytest.mark.gpu
 def test_graphs_outlive_garbage_collection(tiny_recipe, tmp_path):
-    import gc
-
     def tell(event, row):
         if event == "step":
             gc.collect()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nelbo.engine.dials import Dials
+from nelbo.engine.dials import Dials, send
 
 STEPS_AT_ONCE = 16  # a launch costs about ten microseconds, a small VAE's step about a hundred
 WARM_UP = 3  # steps before capture: libraries choose their kernels and optimisers make their state
@@ -24,7 +25,7 @@ class Recorder(Protocol):
 
 
 class CUDARecorder:
-    """A CUDA graph with its own memory."""
+    """A CUDA graph with its own memory. A recording that fails leaves streams and random numbers as they were."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -32,11 +33,31 @@ class CUDARecorder:
 
     def record(self, function: Callable[[], Any]) -> Any:
         torch.cuda.synchronize(self.device)
-        with torch.cuda.device(self.device), torch.cuda.graph(self.graph):
-            return function()
+        with torch.cuda.device(self.device):
+            index = torch.cuda.current_device()
+            stream, generator = _side_stream(index), torch.cuda.default_generators[index]
+            before = generator.clone_state()
+            # thread_local: readers may pin memory meanwhile (data/streaming.py). The stream is also set here, as
+            # torch.cuda.graph leaves it set when what was recorded is not valid.
+            recording = torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local")
+            try:
+                with torch.cuda.stream(stream), recording:
+                    return function()
+            except BaseException:
+                generator.graphsafe_set_state(before)  # until torch 2.12 it would stay in the recording
+                raise
 
     def replay(self) -> None:
         self.graph.replay()
+
+
+@functools.cache
+def _side_stream(index: int) -> torch.cuda.Stream:
+    """The stream on which a device records: one, as each has work space of its own that is never given back.
+
+    torch's own is on whichever device was recorded first in this process.
+    """
+    return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
 
 class Captured:
@@ -74,9 +95,7 @@ class Captured:
         """Does the steps on `steps` batches of rows; one row of the table for each. Sums, shape (steps, Q)."""
         self._rows.copy_(rows.view_as(self._rows), non_blocking=True)
         if self._dials.schedules:
-            numbers = torch.tensor(table)
-            if self._table_SD.is_cuda:  # from ordinary memory the copy would wait for the device
-                numbers = numbers.pin_memory()
-            self._table_SD.copy_(numbers, non_blocking=True)
+            send(table, self._table_SD)
+            self._dials.shown = table[-1]
         self._recorder.replay()
         return self._sums_SQ.clone()

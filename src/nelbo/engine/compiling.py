@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import platform
 import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
@@ -13,11 +16,12 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 import torch
 
 from nelbo.engine.dials import NotFixed
-from nelbo.engine.environment import cache_folder
+from nelbo.engine.environment import cache_folder, processor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Compile = Literal["auto", "on", "off"]
+CODE = "TORCHINDUCTOR_CACHE_DIR"
 
 # Steps from which on compiling pays, by kind of device. On two cores a compiled step saves 0.4 to 1 ms and
 # compiling takes 5 to 10 s; on a GPU, where steps are captured in any case, it saves 0.1 ms and takes half a minute.
@@ -65,9 +69,9 @@ class Compiled(Generic[P, R]):
                 raise NotFixed(reason)
             self._fast = self._compiler()
         if self.ready:
-            return self._fast(*args, **kwargs)
+            return self._again(*args, **kwargs)
         try:
-            with warnings.catch_warnings():
+            with _undisturbed(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's, about itself
                 found = self._fast(*args, **kwargs)
         except Exception as error:
@@ -75,10 +79,21 @@ class Compiled(Generic[P, R]):
         self.ready = True
         return found
 
+    def _again(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        assert self._fast
+        from torch._dynamo import exc
+
+        try:
+            return self._fast(*args, **kwargs)
+        except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:
+            # What the compiler took for fixed has changed (a number that counts steps, say), and it tried again.
+            raise NotFixed(_in_a_line(error)) from error
+
     def _compiler(self) -> Callable[P, R]:
         _keep_compiled_code()
-        with contextlib.suppress(AttributeError):  # an earlier run in this process compiled the same code
-            torch._dynamo.eval_frame.reset_code(self.plain.__code__)  # type: ignore[attr-defined]
+        # torch keeps what it compiled, and how often, with the function's code. A code of its own lets runs in one
+        # process neither use up each other's tries nor lose, while a CUDA graph reads it, what was compiled.
+        self.plain.__code__ = self.plain.__code__.replace()
         return torch.compile(self.plain, fullgraph=True, dynamic=False, options={"fallback_random": True})
 
 
@@ -100,9 +115,39 @@ def compiling() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A block whose child processes do not hear Ctrl-C; it is heard here, at the latest when the block ends.
+
+    A terminal sends it to every process: the C++ compiler would die, and the step seem one that cannot be compiled.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _keep_compiled_code() -> None:
-    """Compiled code stays in the cache folder for the next run, not among temporary files."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    """Compiled code stays in the cache folder for the next run, or where there can be none, among temporary files.
+
+    It is made for the processor that is here, and torch does not tell processors apart whose vectors are as wide:
+    where machines share the folder, each kind has its own.
+    """
+    kind = " ".join(
+        (platform.machine(), processor("model name"), processor("flags") or processor("Features"))
+    )
+    folder = cache_folder() / "compiled" / hashlib.blake2b(kind.encode(), digest_size=6).hexdigest()
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    # Importing the compiler sets its default as if somebody had asked for it.
+    if os.environ.get(CODE, default_cache_dir()) == default_cache_dir() and os.access(folder, os.W_OK):
+        os.environ[CODE] = str(folder)
 
 
 def _in_a_line(error: BaseException) -> str:

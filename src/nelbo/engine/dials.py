@@ -46,12 +46,13 @@ class Dials:
 
     numbers_D   what the step reads
     row(...)    what they should be at a moment of training, as Python numbers
+    shown       what they were last set to; whoever sets `numbers_D` otherwise says so here
     """
 
     def __init__(self, schedules: Sequence[Number], device: torch.device) -> None:
         self.schedules = tuple(dict.fromkeys(schedules))
         self.numbers_D = torch.zeros(len(self.schedules), device=device)
-        self._shown: list[float] | None = None
+        self.shown: list[float] | None = None
 
     def of(self, schedule: Number) -> Tensor:
         """The dial of a schedule, 0-dimensional; it stays the same tensor."""
@@ -63,9 +64,16 @@ class Dials:
     def turn(self, progress: Progress) -> None:
         """Sets every dial; free when nothing has changed."""
         row = self.row(progress)
-        if row != self._shown:
-            self.numbers_D.copy_(torch.tensor(row))
-            self._shown = row
+        if row != self.shown:
+            send(row, self.numbers_D)
+            self.shown = row
+
+
+def send(numbers: Sequence[Any], to: Tensor) -> None:
+    """Copies Python numbers into a tensor; does not wait for its device."""
+    values = torch.tensor(numbers)
+    # From ordinary memory the copy would wait until the device has done everything before it.
+    to.copy_(values.pin_memory() if to.is_cuda else values, non_blocking=True)
 
 
 def moving(spec: Spec) -> list[Schedule]:

@@ -56,7 +56,8 @@ class Step:
     tell                hears, once, what could not be done and why
 
     at_once             batches that are best given together
-    A batch that is shorter than `batch_size` is run as it is.
+    A batch that is shorter than `batch_size` is run as it is. On a device that records, every step reads dials:
+    which steps are recorded, and so where a run was interrupted, does not show in its numbers.
     """
 
     def __init__(
@@ -80,17 +81,18 @@ class Step:
         self.batch_size, self.device = batch_size, device
         self.clock, self.tell = clock, tell
         self.recorder = recorder or (CUDARecorder if device.type == "cuda" else None)
+        self.by_dials = self.recorder is not None
         self.at_once = STEPS_AT_ONCE if self.recorder else 1
         self._compiled = Compiled(gradients, device) if compiled else None
         self._graphs: dict[int, Captured] = {}
+        self._most_at_once = 1
         self._warm = 0
         numbers: list[Number] = [*moving(objective), *([share] if share else [])]
-        if self.recorder and rate:
+        if self.by_dials and rate:
             numbers.append(rate)
         self.dials = Dials(numbers, device)
         self.fixed = Now(with_dials(objective, self.dials), Hidden(), self.dials.of(share) if share else None)
-        self._optimizer = optimizer
-        if self.recorder and rate:
+        if self.by_dials and rate:
             for group in optimizer.param_groups:
                 group["lr"] = self.dials.of(rate)
 
@@ -99,14 +101,17 @@ class Step:
         """What was really used: for the run's summary."""
         return {
             "compiled": self._compiled is not None and self._compiled.ready,
-            "steps_at_once": max(self._graphs, default=1),
+            "steps_at_once": self._most_at_once,
         }
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """The settings of torch under which these steps run; put back afterwards."""
-        with products(), compiling() if self._compiled else contextlib.nullcontext():
-            yield
+        """The settings of torch under which these steps run; put back afterwards, and the graphs' memory given back."""
+        try:
+            with products(), compiling() if self._compiled else contextlib.nullcontext():
+                yield
+        finally:
+            self._graphs.clear()  # each holds this step, which holds it: the memory would wait for a collection
 
     def __call__(self, rows: Tensor, moments: Sequence[Progress]) -> Measured:
         """One step for each of `moments`; `rows` holds their batches one after the other."""
@@ -129,9 +134,12 @@ class Step:
         """One step without a graph."""
         full = len(rows) == self.batch_size
         self._warm += full
-        now = Now(self.objective, progress, self.share(progress) if self.share else None)
-        if self._compiled or self.recorder:  # on a device that records, the learning rate is always a dial
+        if self._compiled or self.by_dials:
             self.dials.turn(progress)
+        if self.by_dials:
+            now = dataclasses.replace(self.fixed, progress=progress)
+        else:
+            now = Now(self.objective, progress, self.share(progress) if self.share else None)
         if self._compiled and full:
             try:
                 with contextlib.nullcontext() if self._compiled.ready else self.clock("compile"):
@@ -163,17 +171,17 @@ class Step:
             except Exception as error:
                 self._give_up(error)
                 return self(rows, moments)
+        self._most_at_once = max(self._most_at_once, steps)
         graph = self._graphs[steps]
         sums_SQ = graph(rows, [self.dials.row(progress) for progress in moments])
         return Measured(graph.names, sums_SQ, [self.batch_size] * steps)
 
     def _give_up(self, error: Exception) -> None:
-        """From now on no graphs. The learning rate becomes a number again."""
-        reason = str(error).partition("\n")[0]
+        """From now on no graphs."""
+        # What ends a recording complains that something went wrong before; that is what was raised before.
+        reason = str(error.__context__ or error).partition("\n")[0]
         self.tell(
             f"the step could not be captured as a CUDA graph and is launched kernel by kernel: {reason}"
         )
-        self.recorder, self.at_once = None, 1
+        self.recorder, self.at_once, self._most_at_once = None, 1, 1
         self._graphs.clear()
-        for group in self._optimizer.param_groups:
-            group["lr"] = float(group["lr"])
