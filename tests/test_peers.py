@@ -134,7 +134,7 @@ def test_half_precision_is_not_silently_left_out_for_a_likelihood(train, name):
                 "latent_every": 0,
                 "data.validation": 0,
             },
-            tell=lambda event, row: losses.add(row["loss_B"].dtype) if event == "step" else None,
+            tell=lambda event, row: losses.add(row["measured"].sums_SQ.dtype) if event == "step" else None,
         )
     finally:
         hook.remove()
@@ -306,17 +306,17 @@ def test_no_other_vae_library_and_no_trainer_framework_is_a_dependency():
 
 def test_the_order_is_not_the_same_in_every_epoch(train, monkeypatch):
     """A sampler was never told the epoch, so that every epoch had the same order."""
-    asked, epoch_of = [], Batches.epoch
+    asked, rows_of = [], Batches.rows
 
-    def epoch(self, epoch=1, start=0):
+    def look(self, epoch=1, start=0, at_once=1):
         orders = []
-        for x_BCHW in epoch_of(self, epoch, start):
-            orders.append(x_BCHW.flatten(1).sum(1))
-            yield x_BCHW
+        for rows in rows_of(self, epoch, start, at_once):
+            orders.append(self.finish(rows).flatten(1).sum(1))
+            yield rows
         if len(self) == 3:  # of training
             asked.append((epoch, torch.cat(orders)))
 
-    monkeypatch.setattr(Batches, "epoch", epoch)
+    monkeypatch.setattr(Batches, "rows", look)
     train({"epochs": 3, "latent_every": 0})
     assert [number for number, _ in asked] == [1, 2, 3]
     first, second, third = (order for _, order in asked)
