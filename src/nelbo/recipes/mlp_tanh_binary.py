@@ -34,5 +34,4 @@ def mlp_tanh_binary() -> Recipe:
     published = mlp_tanh_binary_as_published()
     assert isinstance(published.model, VAE)
     model = published.model.model_copy(update={"posterior": DiagonalGaussian()})
-    corrected = {"model": model, "objective": ELBO(), "batch_reduction": "mean", "precision": "auto"}
-    return published.model_copy(update=corrected)
+    return published.model_copy(update={"model": model, "objective": ELBO(), "batch_reduction": "mean"})
