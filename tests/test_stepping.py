@@ -6,12 +6,14 @@ the same buffers. What it cannot show, real capture and real asynchrony, is in t
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
 import signal
 import subprocess
 import weakref
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -22,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from nelbo import api, engine
 from nelbo.core import Progress, Terms, lookup, names
 from nelbo.data import Batches
-from nelbo.engine import compiling, stepping
+from nelbo.engine import capturing, compiling, stepping
 from nelbo.engine.dials import Dials, Hidden, NotFixed, moving, with_dials
 from nelbo.errors import Interrupted, TrainingFailed
 from nelbo.metrics import Means
@@ -98,6 +100,7 @@ class Rerun:
         Rerun.made.append(self)
 
     def record(self, function):
+        assert not gc.isenabled(), "a graph that is collected now would end a recording"
         slots = [value for slots in self.state.optimizer.state.values() for value in slots.values()]
         average = self.state.average.module.state_dict().values() if self.state.average else []
         tensors = [*self.state.model.state_dict().values(), *slots, *average]  # with running statistics
@@ -236,6 +239,7 @@ def test_steps_in_recorded_blocks_are_the_steps_one_by_one(tiny_recipe, variant)
     assert torch.allclose(expected, found, rtol=1e-5)
     assert torch.allclose(alone.weights(), blocks.weights(), rtol=1e-4, atol=1e-5)
     assert blocks.said == []
+    assert gc.isenabled()
     assert blocks.step.how == {"compiled": False, "steps_at_once": 16}
     # 60 batches: 3 to warm up, 3 short ones; the rest by one graph of 16 steps and one of a single step.
     single, block = Rerun.made
@@ -325,6 +329,42 @@ def seen_on_the_host(recipe, monkeypatch) -> list[str]:
     except RuntimeError as error:  # as it is, without a recording, it fails on such a device as well
         Watching.seen.append(str(error))
     return Watching.seen + trainer.said
+
+
+def test_a_recording_that_fails_is_undone(monkeypatch):
+    """With stand-ins for torch.cuda: its graph leaves its stream set when it cannot end the recording."""
+    log: list[str] = []
+
+    @contextlib.contextmanager
+    def entered(name, left=True):
+        log.append(f"+{name}")
+        try:
+            yield
+        finally:
+            log.append(f"-{name}" if left else "!")
+        if not left:
+            raise RuntimeError("a previous error")
+
+    def graph(made, stream, capture_error_mode):
+        assert (stream, capture_error_mode) == ("side", "thread_local")
+        return entered("graph", left=False)
+
+    generator = SimpleNamespace(clone_state=lambda: "as it was", graphsafe_set_state=log.append)
+    stand_ins = {
+        "CUDAGraph": object,
+        "synchronize": lambda device: None,
+        "current_device": lambda: 1,
+        "default_generators": (None, generator),
+        "device": lambda device: entered("device"),
+        "stream": entered,
+        "graph": graph,
+    }
+    for name, value in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(capturing, "_side_stream", lambda index: "side")
+    with pytest.raises(RuntimeError, match="previous"):
+        capturing.CUDARecorder(torch.device("cuda")).record(lambda: log.append("recorded"))
+    assert log == ["+device", "+side", "+graph", "recorded", "!", "-side", "as it was", "-device"]
 
 
 def test_graphs_are_let_go_when_a_run_ends(tiny_recipe):
@@ -488,17 +528,21 @@ def test_without_a_compiler_the_reason_names_it(monkeypatch):
 
 def test_settings_of_torch_are_put_back():
     from torch._dynamo import config
+    from torch._inductor import config as inductor
 
-    before, seen = config.trace_autograd_ops, []
+    def settings():
+        return config.trace_autograd_ops, getattr(inductor, "use_fast_triton_launcher", False)
+
+    before, seen = settings(), []
 
     def fails():
         with compiling.compiling():
-            seen.append(config.trace_autograd_ops)
+            seen.append(settings())
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fails()
-    assert (seen, config.trace_autograd_ops) == ([True], before)
+    assert (seen, settings()) == ([(True, False)], before)
 
 
 # --- dials ------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -60,6 +62,22 @@ def _side_stream(index: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
 
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """A block in which no garbage is collected; what there is goes before it.
+
+    Garbage may be a graph or a compiled kernel of an earlier run, and to unload one ends a recording.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Captured:
     """`steps` steps of training as one launch.
 
@@ -80,7 +98,8 @@ class Captured:
         self._recorder = recorder
         self._rows = torch.zeros((steps, *rows.shape), dtype=rows.dtype, device=rows.device)
         self._table_SD = torch.zeros((steps, len(dials.schedules)), device=rows.device)
-        self._sums_SQ: Tensor = recorder.record(self._block)
+        with _without_collecting():
+            self._sums_SQ: Tensor = recorder.record(self._block)
 
     def _block(self) -> Tensor:
         found = []

@@ -103,12 +103,17 @@ def compiling() -> Iterator[None]:
     if not hasattr(config := _dynamo_config(), "trace_autograd_ops"):
         yield
         return
+    from torch._inductor import config as inductor
+
+    # torch 2.13.0 can unload a compiled kernel while its fast launcher still points to it: a segmentation fault
+    # (github.com/pytorch/pytorch/pull/190502). Launching the ordinary way costs nothing where steps are captured.
+    safe = {"use_fast_triton_launcher": False} if hasattr(inductor, "use_fast_triton_launcher") else {}
     loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:  # what fails is said once, by us
         logger.setLevel(logging.CRITICAL)
     try:
-        with config.patch(trace_autograd_ops=True):
+        with config.patch(trace_autograd_ops=True), inductor.patch(safe):
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
