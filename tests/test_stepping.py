@@ -33,7 +33,7 @@ from nelbo.optim import FusedAdam, WeightAverage
 from nelbo.recipe import resolve
 from nelbo.schedules import Cosine, Linear, Schedule
 from nelbo.state import State
-from nelbo.step import make_step
+from nelbo.step import make_step, own
 
 CPU = torch.device("cpu")
 WHY_NOT = compiling.why_not(CPU)
@@ -589,6 +589,23 @@ def test_every_objective_reads_its_schedules_from_dials(name, tiny_recipe):
             torch.manual_seed(3)
             found.append(objective(model.draw(torch.rand(6, 1, 8, 8), spec.k), now))
         torch.testing.assert_close(found[0].loss_B, found[1].loss_B)
+
+
+def test_gradients_that_share_memory_or_have_none_of_their_own_are_copied():
+    a, b, w = (torch.zeros(4, requires_grad=True) for _ in range(3))
+    unused = torch.zeros(2, requires_grad=True)
+    loss = ((a + b) * torch.arange(4.0)).sum() + w.sum()
+    parameters = [a, b, w, unused]
+    found = own(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
+    assert found[3] is None
+    for parameter, gradient in zip(parameters[:3], found[:3], strict=True):
+        parameter.grad = gradient
+    torch.nn.utils.clip_grad_norm_(parameters, 1e9)
+    a.grad.mul_(2.0)
+    assert torch.equal(b.grad, torch.arange(4.0))
+    assert torch.equal(a.grad, 2 * torch.arange(4.0))
+    assert w.grad.stride() == (1,)
+    assert torch.equal(w.grad, torch.ones(4))
 
 
 # --- on a GPU ---------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def make_step(
         return tuple(found), sums(found), torch.autograd.grad(loss, parameters, allow_unused=True)
 
     def update(gradients: Sequence[Tensor | None], now: engine.Now) -> None:
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(parameters, own(gradients, parameters), strict=True):
             parameter.grad = gradient
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -63,3 +63,20 @@ def make_step(
         tell=tell,
         **more,
     )
+
+
+def own(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """Each parameter's gradient in memory of its own, laid out as the parameter is.
+
+    What accumulating into `.grad` sees to: that of w.sum() is one number expanded, those of a and b in a + b are one
+    tensor; fused kernels would read past the first, and clipping would scale the second twice.
+    """
+    found: list[Tensor | None] = []
+    seen: set[int] = set()
+    for gradient, parameter in zip(gradients, parameters, strict=True):
+        if gradient is not None:
+            if gradient.stride() != parameter.stride() or gradient.data_ptr() in seen:
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            seen.add(gradient.data_ptr())
+        found.append(gradient)
+    return found
