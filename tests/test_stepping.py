@@ -21,7 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nelbo import api, engine
+from nelbo import api, console, engine
 from nelbo.core import Progress, Terms, lookup, names
 from nelbo.data import Batches
 from nelbo.engine import capturing, compiling, stepping
@@ -491,6 +491,13 @@ def test_an_objective_that_reads_progress_itself_is_not_compiled_wrongly(tiny_re
 
 
 @compiled
+def test_whoever_waits_for_the_compiler_is_told(train, capsys):
+    for how, said in (("on", True), ("off", False)):
+        train({"compile": how, "epochs": 1}, name=how, tell=console.Training(1))
+        assert ("compiling the training step" in capsys.readouterr().err) is said
+
+
+@compiled
 def test_a_loss_that_is_not_finite_in_a_compiled_step_ends_the_run_as_one(train):
     with pytest.raises(TrainingFailed, match="not finite since batch"):
         train({"compile": "on", "optimizer.lr": 1e30, "epochs": 2})
@@ -511,14 +518,17 @@ def test_a_compiled_run_goes_on_bit_for_bit(train, tiny_recipe):
 
 
 def test_auto_counts_steps_and_never_times(monkeypatch):
+    plain, convolutions = torch.nn.Linear(1, 1), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
     monkeypatch.setattr(compiling, "why_not", lambda device: None)
-    assert engine.compiles("auto", CPU, compiling.PAYS_FROM["cpu"])
-    assert not engine.compiles("auto", CPU, compiling.PAYS_FROM["cpu"] - 1)
-    assert not engine.compiles("auto", torch.device("mps"), 10**9)
-    assert engine.compiles("on", CPU, 1)
-    assert not engine.compiles("off", CPU, 10**9)
+    assert engine.compiles("auto", CPU, compiling.PAYS_FROM["cpu"], plain)
+    assert not engine.compiles("auto", CPU, compiling.PAYS_FROM["cpu"] - 1, plain)
+    assert engine.compiles("auto", CPU, compiling.CONVOLUTIONS_PAY_FROM["cpu"], convolutions)
+    assert not engine.compiles("auto", CPU, compiling.CONVOLUTIONS_PAY_FROM["cpu"], plain)
+    assert not engine.compiles("auto", torch.device("mps"), 10**9, convolutions)
+    assert engine.compiles("on", CPU, 1, plain)
+    assert not engine.compiles("off", CPU, 10**9, plain)
     monkeypatch.setattr(compiling, "why_not", lambda device: "no compiler")
-    assert not engine.compiles("auto", CPU, 10**9)
+    assert not engine.compiles("auto", CPU, 10**9, plain)
 
 
 def test_without_a_compiler_the_reason_names_it(monkeypatch):

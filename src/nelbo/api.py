@@ -74,7 +74,7 @@ def train(
     recipe     a registered name, a TOML file, or a Recipe
     overrides  dotted fields, as on the command line: {"model.latent_dim": 16, "objective.beta": 4}
     data       images instead of `recipe.data.source`: an array, a tensor, (images, labels), a torch data set
-    tell       hears `data`, `model`, `resume`, `step`, `epoch` and `warning` with a table each
+    tell       hears `data`, `model`, `resume`, `begin`, `step`, `epoch` and `warning` with a table each
 
     The command line then also evaluates on the test split and draws the pictures; from Python that is
     `nelbo.evaluate(run)` and `nelbo plot`.

@@ -147,6 +147,8 @@ class Training:
                 self._model(row)
             case "resume":
                 self._say(f"going on with epoch {row['epoch']}, batch {row['batch'] + 1}")
+            case "begin" if row["compiles"]:
+                self._say("compiling the training step: some seconds, and kept for the next run")
             case "step" if self.bar:
                 self._step(self.bar, row)
             case "epoch":

@@ -27,7 +27,7 @@ LATENT_IMAGES = 10_000  # how many training images the latent statistics use whe
 def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Tell) -> State:
     """Trains until `recipe.epochs`, from the run's last checkpoint if it has one.
 
-    `tell(event, row)` hears `resume`, `step`, `epoch` and `warning`. Raises Interrupted (a checkpoint is
+    `tell(event, row)` hears `resume`, `begin`, `step`, `epoch` and `warning`. Raises Interrupted (a checkpoint is
     saved) and TrainingFailed (the loss is not finite; the checkpoints of earlier epochs are kept).
     """
     torch.manual_seed(recipe.seed)
@@ -42,6 +42,7 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
     images, size = splits.train, recipe.batch_size
     batches = Batches(images, splits.transforms, size, device=device, shuffle_seed=recipe.seed, training=True)
     step = make_step(recipe, state, batches, lambda message: tell("warning", {"message": message}))
+    tell("begin", {"compiles": step.compiles})
     warned = False
     small = engine.threads_for(model, size * recipe.objective.k, device)
     with small as state.threads, step.running(), engine.interruption() as interrupted:

@@ -27,7 +27,7 @@ def make_step(
         list(state.model.parameters()),
     )
     precision = engine.pick_precision(recipe.precision, state.device)
-    compiled = engine.compiles(recipe.compile, state.device, recipe.epochs * len(batches))
+    compiled = engine.compiles(recipe.compile, state.device, recipe.epochs * len(batches), model)
     state.how["precision"] = precision
 
     def gradients(rows: Tensor, now: engine.Now) -> engine.Gradient:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 import torch
+from torch import nn
 
+from nelbo.engine.devices import convolves
 from nelbo.engine.dials import NotFixed
 from nelbo.engine.environment import cache_folder, processor
 
@@ -23,15 +25,18 @@ R = TypeVar("R")
 Compile = Literal["auto", "on", "off"]
 CODE = "TORCHINDUCTOR_CACHE_DIR"
 
-# Steps from which on compiling pays, by kind of device. On two cores a compiled step saves 0.4 to 1 ms and
-# compiling takes 5 to 10 s; on a GPU, where steps are captured in any case, it saves 0.1 ms and takes half a minute.
+# Steps from which on compiling pays, by kind of device. On two cores a compiled step saves 0.4 to 1 ms, one with
+# convolutions 2 to 3, and compiling takes 5 to 10 s; on a GPU, where steps are captured in any case, it saves 0.1 ms
+# and takes half a minute.
 PAYS_FROM = {"cpu": 10_000, "cuda": 200_000}
+CONVOLUTIONS_PAY_FROM = {"cpu": 4_000}
 
 
-def compiles(asked: Compile, device: torch.device, steps: int) -> bool:
+def compiles(asked: Compile, device: torch.device, steps: int, model: nn.Module) -> bool:
     """Whether a run of so many steps is compiled; `auto` counts, it never times: a resumed run decides alike."""
     if asked == "auto":
-        return steps >= PAYS_FROM.get(device.type, steps + 1) and why_not(device) is None
+        pays = PAYS_FROM | CONVOLUTIONS_PAY_FROM if convolves(model) else PAYS_FROM
+        return steps >= pays.get(device.type, steps + 1) and why_not(device) is None
     return asked == "on"
 
 

@@ -97,6 +97,11 @@ class Step:
                 group["lr"] = self.dials.of(rate)
 
     @property
+    def compiles(self) -> bool:
+        """Whether the first step compiles: a few seconds in which nothing else happens."""
+        return self._compiled is not None
+
+    @property
     def how(self) -> dict[str, Any]:
         """What was really used: for the run's summary."""
         return {
