@@ -25,6 +25,5 @@ def shapes() -> Recipe:
         optimizer=Adam(lr=1e-3),
         epochs=20,
         batch_size=128,
-        precision="auto",
         latent_every=10,
     )
