@@ -167,6 +167,12 @@ def test_the_other_library_multiplies_in_float32_and_the_switch_is_put_back():
     with pytest.raises(Crash), engine.products():
         raise Crash
     assert torch.backends.mkldnn.matmul.fp32_precision == before
+    first, second = engine.products(), engine.products()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # as generators that are closed in another order than they began
+    second.__exit__(None, None, None)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
     assert (inner - exact).abs().max() < 1e-3
 
 

@@ -67,12 +67,21 @@ def products() -> Iterator[None]:
         yield
         return
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
+    if not _inside:  # blocks may overlap without being nested: generators are closed in any order
+        _inside.append(matmul.fp32_precision)
+        matmul.fp32_precision = "bf16"
+    else:
+        _inside.append(None)
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        first = _inside[0]
+        _inside.pop()
+        if not _inside:
+            matmul.fp32_precision = first
+
+
+_inside: list[Any] = []  # what the outermost block found, and a place for each block within
 
 
 @functools.cache
