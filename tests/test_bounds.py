@@ -23,13 +23,14 @@ from nelbo.objectives.iwae import IWAE
 from nelbo.objectives.miwae import MIWAE
 from nelbo.objectives.piwae import PIWAE
 from nelbo.objectives.renyi import Renyi
-from nelbo.objectives.weighted import slope_of_posterior
+from nelbo.objectives.weighted import resampled, slope_of_posterior
 from nelbo.recipe import Recipe, resolve
 from nelbo.schedules import Linear
 from nelbo.testing import LinearGaussian, check_objective
 
 START = Progress()
 FAMILY = [IWAE(), MIWAE(), PIWAE(), CIWAE(), Renyi(), IWAE(gradient="stl"), IWAE(gradient="dreg")]
+FEW = [IWAE(k=4, resample=1), IWAE(k=4, resample=2, gradient="dreg"), PIWAE(k=4, resample=2)]
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,53 @@ def test_stl_of_several_samples_says_that_it_is_biased():
     assert "by the decoder's weights against that of iwae" in evidence["gradients match finite differences"]
 
 
-@pytest.mark.parametrize("objective", FAMILY, ids=repr)
+@pytest.mark.parametrize("objective", FEW, ids=repr)
+def test_the_gradient_of_a_few_samples_is_that_of_all_in_expectation(objective):
+    """Of one seed it is another: the law compares means, and would pass where all carried it."""
+    evidence = check_objective(objective, skip={"every setting changes something"})
+    assert "surrogate" in evidence["gradients match finite differences"]
+    assert "biased" not in evidence["gradients match finite differences"]
+
+
+@pytest.mark.parametrize("objective", FEW, ids=repr)
+def test_only_a_few_samples_are_differentiated_by_the_decoder(law, objective):
+    """As many as `resample` says come back through the decoder; and what comes is not what all would bring."""
+    back = []
+    draw = draw_of(law, objective.k)
+    decode = draw.aux["decode"]
+
+    def watched(z):
+        assert z.shape == (objective.resample, *draw.z_KBZ.shape[1:])
+        found = decode(z)
+        found.mean.register_hook(lambda slope: back.append(len(slope)))
+        return found
+
+    draw.aux["decode"] = watched
+    loss = objective(draw, START).loss_B.mean()
+    few = torch.autograd.grad(loss, list(law.model.parameters()), allow_unused=True)
+    assert back
+    assert set(back) == {objective.resample}
+    every = slopes(law, objective.model_copy(update={"resample": None})).values()
+    assert not all(torch.allclose(one, other, atol=1e-6) for one, other in zip(few, every, strict=True))
+
+
+def test_resampling_is_systematic():
+    """Each sample comes within one of n times its share, and that often on average."""
+    torch.manual_seed(0)
+    share_K = torch.tensor([0.0, 0.05, 0.55, 0.1, 0.3, 0.0], dtype=torch.float64)
+    n, images = 3, 100_000
+    rows_nB = resampled(7.0 * share_K[:, None].expand(-1, images), n)
+    often_KB = torch.nn.functional.one_hot(rows_nB, len(share_K)).sum(0).T.double()
+    assert bool(((often_KB - n * share_K[:, None]).abs() < 1.0).all())
+    assert torch.allclose(often_KB.mean(-1), n * share_K, atol=5e-3)
+
+
+def test_a_few_samples_must_be_fewer_than_all():
+    with pytest.raises(ConfigError, match="below k = 5, not 5"):
+        resolve(Recipe(), {"objective": "iwae", "objective.k": 5, "objective.resample": 5})
+
+
+@pytest.mark.parametrize("objective", [*FAMILY, *FEW], ids=repr)
 def test_without_gradients_the_numbers_are_the_same(law, objective):
     """Validation logs what training logs."""
     with torch.no_grad():

@@ -49,7 +49,7 @@ OPERATIONS = {
     "iaf": 214,
     "info-vae": 283,
     "iwae": 106,
-    "iwae-dreg": 134,
+    "iwae-dreg": 137,
     "iwae-stl": 114,
     "joint": 120,
     "laplace-posterior": 91,

@@ -33,6 +33,8 @@ OTHERS = [
     {"objective.free_bits": 0.5, "objective.group": 3},
     {"objective": "iwae", "objective.gradient": "stl"},
     {"objective": "iwae", "objective.gradient": "dreg"},
+    {"objective": "iwae", "objective.resample": 2},
+    {"objective": "piwae", "objective.resample": 2},
     {"objective": "geco", "objective.constraint": "squared-error"},
     {"objective.beta": {"name": "cyclic", "period": 2, "unit": "steps"}},
     {"model.encoder.batch_norm": True},

@@ -13,7 +13,6 @@ from nelbo.objectives.weighted import (
     ImportanceWeighted,
     along,
     log_mean,
-    slope,
     slope_of_posterior,
     with_gradient_of,
 )
@@ -38,7 +37,7 @@ class IWAE(ImportanceWeighted):
     @property
     def follows(self) -> Mapping[Side, Objective | None]:
         if self.gradient == "total":
-            return {}
+            return super().follows
         plain = IWAE(k=self.k, beta=self.beta)
         return {"encoder": None if self.gradient == "stl" and self.k > 1 else plain, "decoder": plain}
 
@@ -51,11 +50,7 @@ class IWAE(ImportanceWeighted):
         if self.gradient == "total":
             return -bound_B
         share_KB = log_w_KB.softmax(0).detach()
-        joint_KB = draw.log_px_KB + beta * draw.log_pz_KB
-        rest_KBZ = -beta * share_KB[..., None] * slope_of_posterior(draw)
-        if self.gradient == "dreg":
-            joint_KBZ = share_KB[..., None] * slope(joint_KB, draw.z_KBZ)
-            factor_KB = 1.0 - beta + beta * share_KB
-            rest_KBZ = factor_KB[..., None] * (joint_KBZ + rest_KBZ) - joint_KBZ
-        followed_B = (share_KB * joint_KB + along(rest_KBZ, draw.z_KBZ)).sum(0)
-        return with_gradient_of(bound_B, followed_B)
+        encoder_KB = (1.0 - beta + beta * share_KB) * share_KB if self.gradient == "dreg" else share_KB
+        rest_KBZ = -beta * encoder_KB[..., None] * slope_of_posterior(draw)
+        joint_B = self.followed(draw, beta, share_KB, encoder_KB)
+        return with_gradient_of(bound_B, joint_B + along(rest_KBZ, draw.z_KBZ).sum(0))

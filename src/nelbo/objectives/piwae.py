@@ -10,7 +10,7 @@ from nelbo.core import Draw
 from nelbo.objectives.base import Objective, Side
 from nelbo.objectives.iwae import IWAE
 from nelbo.objectives.miwae import MIWAE
-from nelbo.objectives.weighted import Grouped, along, log_mean, slope, with_gradient_of
+from nelbo.objectives.weighted import Grouped, log_mean, with_gradient_of
 
 
 class PIWAE(Grouped):
@@ -34,7 +34,5 @@ class PIWAE(Grouped):
     def minimised(self, draw: Draw, log_w_KB: Tensor, beta: float) -> Tensor:
         decoder_KB = log_w_KB.softmax(0).detach()
         encoder_KB = self.in_groups(log_w_KB).softmax(0).flatten(0, 1).detach() / self.groups
-        joint_KB = draw.log_px_KB + beta * draw.log_pz_KB
-        more_KBZ = (encoder_KB - decoder_KB)[..., None] * slope(joint_KB, draw.z_KBZ)
-        followed_KB = decoder_KB * joint_KB + along(more_KBZ, draw.z_KBZ) - encoder_KB * beta * draw.log_qz_KB
-        return with_gradient_of(log_mean(log_w_KB), followed_KB.sum(0))
+        joint_B = self.followed(draw, beta, decoder_KB, encoder_KB)
+        return with_gradient_of(log_mean(log_w_KB), joint_B - beta * (encoder_KB * draw.log_qz_KB).sum(0))

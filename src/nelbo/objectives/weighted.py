@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -10,8 +11,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from nelbo.core import Draw, Progress, Terms
-from nelbo.objectives.base import Objective, halves, listed
+from nelbo.objectives.base import Objective, Side, halves, listed
 from nelbo.schedules import Constant, Schedule
+
+TINY = 1e-30
 
 
 class ImportanceWeighted(Objective):
@@ -21,25 +24,75 @@ class ImportanceWeighted(Objective):
     eq. 8): never above log p(x) in expectation, and the tightest that these samples give. So runs of this family with
     the same k can be compared. `minimised` is what a subclass adds.
 
-    k     samples for each image
-    beta  weight of log p(z) - log q(z|x): a number or a schedule (warm-up)
+    k         samples for each image
+    beta      weight of log p(z) - log q(z|x): a number or a schedule (warm-up)
+    resample  how many samples of each image carry the gradient through the decoder, drawn by their share of it; none
+              given: all k. The decoder is passed k times forward, and this often forward and back. The gradient is the
+              same in expectation and noisier (Burda et al. 2016, section 3, have one sample by its weight; here
+              systematic resampling: each is taken within one of as often as its share says)
     """
 
     axis: ClassVar[str] = "objective"  # abstract: it registers nothing
     k: int = 5
     beta: Schedule = Constant(value=1.0)
+    resample: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _fewer_are_resampled(self) -> Self:
+        if self.resample is not None and self.resample >= self.k:
+            raise ValueError(
+                f"resample is the number of samples, of k, that carry the gradient: below k = {self.k}, not "
+                f"{self.resample}; without it all of them do"
+            )
+        return self
 
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
         parts, _ = halves(draw)
         beta = self.beta(progress)
         log_ratio_KB = draw.log_pz_KB - draw.log_qz_KB
-        loss_B = self.minimised(draw, draw.log_px_KB + beta * log_ratio_KB, beta)
+        if self.resample is None or self.follows_samples or not torch.is_grad_enabled():
+            loss_B = self.minimised(draw, draw.log_px_KB + beta * log_ratio_KB, beta)
+        else:
+            log_w_KB = draw.log_px_KB.detach() + beta * log_ratio_KB
+            loss_B = self.minimised(draw, log_w_KB, beta)
+            share_KB = -slope(loss_B, log_w_KB)
+            loss_B = with_gradient_of(-loss_B, self._by_few(draw, share_KB, share_KB) - loss_B)
         bound_B = None if draw.not_a_bound else log_mean(draw.log_px_KB + log_ratio_KB)
         return Terms(loss_B=loss_B, bound_B=bound_B, parts=parts)
+
+    def followed(self, draw: Draw, beta: float, decoder_KB: Tensor, encoder_KB: Tensor) -> Tensor:
+        """sum_k of log p(x|z_k) + beta log p(z_k), by decoder and prior with one share, through z with the other."""
+        log_pz_KB = beta * draw.log_pz_KB
+        if self.resample is None or not torch.is_grad_enabled():
+            return passing(draw.log_px_KB + log_pz_KB, draw.z_KBZ, decoder_KB, encoder_KB)
+        few_B = self._by_few(draw, decoder_KB, encoder_KB)
+        return few_B + passing(log_pz_KB, draw.z_KBZ, decoder_KB, encoder_KB)
+
+    def _by_few(self, draw: Draw, decoder_KB: Tensor, encoder_KB: Tensor) -> Tensor:
+        """Of shape (B,), with the gradient of log p(x|z_k) times its shares in expectation, by `resample` samples."""
+        assert self.resample is not None
+        assert draw.x_BCHW is not None
+        share_KB = decoder_KB.abs() + encoder_KB.abs()
+        rows_SB = resampled(share_KB, self.resample)
+        z_SBZ = draw.z_KBZ.take_along_dim(rows_SB[..., None], 0)
+        log_px_SB = draw.aux["decode"](z_SBZ).log_prob(draw.x_BCHW)
+        # A sample that comes with probability p counts 1 / p times; one without a share counts for nothing.
+        often_SB = share_KB.sum(0) / (self.resample * share_KB.take_along_dim(rows_SB, 0)).clamp_min(TINY)
+        decoder_SB = often_SB * decoder_KB.take_along_dim(rows_SB, 0)
+        same = encoder_KB is decoder_KB
+        encoder_SB = decoder_SB if same else often_SB * encoder_KB.take_along_dim(rows_SB, 0)
+        return passing(log_px_SB, z_SBZ, decoder_SB, encoder_SB)
 
     def minimised(self, draw: Draw, log_w_KB: Tensor, beta: float) -> Tensor:
         """loss_B, from the log-weights at today's beta."""
         raise TypeError(f"{type(self).__name__} is abstract")
+
+    @property
+    def follows(self) -> Mapping[Side, Objective | None]:
+        if self.resample is None:
+            return {}
+        whole = self.model_copy(update={"resample": None})
+        return {"encoder": whole, "decoder": whole}
 
     @property
     def bound_name(self) -> str:
@@ -108,6 +161,25 @@ def slope_of_posterior(draw: Draw) -> Tensor:
     # Of another tensor: a posterior may remember the density of the very samples that it drew, as no function of z.
     z_KBZ = draw.z_KBZ.view_as(draw.z_KBZ)
     return slope(draw.posterior.log_prob(z_KBZ), z_KBZ)
+
+
+def passing(value_KB: Tensor, z_KBZ: Tensor, decoder_KB: Tensor, encoder_KB: Tensor) -> Tensor:
+    """sum_k of values, by the weights that make them times `decoder_KB`; by z, and so the encoder, `encoder_KB`."""
+    if encoder_KB is decoder_KB:
+        return (decoder_KB * value_KB).sum(0)
+    more_KBZ = (encoder_KB - decoder_KB)[..., None] * slope(value_KB, z_KBZ)
+    return (decoder_KB * value_KB + along(more_KBZ, z_KBZ)).sum(0)
+
+
+def resampled(share_KB: Tensor, n: int) -> Tensor:
+    """n of the K samples of each image, the k-th in expectation n share_k / sum(share) times: indices (n, B).
+
+    Systematic resampling: one random number an image, and steps of 1/n from it along the cumulative shares.
+    """
+    up_to_KB = share_KB.cumsum(0)
+    steps_n = torch.arange(n, device=share_KB.device, dtype=share_KB.dtype)
+    at_nB = (steps_n[:, None] + torch.rand_like(share_KB[0])) * (up_to_KB[-1] / n)
+    return (up_to_KB <= at_nB[:, None]).sum(1).clamp(max=len(share_KB) - 1)
 
 
 def along(slope_KBZ: Tensor, z_KBZ: Tensor) -> Tensor:
