@@ -1,4 +1,4 @@
-"""Tables of docs/objectives, posteriors, priors and models: each method on digits; and the literature on MNIST.
+"""Tables of docs/objectives, posteriors, priors and models: each method on digits.
 
 They are written by `tables.py` from the records of `record.py`.
 """
@@ -11,6 +11,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import literature
+
 from nelbo.core import lookup, names
 from nelbo.recipe import named
 
@@ -22,19 +24,6 @@ PARTS = {
     "models": ("model_recipes",),
 }
 """Folder of docs/ -> the modules whose recipes its table shows."""
-
-PUBLISHED = (
-    (
-        "VAE, 784-200-200-50",
-        "mnist-vae",
-        "86.76 (86.35 with 50 samples in the ELBO); a public reproduction with warm-up 86.32",
-    ),
-    ("IWAE-5, same networks", None, "85.54"),
-    ("IWAE-50, same networks", None, "84.78; reproductions 84.59 and 84.69"),
-    ("VAE, standard normal / VampPrior / exemplars, 300-300-40", None, "84.45 / 82.43 / 82.09"),
-    ("MIWAE / PIWAE / CIWAE", None, "84.97 to 85.09 / 84.46 to 84.58 / 84.57 to 84.74"),
-)
-"""Model, the recipe that is recorded here, the published test NLL in nats."""
 
 
 def rows_of(recipe: str) -> list[dict[str, Any]]:
@@ -94,25 +83,7 @@ def digits_table(part: str) -> str:
     return "\n".join(lines)
 
 
-def literature_table() -> str:
-    """Dynamically binarised MNIST, one fixed binarisation of the test images: here beside what is published."""
-    lines = ["| model | published NLL, nats | here, IW-NLL | NELBO | runs |", "|---|---|---|---|---|"]
-    notes = []
-    for words, recipe, published in PUBLISHED:
-        rows = rows_of(recipe) if recipe else []
-        if not rows:
-            lines.append(f"| {words} | {published} | *not run* | | |")
-            continue
-        value = metric([row for row in rows if "iw_nll" in row["test"]["best"]["metrics"]], "iw_nll", 2)
-        samples = rows[0]["test"]["best"]["metrics"]["iw_nll"]["note"].split(";")[0]
-        lines.append(
-            f"| {words} | {published} | **{value}** ({samples}) | {metric(rows, 'nelbo', 2)} | {len(rows)} |"
-        )
-        notes.append(f"`{rows[0]['command']}`, commit {rows[0]['commit']}, {rows[0]['hardware']}")
-    return "\n".join([*lines, f"\nTest split, n = 10,000; {'; '.join(notes) or 'nothing recorded yet'}."])
-
-
 TABLES = {
     **{f"digits-{part}": functools.partial(digits_table, part) for part in PARTS},
-    "literature": literature_table,
+    "literature": literature.table,
 }

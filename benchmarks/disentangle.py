@@ -19,6 +19,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import record
+
 RECORD = Path(__file__).parent / "records" / "disentangle.json"
 EPOCHS, SEEDS, JOBS = 15, (0, 1, 2, 3, 4), 2
 DIP = {"objective": "dip-vae", "objective.off_diagonal": 10.0}
@@ -55,14 +57,7 @@ KEPT = (
 
 def command(method: str, seed: int, epochs: int) -> str:
     """What trains the same run by itself."""
-    flags = [f"--{key.replace('_', '-')} {_text(value)}" for key, value in METHODS[method].items()]
-    return " ".join(["nelbo train shapes --epochs", str(epochs), f"--seed {seed}", *flags])
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return record.command("shapes", seed, {"epochs": epochs, **METHODS[method]}, f"shapes-s{seed}")
 
 
 def trained(method: str, seed: int, epochs: int, source: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -173,7 +168,7 @@ def table() -> str:
     ]
     for method, numbers in found["summary"].items():
         cells = [_cell(numbers.get(name), digits) for name, (_, digits) in SHOWN.items()]
-        settings = " ".join(command(method, 0, found["epochs"]).split()[7:])
+        settings = " ".join(record.flags(METHODS[method]))
         lines.append(f"| {method}: `{settings}` | {' | '.join(cells)} | {len(numbers['seeds'])} |")
     first, commits = found["rows"][0], sorted({str(row["commit"]) for row in found["rows"]})
     which = "`shapes`" if found["images"] is None else f"{found['images']} images of `shapes`"

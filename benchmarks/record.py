@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,17 @@ from nelbo.store import Run, atomic
 RECORDS = Path(__file__).parent / "records"
 
 
-def record(recipe: str, seed: int, samples: int, runs: Path) -> dict[str, Any]:
-    run = nelbo.train(recipe, overrides={"seed": seed}, runs=runs, name=f"{recipe}-s{seed}")
+def record(
+    recipe: str,
+    seed: int,
+    samples: int,
+    runs: Path,
+    changes: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """One run, trained and measured; with `changes` to the recipe under a name of its own."""
+    changes, name = changes or {}, f"{name or recipe}-s{seed}"
+    run = nelbo.train(recipe, overrides={"seed": seed, **changes}, runs=runs, name=name)
     cards = {
         checkpoint: nelbo.evaluate(run, checkpoint=checkpoint, samples=0, metrics=QUICK)
         for checkpoint in ("first", "last")
@@ -35,7 +45,7 @@ def record(recipe: str, seed: int, samples: int, runs: Path) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "seed": seed,
-        "command": f"nelbo train {recipe} --seed {seed} && nelbo evaluate {run.name} --samples {samples}",
+        "command": f"{command(recipe, seed, changes, name)} && nelbo evaluate {run.name} --samples {samples}",
         "commit": environment.get("git"),
         "measured_at": cards["best"]["environment"].get("git"),
         "data_hash": environment["data"]["hash"],
@@ -58,6 +68,23 @@ def record(recipe: str, seed: int, samples: int, runs: Path) -> dict[str, Any]:
             for checkpoint, card in cards.items()
         },
     }
+
+
+def command(recipe: str, seed: int, changes: Mapping[str, Any], name: str) -> str:
+    """What trains the same run by hand."""
+    named = "" if name == f"{recipe}-s{seed}" else f" --name {name}"
+    return " ".join([f"nelbo train {recipe}{named} --seed {seed}", *flags(changes)])
+
+
+def flags(changes: Mapping[str, Any]) -> list[str]:
+    """Changed fields as they are written on the command line."""
+    return [f"--{key.replace('_', '-')} {_text(value)}" for key, value in changes.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from torch import nn
 
@@ -12,12 +13,14 @@ from nelbo.nets.base import Activation, Encoder, Net, Shape, Width, activation, 
 class MLP(Net):
     """Linear layers of the given widths, each followed by batch norm (if asked for) and the activation.
 
+    activation     of every layer; `gated` is a sigmoid(b) with a and b from a matrix each (Dauphin et al. 2017, eq. 1;
+                   the layer of Tomczak & Welling 2018)
     spectral_norm  every matrix, a decoder's last one too, has 1 as its largest singular value: the network then
                    changes no faster than its input does, where activations and batch norm do not
     """
 
     hidden: tuple[Width, ...] = (512, 256)
-    activation: Activation = "relu"
+    activation: Activation | Literal["gated"] = "relu"
     batch_norm: bool = False
     spectral_norm: bool = False
 
@@ -34,9 +37,10 @@ class MLP(Net):
     def _stack(self, width: int) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for wider in self.hidden:
-            layers.append(bounded(nn.Linear(width, wider), self.spectral_norm))
+            out = 2 * wider if self.activation == "gated" else wider
+            layers.append(bounded(nn.Linear(width, out), self.spectral_norm))
             if self.batch_norm:
-                layers.append(nn.BatchNorm1d(wider))
-            layers.append(activation(self.activation))
+                layers.append(nn.BatchNorm1d(out))
+            layers.append(nn.GLU() if self.activation == "gated" else activation(self.activation))
             width = wider
         return layers
