@@ -65,7 +65,9 @@ ROWS = {
         "the same, VampPrior of 500", "82.43", {**WIDE, "prior": "vamp", "prior.components": 500}
     ),
     "exemplar-300": Row(
-        "the same, exemplars", "82.09", {**WIDE, "prior": "exemplar", "prior.exemplars": 500}
+        "the same, exemplars (5,000 images, not all)",
+        "82.09",
+        {**WIDE, "prior": "exemplar", "prior.exemplars": 500, "prior.images": 5000},
     ),
     "miwae-64": Row(
         "MIWAE, 8 groups of 8, 784-200-200-50",

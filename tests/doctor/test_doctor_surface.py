@@ -18,7 +18,8 @@ from nelbo.config import parse_flags
 from nelbo.core import lookup, names
 from nelbo.data import Data
 from nelbo.doctor.command import flag_value, together, train_command
-from nelbo.doctor.opening import also, tell_apart
+from nelbo.doctor.latent import against_collapse
+from nelbo.doctor.opening import also, open_case, tell_apart
 from nelbo.errors import ConfigError, DataError, RunError
 from nelbo.recipe import resolve
 from nelbo.registering import docline
@@ -170,6 +171,22 @@ def test_following_the_advice_cures_what_was_found(lab):
     *_, flags = sick.command.partition(f"{config} ")
     cured = resolve(config, parse_flags(flags.split()))
     assert nelbo.diagnose(cured).findings == ()
+
+
+@pytest.mark.parametrize("objective", names("objective"))
+def test_the_advice_against_a_collapse_is_one_that_the_objective_takes(objective, lab, capsys):
+    """Free bits and a weight of the KL are fields that not every objective has."""
+    changes: dict[str, object] = {"objective": objective}
+    if objective == "vq":
+        changes |= {"model": "vq-vae"}
+    elif not lookup("objective", objective).needs_density:
+        changes |= {"model.posterior": "dirac"} | (
+            {"objective.alpha": 1.0} if objective == "info-vae" else {}
+        )
+    remedy, command = against_collapse(open_case(lab.config(changes)))
+    assert remedy.endswith(".")
+    lab.can_be_run(command)
+    capsys.readouterr()
 
 
 def test_a_recipe_from_python_gets_python(digits):

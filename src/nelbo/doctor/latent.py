@@ -77,9 +77,18 @@ def against_collapse(case: Case) -> tuple[str, str]:
             "Let the weight of the KL rise from 0, so that the decoder learns to use z before it is paid for.",
             case.retrain({"objective.beta": "linear", "objective.beta.epochs": epochs}),
         )
+    objective, posterior = recipe.objective, getattr(recipe.model, "posterior", None)
+    penalties = [name for name in ("latent_weight", "weight") if name in type(objective).model_fields]
+    if penalties and posterior is not None and not posterior.has_density:
+        lighter = getattr(objective, penalties[0]) / 10
+        return (
+            "Let what is asked of the latents weigh a tenth.",
+            case.retrain({f"objective.{penalties[0]}": lighter}),
+        )
+    changes = {} if "free_bits" in type(objective).model_fields else {"objective": "elbo"}
     return (
         "Let each dimension have some nats free of charge.",
-        case.retrain({"objective.free_bits": FREE_BITS}),
+        case.retrain({**changes, "objective.free_bits": FREE_BITS}),
     )
 
 
