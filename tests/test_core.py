@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 import torch
 
 from nelbo import core
-from nelbo.core import HOMES, Draw, Progress, lookup, names, register
+from nelbo.core import HOMES, Draw, Progress, Terms, lookup, names, register
 from nelbo.errors import ConfigError, UnknownName, did_you_mean, nearest
 from nelbo.registering import docline, entries, import_files
 
@@ -124,3 +126,42 @@ def test_progress_is_a_share_of_the_steps():
     assert Progress(step=5, steps=10).fraction == 0.5
     assert Progress(step=20, steps=10).fraction == 1.0
     assert Progress(step=0, steps=0).fraction == 0.0
+
+
+# --- frozen --------------------------------------------------------------------------------------
+
+FROZEN = {
+    "Distribution": {"not_a_bound", "mean", "rsample", "log_prob", "kl_to"},
+    "Draw": {
+        "z_KBZ", "log_px_KB", "log_pz_KB", "log_qz_KB", "kl_BG", "posterior", "prior", "x_BCHW", "likelihood", "aux",
+        "not_a_bound",
+    },
+    "Terms": {"loss_B", "bound_B", "parts", "own_loss_B"},
+    "Progress": {"epoch", "epochs", "step", "steps", "images", "fraction"},
+    "Model": {"latent_dim", "shape", "draw", "encode", "decode", "sample"},
+}  # fmt: skip
+FROZEN_AXES = {
+    "objective", "model", "net", "posterior", "prior", "likelihood", "spread", "sampler", "schedule", "optimizer",
+    "transform", "dataset", "recipe", "metric", "picture", "check",
+}  # fmt: skip
+
+
+def public(made):
+    return {name for name in dir(made) if not name.startswith("_")}
+
+
+def test_the_vocabulary_is_frozen():
+    """What every method of the literature is written in. Whoever changes it says why in docs/log.md, and here."""
+    z = torch.zeros(1, 1, 2)
+    values = {
+        "Draw": Draw(
+            z_KBZ=z, log_px_KB=z[..., 0], posterior=types.SimpleNamespace(not_a_bound=None), prior=None
+        ),
+        "Terms": Terms(loss_B=z, bound_B=None),
+        "Progress": Progress(),
+    }
+    found = {name: public(value) for name, value in values.items()}
+    for protocol in (core.Distribution, core.Model):
+        found[protocol.__name__] = public(protocol) | set(protocol.__annotations__)
+    assert found == FROZEN
+    assert set(HOMES) == FROZEN_AXES
