@@ -62,12 +62,12 @@ ROWS = {
     ),
     "vae-300": Row("VAE, N(0, I), 784-300-300-40, gated layers", "84.45", WIDE),
     "vamp-300": Row(
-        "the same, VampPrior of 500", "82.43", {**WIDE, "prior": "vamp", "prior.components": 500}
+        "the same, VampPrior of 500", "82.43", {**WIDE, "model.prior": "vamp", "model.prior.components": 500}
     ),
     "exemplar-300": Row(
         "the same, exemplars (5,000 images, not all)",
         "82.09",
-        {**WIDE, "prior": "exemplar", "prior.exemplars": 500, "prior.images": 5000},
+        {**WIDE, "model.prior": "exemplar", "model.prior.exemplars": 500, "model.prior.images": 5000},
     ),
     "miwae-64": Row(
         "MIWAE, 8 groups of 8, 784-200-200-50",
