@@ -98,7 +98,7 @@ class Sigmoid(Ramp):
 
 
 class Cyclic(Schedule):
-    """Again and again from `start` to `end`: a ramp in each period, then flat. Fu et al. 2019, section 3.
+    """Again and again from `start` to `end`: a ramp in each period, then flat. Fu et al. 2019.
 
     With T steps in M cycles the paper's period is T / M, and it has 4 cycles with a ramp of a half. Epochs and steps
     count from 1 as in `linear`: a ramp of five epochs is 1/5, 2/5 ... 1; the paper's begins at exactly `start`.

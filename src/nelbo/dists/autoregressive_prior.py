@@ -15,7 +15,7 @@ from nelbo.nets.base import Width
 
 
 class AutoregressivePrior(Prior):
-    """p(z) = prod_v p(z_v | z_1 ... z_(v-1)) of one-hot variables z_v. Germain et al. 2015, eq. 7; MADE in blocks.
+    """p(z) = prod_v p(z_v | z_1 ... z_(v-1)) of one-hot variables z_v. Germain et al. 2015: MADE in blocks.
 
     What van den Oord et al. 2017, section 3.3, fit to the codes of a VQ-VAE (there by a PixelCNN, after training):
     here it is trained beside the rest, by the log p(z) in the bound. One pass of a masked network gives the

@@ -13,7 +13,7 @@ from nelbo.dists.onehot import OneHot, sample_one_hot, variables_in
 
 
 class CategoricalPrior(Prior):
-    """p(z) of independent one-hot variables: 1 / categories each (Jang et al. 2017, sec. 4.2), or learned.
+    """p(z) of independent one-hot variables: 1 / categories each, or learned (Jang et al. 2017, sec. 4.2).
 
     categories   of each variable, as the posterior's
     logits       uniform, or learned with the model

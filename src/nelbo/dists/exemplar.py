@@ -26,10 +26,10 @@ UNSEEN = (
 
 class Exemplar(Prior):
     """p(z) = 1/N sum_n N(z; m(x_n), s^2 I): x_n the training images, m the mean of the model's own posterior, s^2 one
-    learned number. Norouzi, Fleet & Norouzi 2020, section 3 (Exemplar VAE).
+    learned number. Norouzi, Fleet & Norouzi 2020 (Exemplar VAE).
 
     In training log p(z) is by `exemplars` random ones, encoded anew with gradients, and without the image's own:
-    leave-one-out and subsampling of their section 3.1. The logarithm of a mean over some of them is at most, in
+    their leave-one-out and subsampling. The logarithm of a mean over some of them is at most, in
     expectation, that over all, so that what training logs is a lower bound. What is measured uses all N: their means
     are found again before every measurement (`refresh`) and saved with the weights.
 

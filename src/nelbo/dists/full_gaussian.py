@@ -66,7 +66,7 @@ class FullNormal(Remembering):
 
 
 class FullGaussian(Posterior):
-    """N(mean, L L'), any covariance. Kingma & Welling 2019, sec. 2.5.1; Titsias & Lazaro-Gredilla 2014, sec. 2.
+    """N(mean, L L'), any covariance. Kingma & Welling 2019, sec. 2.5.1; Titsias & Lazaro-Gredilla 2014.
 
     L = diag(exp(h / 2)) (I + N): h and the strictly lower triangular N are linear in the features, as the mean is,
     Z (Z + 3) / 2 outputs in all. KL(q || N(0, I)) = 1/2 (|mean|^2 + |L|^2 - Z) - sum_j log L_jj.

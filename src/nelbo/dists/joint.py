@@ -50,7 +50,7 @@ class JointValue:
 
 
 class Joint(Posterior):
-    """Continuous latents beside categorical ones, independent given x. Dupont 2018, sec. 3.
+    """Continuous latents beside categorical ones, independent given x. Dupont 2018 (JointVAE).
 
     The last variables x categories of the latents are one-hot vectors (`gumbel-softmax`), those before them a
     diagonal Gaussian. So that a variable can take the class, and the continuous latents the style within it.

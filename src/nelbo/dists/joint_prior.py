@@ -14,7 +14,7 @@ from nelbo.dists.normal import StandardNormalModule
 
 
 class JointPrior(Prior):
-    """p(z): a standard normal beside uniform categorical variables. Dupont 2018, sec. 3.
+    """p(z): a standard normal beside uniform categorical variables. Dupont 2018 (JointVAE).
 
     variables    how many categorical variables, as the posterior's
     categories   of each, as the posterior's

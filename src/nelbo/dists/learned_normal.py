@@ -9,7 +9,7 @@ from nelbo.dists.base import LOG_2PI, Prior
 
 
 class LearnedNormal(Prior):
-    """p(z) = N(m, diag(v)), m and log v weights that begin at the standard normal. Kingma & Welling 2014, section 3.
+    """p(z) = N(m, diag(v)), m and log v weights that begin at the standard normal. Kingma & Welling 2014, section 2.1.
 
     Gaussian posteriors have their KL to it in closed form (their appendix B). With a linear layer after the
     posterior's mean and before the decoder it describes nothing that N(0, I) does not: it frees the scale of latents.

@@ -12,8 +12,8 @@ AT_ONCE = 2**23  # pairs of latent and component whose log densities are held at
 
 
 class Mixture(Prior):
-    """p(z) = sum_c w_c N(z; m_c, diag(v_c)), all of them weights. Dilokthanakul et al. 2016, eq. 1; Tomczak &
-    Welling 2018, section 4 ("MoG").
+    """p(z) = sum_c w_c N(z; m_c, diag(v_c)), all of them weights. Dilokthanakul et al. 2016; Tomczak & Welling
+    2018 ("MoG").
 
     The component is summed out, which needs no posterior over it: the bound is that of the mixture itself. There is
     no closed-form KL to it.

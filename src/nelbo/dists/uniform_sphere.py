@@ -12,7 +12,7 @@ from nelbo.dists.base import Prior, Space
 
 
 class UniformSphere(Prior):
-    """p(z) = 1 / area of the unit sphere in R^Z, 2 pi^(Z/2) / Gamma(Z/2). Davidson et al. 2018, sec. 3.2."""
+    """p(z) = 1 / area of the unit sphere in R^Z, 2 pi^(Z/2) / Gamma(Z/2). Davidson et al. 2018."""
 
     space: ClassVar[Space] = "sphere"
 

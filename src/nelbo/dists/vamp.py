@@ -21,7 +21,7 @@ ENCODED_AT_ONCE = 1000
 
 
 class Vamp(Prior):
-    """p(z) = 1/C sum_c q(z | u_c), pseudo-inputs u_c learned. Tomczak & Welling 2018, section 2 (VampPrior, eq. 9-11).
+    """p(z) = 1/C sum_c q(z | u_c), pseudo-inputs u_c learned. Tomczak & Welling 2018 (VampPrior).
 
     The best prior for a model is its aggregate posterior 1/N sum_n q(z | x_n), which costs too much and overfits; C
     images that are weights stand for the N. Each time that log p(z) is asked for they pass the encoder once, with

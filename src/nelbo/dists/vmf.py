@@ -130,7 +130,7 @@ class VonMisesFisherValue:
         """k reparametrised samples z_KBZ = w mean + sqrt(1 - w^2) v, v uniform among the unit vectors across the mean.
 
         v is a random direction t across a random axis a, mirrored so that a falls on the mean (the Householder
-        reflection of Davidson et al. 2018, sec. 3.3, with an axis anew for each sample, so that no mean is special).
+        reflection of Davidson et al. 2018, with an axis anew for each sample, so that no mean is special).
         """
         noise = torch.randn(2, k, *self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
         axis_KBZ = unit(noise[0])
@@ -149,7 +149,7 @@ class VonMisesFisherValue:
     def kl_to(self, prior: Any) -> Tensor | None:
         """KL(vMF || uniform) = kappa E[w] + log C(kappa) + log area: one number for all dimensions, (B, 1).
 
-        Davidson et al. 2018, eq. 5. None for any other prior.
+        Davidson et al. 2018. None for any other prior.
         """
         if not isinstance(prior, UniformSphereModule):
             return None
@@ -169,7 +169,7 @@ def half_square(difference: Tensor) -> Tensor:
 
 
 class VMF(Posterior):
-    """von Mises-Fisher q(z | x) = C(kappa) exp(kappa mean(x) . z) on the unit sphere. Davidson et al. 2018, eq. 3.
+    """von Mises-Fisher q(z | x) = C(kappa) exp(kappa mean(x) . z) on the unit sphere. Davidson et al. 2018.
 
     C(kappa) = kappa^(Z/2 - 1) / ((2 pi)^(Z/2) I_(Z/2 - 1)(kappa)). One concentration kappa for all dimensions: how
     certain the direction is. With the uniform prior nothing pulls latents to a centre; the KL depends on kappa alone.

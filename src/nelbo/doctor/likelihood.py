@@ -151,8 +151,8 @@ def hidden_kl_weight(case: Case) -> Iterator[Finding]:
     """A fixed sigma that weighs the KL without saying so: what an averaged squared error amounts to.
 
     SSE / (2 sigma^2) + beta KL is (s / sigma)^2 times SSE / (2 s^2) + beta (sigma / s)^2 KL, for any s. With s the
-    model's own error the first part is calibrated, and (sigma / s)^2 beta is the KL's real weight (Rybkin et al. 2021,
-    section 3). Without a trained model s is the spread around the mean image: all that there is to explain.
+    model's own error the first part is calibrated, and (sigma / s)^2 beta is the KL's real weight (Rybkin et al.
+    2021). Without a trained model s is the spread around the mean image: all that there is to explain.
     """
     sigma = fixed_sigma(likelihood_of(case))
     if sigma is None:

@@ -14,7 +14,7 @@ from nelbo.metrics.base import Split, Value, metric
 from nelbo.models import BuiltModel
 from nelbo.models.codebook import Quantised
 
-ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, appendix C
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, section 5.2
 COLLAPSED_KL_NATS = 1.0  # less than this cannot tell even three images apart
 NO_CLOSED_FORM = "no closed form: of the KL of this posterior to this prior"
 BY_GROUPS = "not of single dimensions"
@@ -136,7 +136,7 @@ def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
 
 @metric
 def latent(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
-    """Active units and the KL of each latent dimension (Burda et al. 2016, appendix C)."""
+    """Active units and the KL of each latent dimension (Burda et al. 2016, section 5.2)."""
     statistics = latent_statistics(model, split)
     of_what = f"of the {statistics.mean_is}"
     if statistics.coded:

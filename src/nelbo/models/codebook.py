@@ -24,7 +24,7 @@ def in_float32(device: torch.device) -> contextlib.AbstractContextManager[Any]:
 
 
 class Codebook(nn.Module):
-    """K vectors of D numbers, each the running mean of the encodings nearest to it. Razavi et al. 2019, appendix A.1.
+    """K vectors of D numbers, running means of the encodings nearest to each. van den Oord et al. 2017, appendix A.1.
 
         N_k <- decay N_k + (1 - decay) n_k      m_k <- decay m_k + (1 - decay) sum of these n_k encodings
         e_k  = m_k / N_k

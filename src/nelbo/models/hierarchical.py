@@ -16,13 +16,13 @@ from nelbo.nets import MLP, Net
 
 
 class HierarchicalVAE(Model):
-    """Two levels of latents, z2 above z1: p(z2) p(z1|z2) p(x|z1,z2). Tomczak & Welling 2018, section 4.
+    """Two levels of latents, z2 above z1: p(z2) p(z1|z2) p(x|z1,z2). Tomczak & Welling 2018 (HVAE).
 
         q(z1, z2 | x) = q(z2 | x) q(z1 | x, z2)
         ELBO = E_q[ log p(x|z1,z2) ] - KL( q(z2|x) || p(z2) ) - E_q(z2|x)[ KL( q(z1|x,z2) || p(z1|z2) ) ]
 
-    Two stochastic layers: Burda et al. 2016, section 3; with the prior's path into the posterior Kingma et al. 2016,
-    appendix C. All but p(z2) are diagonal Gaussians.
+    Two stochastic layers: Burda et al. 2016, section 5.1; with the prior's path into the posterior Kingma et al. 2016,
+    appendix C (bidirectional inference). All but p(z2) are diagonal Gaussians.
 
     latent_dim   dimensions of both levels together: z = (z2, z1), the upper level first
     top_dim      those of z2; half of them (rounded down) where it is none

@@ -26,7 +26,7 @@ class VQVAE(Model):
         -log p(x) <= -log p(x|z) - log p(codes)        codes: the nearest to what the encoder says at each position
 
     q(z|x) is certain of its codes, so that its KL is the code length -log p(codes): M log K nats where the prior is
-    uniform. The codebook follows the encodings by running means (Razavi et al. 2019, appendix A.1), the encoder gets
+    uniform. The codebook follows the encodings by running means (the paper's appendix A.1), the encoder gets
     the decoder's gradient straight through (section 3.2) and a commitment term from the objective `vq`.
 
     codes          K

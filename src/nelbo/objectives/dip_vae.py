@@ -13,7 +13,7 @@ from nelbo.objectives.base import Objective, halves, kl_of
 
 
 class DIPVAE(Objective):
-    """-ELBO + off_diagonal * sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2. Kumar et al. 2018, section 2.
+    """-ELBO + off_diagonal * sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2. Kumar et al. 2018, eq. 6-7.
 
     C is a covariance over the images of the batch:
 

@@ -12,12 +12,12 @@ from nelbo.objectives.matching import Kernel, mmd, prior_draws
 
 
 class InfoVAE(Objective):
-    """A KL that weighs less, and the aggregated posterior at the prior all the same. Zhao et al. 2019, eq. 6.
+    """A KL that weighs less, and the aggregated posterior at the prior all the same. Zhao et al. 2019.
 
         -log p(x|z) + (1 - alpha) KL(q(z|x) || p(z)) + (alpha + weight - 1) MMD^2(q(z), p(z))
 
-    The second KL of their objective, of q(z) to p(z), has no closed form; any divergence that is zero where the two
-    agree may stand for it (their proposition 2), here the squared maximum mean discrepancy.
+    The second KL of their objective, of q(z) to p(z), has no closed form; any divergence that is zero only where the
+    two agree may stand for it, as they say; here the squared maximum mean discrepancy.
 
     alpha   1 is MMD-VAE: no KL of each image, so that the latent keeps all its information, and no density is read.
             0 and weight 1 is the ELBO; below 0 the KL weighs more than 1

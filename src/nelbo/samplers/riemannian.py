@@ -14,14 +14,12 @@ from nelbo.samplers.base import Fitted, Latents, Sampler, blocks, nonzero
 
 CANDIDATES = 10_000  # training latents among which centroids are chosen
 LOCAL = 10  # nearest latents, whose deviation stands for that of a posterior that is a point
-ACCEPTED = (
-    0.8  # share of proposals that the step size is adapted to (Neal 2011, section 5.4.4.3: 0.65 to 0.9)
-)
+ACCEPTED = 0.8  # share of proposals that the step size is adapted to (Neal 2011: best at 0.65)
 CHAINS = 1000  # at a time
 
 
 class Riemannian(Sampler):
-    """p(z) proportional to sqrt(det G(z)), by Hamiltonian Monte Carlo (Chadebec & Allassonnière 2022, section 4).
+    """p(z) proportional to sqrt(det G(z)), by Hamiltonian Monte Carlo (Chadebec & Allassonnière 2022, section 4.5).
 
         G(z) = sum_i S_i^-1 w_i(z)     w_i(z) = exp( -(z - c_i)^T S_i^-1 (z - c_i) / rho^2 )
 

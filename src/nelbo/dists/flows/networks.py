@@ -66,7 +66,7 @@ class Perceptron(nn.Module):
 
 
 class MADE(Perceptron):
-    """Parameters of each latent from the latents before it. Germain et al. 2015, eq. 8 and 9.
+    """Parameters of each latent from the latents before it. Germain et al. 2015.
 
     (..., Z) -> (..., Z, P): entry j depends on z_1 ... z_{j-1} and the context only, so that those of the first
     latent depend on the context alone. The degrees of hidden units go round, from 0 where there is a context to see.
