@@ -43,7 +43,7 @@ def small(prior=None, **fields):
 
 
 def by_formula(vectors, batches, decay):
-    """Razavi et al. 2019, appendix A.1, code by code; N and m from 0."""
+    """van den Oord et al. 2017, appendix A.1, code by code; N and m from 0."""
     counts, sums, found = [0.0] * len(vectors), torch.zeros_like(vectors), vectors.clone()
     for rows in batches:
         chosen = [
