@@ -28,7 +28,7 @@ class ImportanceWeighted(Objective):
     beta      weight of log p(z) - log q(z|x): a number or a schedule (warm-up)
     resample  how many samples of each image carry the gradient through the decoder, drawn by their share of it; none
               given: all k. The decoder is passed k times forward, and this often forward and back. The gradient is the
-              same in expectation and noisier (Burda et al. 2016, section 3, have one sample by its weight; here
+              same in expectation and noisier (Burda et al. 2016, section 3.1, have one sample by its weight; here
               systematic resampling: each is taken within one of as often as its share says)
     """
 
