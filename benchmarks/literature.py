@@ -67,7 +67,7 @@ ROWS = {
     "exemplar-300": Row(
         "the same, exemplars (5,000 images, not all)",
         "82.09",
-        {**WIDE, "model.prior": "exemplar", "model.prior.exemplars": 500, "model.prior.images": 5000},
+        {**WIDE, "model.prior": "exemplar", "model.prior.exemplars": 200, "model.prior.images": 5000},
     ),
     "miwae-64": Row(
         "MIWAE, 8 groups of 8, 784-200-200-50",

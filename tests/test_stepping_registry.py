@@ -38,6 +38,7 @@ OTHERS = [
     {"objective": "geco", "objective.constraint": "squared-error"},
     {"objective.beta": {"name": "cyclic", "period": 2, "unit": "steps"}},
     {"model.encoder.batch_norm": True},
+    {"model.encoder.activation": "gated"},
     {"model.decoder.spectral_norm": True},
     {"data.transforms": ["dynamic-binarise"]},
     {"data.transforms": ["dynamic-binarise"], "model.prior": "exemplar", "model.prior.exemplars": 20},
