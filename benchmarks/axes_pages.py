@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import literature
+import regularised
 
 from nelbo.core import lookup, names
 from nelbo.recipe import named
@@ -86,4 +87,5 @@ def digits_table(part: str) -> str:
 TABLES = {
     **{f"digits-{part}": functools.partial(digits_table, part) for part in PARTS},
     "literature": literature.table,
+    "regularised": regularised.table,
 }

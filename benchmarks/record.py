@@ -83,7 +83,7 @@ def flags(changes: Mapping[str, Any]) -> list[str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "[]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -82,7 +82,7 @@ def measured(method: str, seed: int, epochs: int, runs: Path) -> dict[str, Any]:
     return {
         "method": method,
         "seed": seed,
-        "command": record.command(RECIPE, seed, changes(method, epochs), name),
+        "command": command(method, seed, epochs),
         "commit": environment.get("git"),
         "hardware": f"{environment['processor']}, {environment['threads']} threads",
         "torch": environment["packages"]["torch"],
@@ -97,15 +97,21 @@ def measured(method: str, seed: int, epochs: int, runs: Path) -> dict[str, Any]:
     }
 
 
-def rows_of(method: str) -> list[dict[str, Any]]:
+def command(method: str, seed: int, epochs: int) -> str:
+    return record.command(RECIPE, seed, changes(method, epochs), f"{method.lower()}-s{seed}")
+
+
+def rows_of(method: str, epochs: int = EPOCHS) -> list[dict[str, Any]]:
+    """The records of a method as it is now, and of that length."""
     found = json.loads(RECORD.read_text()) if RECORD.is_file() else []
-    return [row for row in found if row["method"] == method]
+    mine = [row for row in found if row["method"] == method]
+    return [row for row in mine if row["command"] == command(method, row["seed"], epochs)]
 
 
 def write(row: dict[str, Any]) -> None:
     from nelbo.store import atomic
 
-    kept = [one for method in METHODS for one in rows_of(method) if one["epochs"] == row["epochs"]]
+    kept = [one for method in METHODS for one in rows_of(method, row["epochs"])]
     kept = [one for one in kept if (one["method"], one["seed"]) != (row["method"], row["seed"])]
     order = list(METHODS)
     kept = sorted([*kept, row], key=lambda one: (order.index(one["method"]), one["seed"]))
@@ -130,7 +136,7 @@ def table() -> str:
     for method in kept:
         rows = rows_of(method)
         cells = [spread([row["distances"][words]["value"] for row in rows], 3) for words in SAMPLERS]
-        cells.append(spread([row["references"]["reconstruction"]["value"] for row in rows], 3))
+        cells.append(spread([row["references"]["reconstructions"]["value"] for row in rows], 3))
         cells.append(spread([row["mse"] for row in rows], 4))
         settings = " ".join(record.flags(METHODS[method]))
         published = ", ".join(PUBLISHED.get(method, ("-",)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import ClassVar
 
@@ -31,6 +32,7 @@ from nelbo.testing import LinearGaussian, check_objective
 START = Progress()
 FAMILY = [IWAE(), MIWAE(), PIWAE(), CIWAE(), Renyi(), IWAE(gradient="stl"), IWAE(gradient="dreg")]
 FEW = [IWAE(k=4, resample=1), IWAE(k=4, resample=2, gradient="dreg"), PIWAE(k=4, resample=2)]
+LITTLE = {"model.encoder.hidden": [8], "model.decoder.hidden": [8]}
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +252,8 @@ def test_only_a_few_samples_are_differentiated_by_the_decoder(law, objective):
 
     draw.aux["decode"] = watched
     loss = objective(draw, START).loss_B.mean()
+    first = torch.autograd.grad(loss, draw.log_px_KB, allow_unused=True, retain_graph=True)
+    assert first == (None,)  # nothing of the pass that decoded all
     few = torch.autograd.grad(loss, list(law.model.parameters()), allow_unused=True)
     assert back
     assert set(back) == {objective.resample}
@@ -271,6 +275,47 @@ def test_resampling_is_systematic():
 def test_a_few_samples_must_be_fewer_than_all():
     with pytest.raises(ConfigError, match="below k = 5, not 5"):
         resolve(Recipe(), {"objective": "iwae", "objective.k": 5, "objective.resample": 5})
+
+
+@pytest.mark.parametrize("resample", [None, 2])
+def test_a_decoder_learns_beside_a_frozen_encoder(law, resample):
+    model = copy.deepcopy(law.model)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(not inference(name))
+    torch.manual_seed(0)
+    loss = IWAE(k=5, resample=resample)(model.draw(law.x_BCHW, 5), START).loss_B.mean()
+    loss.backward()
+    learned = {name: weight.grad for name, weight in model.named_parameters() if not inference(name)}
+    assert all(float(slope.abs().max()) > 0 for slope in learned.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model.decoder.batch_norm": True}, "use --model.decoder.batch-norm false, or leave resample out"),
+        (
+            {"model.likelihood": "gaussian", "model.likelihood.sigma": "optimal"},
+            "use --model.likelihood.sigma learned, or leave resample out",
+        ),
+        (
+            {"model.likelihood": "laplace", "model.likelihood.scale": "optimal"},
+            "use --model.likelihood.scale learned",
+        ),
+    ],
+)
+def test_what_would_differ_when_decoded_or_scored_again_is_refused(changes, words):
+    weighted = {"objective": "iwae", "objective.resample": 1, **LITTLE}
+    with pytest.raises(ConfigError, match=words):
+        resolve(Recipe(), {**weighted, **changes})
+    resolve(Recipe(), {**weighted, **changes, "objective.resample": None})
+    resolve(Recipe(), weighted)
+
+
+def test_a_model_that_does_not_say_how_it_decodes_is_told(law):
+    draw = draw_of(law, 5)
+    draw.aux.clear()
+    with pytest.raises(ConfigError, match="leave resample out"):
+        IWAE(k=5, resample=2)(draw, START)
 
 
 @pytest.mark.parametrize("objective", [*FAMILY, *FEW], ids=repr)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -12,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from nelbo.config import parse_flags
 from nelbo.core import lookup, names
+from nelbo.recipe import resolve
 from nelbo.registering import docline
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +84,51 @@ def test_documents_show_the_records():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """The scripts that record what papers' tables ask for."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return {name: importlib.import_module(name) for name in ("literature", "regularised", "disentangle")}
+
+
+def test_every_recorded_command_trains_what_was_recorded(benchmarks):
+    literature, regularised, disentangle = benchmarks.values()
+    said = {
+        **{literature.command(name, 1): ("mnist-vae", row.changes) for name, row in literature.ROWS.items()},
+        **{
+            regularised.command(method, 1, 7): ("mnist-vae", regularised.changes(method, 7))
+            for method in regularised.METHODS
+        },
+        **{
+            disentangle.command(method, 1, 7): ("shapes", {"epochs": 7, **changes})
+            for method, changes in disentangle.METHODS.items()
+        },
+    }
+    assert len(said) == len(literature.ROWS) + len(regularised.METHODS) + len(disentangle.METHODS)
+    for command, (recipe, changes) in said.items():
+        words = shlex.split(command)
+        assert words[:3] == ["nelbo", "train", recipe]
+        flags = words[5:] if words[3] == "--name" else words[3:]
+        assert resolve(recipe, parse_flags(flags)) == resolve(recipe, {"seed": 1, **changes}), command
+
+
+def test_a_row_shows_only_what_was_made_by_its_command(benchmarks, tmp_path, monkeypatch):
+    """A record of other settings under the same name is another experiment."""
+    regularised = benchmarks["regularised"]
+    number = {"value": 0.5, "note": ""}
+    row = {
+        "method": "VAE", "seed": 0, "command": regularised.command("VAE", 0, regularised.EPOCHS), "commit": "c",
+        "hardware": "h", "torch": "t", "data_hash": "d", "epochs": regularised.EPOCHS, "n": 10_000, "mse": 0.1,
+        "distances": dict.fromkeys(regularised.SAMPLERS, number),
+        "references": {"train": number, "reconstructions": number},
+    }  # fmt: skip
+    monkeypatch.setattr(regularised, "RECORD", tmp_path / "regularised.json")
+    regularised.write(row)
+    assert "| VAE: " in regularised.table()
+    monkeypatch.setitem(regularised.METHODS, "VAE", {"objective": "elbo", "objective.beta": 2.0})
+    assert regularised.rows_of("VAE") == []
 
 
 def test_the_readme_commands_are_as_quick_as_they_say():

@@ -181,6 +181,8 @@ def test_which_recipes_have_a_twin(name, tiny_recipe):
         ({"clip_norm": 1.0}, "clipping"),
         ({"ema": 0.9}, "averaged"),
         ({"model.encoder.batch_norm": True}, "batch norm"),
+        ({"model.encoder.spectral_norm": True}, "spectral norm"),
+        ({"model.decoder.activation": "gated"}, "gated layers"),
         ({"data.transforms": "dynamic-binarise"}, "transforms"),
     ],
 )

@@ -183,9 +183,41 @@ def test_the_advice_against_a_collapse_is_one_that_the_objective_takes(objective
         changes |= {"model.posterior": "dirac"} | (
             {"objective.alpha": 1.0} if objective == "info-vae" else {}
         )
-    remedy, command = against_collapse(open_case(lab.config(changes)))
+    elif "beta" in lookup("objective", objective).model_fields and objective != "tcvae":
+        changes |= {"objective.beta": "linear", "objective.beta.epochs": 5}
+    followed(changes, lab)
+    capsys.readouterr()
+
+
+def followed(changes, lab):
+    """The recipe as it is advised: it can be run, and is another one."""
+    file = lab.config(changes)
+    remedy, command = against_collapse(open_case(file))
     assert remedy.endswith(".")
     lab.can_be_run(command)
+    advised = resolve(file, parse_flags(shlex.split(command)[3:]))
+    assert advised != resolve(file)
+    return remedy, advised
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": "rae", "objective.latent_weight": 0.0, "model.posterior": "dirac"},
+        {"objective.beta": "linear", "objective.beta.epochs": 5, "objective.free_bits": 0.5},
+    ],
+    ids=str,
+)
+def test_no_advice_leaves_things_as_they_are(changes, lab, capsys):
+    followed(changes, lab)
+    capsys.readouterr()
+
+
+def test_advice_that_changes_the_objective_says_so_and_keeps_its_warm_up(lab, capsys):
+    changes = {"objective": "iwae", "objective.k": 8, "objective.beta": "linear", "objective.beta.epochs": 5}
+    remedy, advised = followed(changes, lab)
+    assert remedy.startswith("Train the ELBO instead")
+    assert advised.objective.beta == resolve("digits", changes).objective.beta
     capsys.readouterr()
 
 

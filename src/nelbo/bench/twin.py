@@ -44,6 +44,8 @@ def why_not(recipe: Recipe, splits: Splits) -> str | None:
         return "no JAX twin: only of networks whose encoder and decoder are mlp"
     reasons = {
         "batch norm": model.encoder.batch_norm or model.decoder.batch_norm,
+        "spectral norm": model.encoder.spectral_norm or model.decoder.spectral_norm,
+        "gated layers": "gated" in (model.encoder.activation, model.decoder.activation),
         "this posterior": not isinstance(model.posterior, DiagonalGaussian),
         "shared noise": getattr(model.posterior, "noise", "") == "shared",
         "this prior": not isinstance(model.prior, StandardNormal),

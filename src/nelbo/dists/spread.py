@@ -26,10 +26,12 @@ class Spread(Spec):
     """The width of p(x | z): `build(power)` gives a `Width`.
 
     outputs   decoder outputs for each image channel that it takes beside those of the mean
+    observes  it follows the errors of the images that are scored, each of which must be scored once
     """
 
     axis: ClassVar[str] = "spread"
     outputs: ClassVar[int] = 0
+    observes: ClassVar[bool] = False
 
     @classmethod
     def from_scalar(cls, value: Any) -> dict[str, Any] | None:
@@ -152,6 +154,8 @@ class Optimal(Spread):
 
     floor   the smallest spread, for images that are reconstructed exactly
     """
+
+    observes: ClassVar[bool] = True
 
     floor: float = Field(default=FLOOR, gt=0.0)
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nelbo import config
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked, some
 from nelbo.doctor.configuration import beta_over_training, fixed_sigma
 from nelbo.doctor.training import under_trained
 from nelbo.metrics import LatentStatistics, Split
 from nelbo.metrics.latent import ACTIVE_VARIANCE, COLLAPSED_KL_NATS, FREE_BITS, WARM_UP_EPOCHS
+from nelbo.schedules import Schedule
 
 DEAD_KL = 0.01  # nats: a dimension with less carries nothing
 EXPLAINED = 0.25  # of the pixels' variance: below it a decoder hardly uses z
@@ -77,17 +80,35 @@ def against_collapse(case: Case) -> tuple[str, str]:
             "Let the weight of the KL rise from 0, so that the decoder learns to use z before it is paid for.",
             case.retrain({"objective.beta": "linear", "objective.beta.epochs": epochs}),
         )
-    objective, posterior = recipe.objective, getattr(recipe.model, "posterior", None)
-    penalties = [name for name in ("latent_weight", "weight") if name in type(objective).model_fields]
-    if penalties and posterior is not None and not posterior.has_density:
-        lighter = getattr(objective, penalties[0]) / 10
-        return (
-            "Let what is asked of the latents weigh a tenth.",
-            case.retrain({f"objective.{penalties[0]}": lighter}),
+    return _with_room(case)
+
+
+def _with_room(case: Case) -> tuple[str, str]:
+    """Less to pay for what the latent carries, in a field that this objective has; or the ELBO, whose has free bits."""
+    objective, posterior = case.recipe.objective, getattr(case.recipe.model, "posterior", None)
+    fields = type(objective).model_fields
+    for name in ("latent_weight", "weight"):
+        weight = getattr(objective, name, 0.0)
+        if weight and posterior is not None and not posterior.has_density:
+            command = case.retrain({f"objective.{name}": weight / 10})
+            return "Let what is asked of the latents weigh a tenth.", command
+    if "free_bits" in fields:
+        more = max(FREE_BITS, 2 * getattr(objective, "free_bits", 0.0))
+        return "Let each dimension have some nats free of charge.", case.retrain(
+            {"objective.free_bits": more}
         )
-    changes = {} if "free_bits" in type(objective).model_fields else {"objective": "elbo"}
+    changes: dict[str, Any] = {"objective": "elbo"}
+    if posterior is not None and not posterior.has_density:
+        changes["model.posterior"] = "diagonal-gaussian"
+    beta = getattr(objective, "beta", None)
+    if isinstance(beta, Schedule):
+        ramp = {key: value for key, value in config.to_dict(beta).items() if value is not None}
+        changes |= {
+            "objective.beta": ramp.pop("name"),
+            **{f"objective.beta.{key}": ramp[key] for key in ramp},
+        }
     return (
-        "Let each dimension have some nats free of charge.",
+        "Train the ELBO instead, in which each dimension can have some nats free of charge.",
         case.retrain({**changes, "objective.free_bits": FREE_BITS}),
     )
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from nelbo.core import Draw, Progress, Terms
+from nelbo.errors import ConfigError
 from nelbo.objectives.base import Objective, Side, halves, listed
 from nelbo.schedules import Constant, Schedule
 
@@ -28,7 +29,7 @@ class ImportanceWeighted(Objective):
     beta      weight of log p(z) - log q(z|x): a number or a schedule (warm-up)
     resample  how many samples of each image carry the gradient through the decoder, drawn by their share of it; none
               given: all k. The decoder is passed k times forward, and this often forward and back. The gradient is the
-              same in expectation and noisier (Burda et al. 2016, section 3.1, have one sample by its weight; here
+              same in expectation, and noisier (Burda et al. 2016, section 3.1, have one sample by its weight; here
               systematic resampling: each is taken within one of as often as its share says)
     """
 
@@ -54,6 +55,8 @@ class ImportanceWeighted(Objective):
             loss_B = self.minimised(draw, draw.log_px_KB + beta * log_ratio_KB, beta)
         else:
             log_w_KB = draw.log_px_KB.detach() + beta * log_ratio_KB
+            if not log_w_KB.requires_grad:  # the encoder is frozen
+                log_w_KB.requires_grad_()
             loss_B = self.minimised(draw, log_w_KB, beta)
             share_KB = -slope(loss_B, log_w_KB)
             loss_B = with_gradient_of(-loss_B, self._by_few(draw, share_KB, share_KB) - loss_B)
@@ -70,8 +73,11 @@ class ImportanceWeighted(Objective):
 
     def _by_few(self, draw: Draw, decoder_KB: Tensor, encoder_KB: Tensor) -> Tensor:
         """Of shape (B,), with the gradient of log p(x|z_k) times its shares in expectation, by `resample` samples."""
-        assert self.resample is not None
-        assert draw.x_BCHW is not None
+        if self.resample is None or draw.x_BCHW is None or "decode" not in draw.aux:
+            raise ConfigError(
+                f"objective {self.name}: resample decodes some samples again, and this model's draws do not say of "
+                "what image and how (Draw.x_BCHW, aux['decode']); leave resample out"
+            )
         share_KB = decoder_KB.abs() + encoder_KB.abs()
         rows_SB = resampled(share_KB, self.resample)
         z_SBZ = draw.z_KBZ.take_along_dim(rows_SB[..., None], 0)
@@ -106,6 +112,8 @@ class ImportanceWeighted(Objective):
 
     def check(self, model: Any) -> None:
         super().check(model)
+        if self.resample is not None:
+            self._check_decoding_twice(model)
         posterior = getattr(model, "posterior", model)
         if self.follows_samples and not getattr(posterior, "reparametrised", True):
             raise ValueError(
@@ -113,6 +121,20 @@ class ImportanceWeighted(Objective):
                 "cannot be; use objective iwae with gradient total, or one of these posteriors: "
                 + listed("posterior", lambda entry: entry.has_density and entry.reparametrised)
             )
+
+    def _check_decoding_twice(self, model: Any) -> None:
+        """The samples that are decoded again must come out, and be scored, as they were among all."""
+        if getattr(getattr(model, "decoder", None), "batch_norm", False):
+            raise ValueError(
+                f"objective {self.name} with resample decodes a few samples again, and batch norm makes other images "
+                "of them than among all; use --model.decoder.batch-norm false, or leave resample out"
+            )
+        for field, value in getattr(model, "likelihood", ()):
+            if getattr(value, "observes", False):
+                raise ValueError(
+                    f"objective {self.name} with resample scores a few samples twice, and {field} {value.name} follows "
+                    f"the errors of all that are scored; use --model.likelihood.{field} learned, or leave resample out"
+                )
 
 
 class Grouped(ImportanceWeighted):
