@@ -13,9 +13,10 @@ from nelbo import api
 from nelbo.core import Draw, Progress, Terms
 from nelbo.dists import Posterior
 from nelbo.dists.base import Space
+from nelbo.errors import ConfigError
 from nelbo.models import VAE
 from nelbo.objectives import ELBO, Objective, Owner, halves
-from nelbo.recipe import Recipe
+from nelbo.recipe import Recipe, resolve
 
 PLUGIN = '''
 """One class each, from outside the package."""
@@ -236,6 +237,15 @@ def test_short_flags_are_fields_of_the_model(nelbo):
 
 
 # --- the halves ---------------------------------------------------------------------------------
+
+
+def test_parts_of_the_model_need_no_prefix_in_python_either():
+    short = resolve("digits", {"latent_dim": 5, "prior": "mixture", "prior.components": 3})
+    assert short == resolve(
+        "digits", {"model.latent_dim": 5, "model.prior": "mixture", "model.prior.components": 3}
+    )
+    with pytest.raises(ConfigError, match=r"model\.prior"):
+        resolve("digits", {"prior": "mixtur"})
 
 
 def test_a_point_has_a_reconstruction_and_no_kl():

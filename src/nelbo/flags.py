@@ -31,9 +31,6 @@ Imports = Annotated[
     plain("a Python file that registers components; repeat for more", name="import", metavar="FILE"),
 ]
 
-PARTS_OF_THE_MODEL = {"posterior", "prior", "likelihood", "latent-dim"}
-"""Fields of the model that `train` also takes without their prefix."""
-
 SWITCHES = {"--overwrite", "--dry-run", "--no-figures", "--compare-first", "--json", "--help", "-h"}
 """The flags without a value. Every other flag takes exactly one."""
 

@@ -95,8 +95,12 @@ def recipe(function: RecipeFunction) -> RecipeFunction:
     return register("recipe", name, with_name)
 
 
+PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim")
+"""Fields of the model that overrides may name without their prefix."""
+
+
 def resolve(what: str | Path | Recipe, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe's name, a TOML file or a Recipe, with dotted overrides applied.
+    """A recipe's name, a TOML file or a Recipe, with dotted overrides applied; parts of the model need no `model.`.
 
     A file may start from a recipe: `recipe = "fashion-mlp"` and only what differs. Raises ConfigError.
     """
@@ -106,7 +110,11 @@ def resolve(what: str | Path | Recipe, overrides: Mapping[str, Any] | None = Non
         base = _from_file(Path(what))
     else:
         base = named(str(what))
-    return config.override(base, overrides) if overrides else base
+    whole = {
+        f"model.{key}" if key.partition(".")[0] in PARTS_OF_THE_MODEL else key: value
+        for key, value in (overrides or {}).items()
+    }
+    return config.override(base, whole) if whole else base
 
 
 def named(name: str) -> Recipe:

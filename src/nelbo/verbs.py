@@ -318,13 +318,11 @@ def _settings(dotted: list[str]) -> dict[str, Any]:
 def _overrides(foreign: list[str], own: set[str]) -> dict[str, Any]:
     """Flags as fields of a recipe; raises ConfigError for one that is neither a field nor a flag."""
     from nelbo.config import kebab, parse_flags
-    from nelbo.recipe import Recipe
+    from nelbo.recipe import PARTS_OF_THE_MODEL, Recipe
 
-    heads = {kebab(name) for name in Recipe.model_fields} - {"recipe"} | flags.PARTS_OF_THE_MODEL
-    for place, word in enumerate(foreign):
+    heads = {kebab(name) for name in (*Recipe.model_fields, *PARTS_OF_THE_MODEL)} - {"recipe"}
+    for word in foreign:
         head = word.partition("=")[0].removeprefix("--").partition(".")[0]
-        if flags.is_flag(word) and kebab(head) in flags.PARTS_OF_THE_MODEL:
-            foreign[place] = f"--model.{word.removeprefix('--')}"
         if flags.is_flag(word) and kebab(head) not in heads:
             known = heads | {flag.removeprefix("--") for flag in own} - {"h", "-h", "overrides", "recipe"}
             raise ConfigError(
