@@ -142,7 +142,7 @@ def table() -> str:
         published = ", ".join(PUBLISHED.get(method, ("-",)))
         lines.append(f"| {method}: `{settings}` | {' | '.join(cells)} | {len(rows)} | {published} |")
     first = rows_of(kept[0])[0]
-    train = spread([row["references"]["train"]["value"] for method in kept for row in rows_of(method)[:1]], 3)
+    train = f"{first['references']['train']['value']:.3f}"
     commits = sorted({str(row["commit"]) for method in kept for row in rows_of(method)})
     return "\n".join(
         [*lines, f"\n`{MAIN}` on the test split, n = {first['n']:,}, mean ± standard deviation over seeds; training "
