@@ -451,7 +451,15 @@ def test_a_step_that_has_to_be_compiled_again_and_again_runs_as_it_is(tiny_recip
     assert not fast.step.how["compiled"]
 
 
-def test_a_compiler_does_not_hear_ctrl_c(monkeypatch):
+@pytest.fixture
+def foreground():
+    """As at a terminal: what a shell starts in the background ignores it, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_compiler_does_not_hear_ctrl_c(monkeypatch, foreground):
     """It ends a child process that hears it, and then a step would seem one that cannot be compiled."""
     heard = ["sh", "-c", "kill -INT $$"]
     monkeypatch.setattr(compiling, "why_not", lambda device: None)

@@ -42,7 +42,7 @@ def test_a_small_run_is_recorded_and_shown(disentangle, monkeypatch, capsys):
     assert found["summary"]["VAE"]["nelbo"]["mean"] == pytest.approx(sum(nelbos) / 2)
     assert found["summary"]["VAE"]["seeds"] == [0, 1]
     shown = disentangle.table()
-    assert "| VAE: `--objective elbo` |" in shown
+    assert "| VAE: `--objective elbo --objective.beta 1` |" in shown
     assert "--objective.kind I --objective.diagonal 100" in shown
     assert "400 images of `shapes`, 1 epochs" in shown
     assert "MIG" in shown

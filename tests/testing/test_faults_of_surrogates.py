@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 import torch
@@ -179,6 +179,7 @@ def test_a_choice_of_gradients_that_are_the_same_is_nothing():
         """Two names for one gradient. Nobody 2018."""
 
         gradient: Literal["total", "whole"] = "total"
+        follows_samples: ClassVar[bool] = False
 
         @property
         def follows(self):
