@@ -15,7 +15,12 @@ pytestmark = [pytest.mark.slow, compiled]
 LIKELIHOODS = [{"model.likelihood": name} for name in names("likelihood") if not name.startswith("test-")]
 # Of latents in R^Z: others have posteriors of their own.
 PRIORS = [{"model.prior": name} for name in names("prior") if lookup("prior", name).space == "real"]
-OBJECTIVES = [{"objective": name} for name in names("objective") if not name.startswith("test-")]
+OBJECTIVES = [
+    {"objective": name} | ({"model": "vq-vae"} if lookup("objective", name).commits else {})
+    for name in names("objective")
+    if not name.startswith("test-")
+]
+MODELS = [{"model": name} for name in names("model") if not lookup("model", name).quantises]
 POSTERIORS = [  # those that go with the objective and the prior of the recipe
     {"model.posterior": name}
     for name in names("posterior")
@@ -58,7 +63,7 @@ ELSEWHERE = [
     for posterior in (lookup("posterior", name)() for name in names("posterior"))
     if posterior.space != "real"
 ]
-VARIANTS = [*LIKELIHOODS, *PRIORS, *OBJECTIVES, *POSTERIORS, *ELSEWHERE, *OTHERS]
+VARIANTS = [*LIKELIHOODS, *MODELS, *PRIORS, *OBJECTIVES, *POSTERIORS, *ELSEWHERE, *OTHERS]
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
