@@ -86,8 +86,7 @@ def train(
     data       images instead of `recipe.data.source`: an array, a tensor, (images, labels), a torch data set
     tell       hears `data`, `model`, `resume`, `begin`, `step`, `epoch` and `warning` with a table each
 
-    The command line then also evaluates on the test split and draws the pictures; from Python that is
-    `nelbo.evaluate(run)` and `nelbo plot`.
+    The command line then also evaluates on the test split and draws the pictures (`nelbo.evaluate(run)`, `nelbo plot`).
 
     Raises ConfigError, DataError, DeviceError and RunError before anything is written, TrainingFailed
     and Interrupted later.

@@ -86,17 +86,15 @@ def against_collapse(case: Case) -> tuple[str, str]:
 def _with_room(case: Case) -> tuple[str, str]:
     """Less to pay for what the latent carries, in a field that this objective has; or the ELBO, whose has free bits."""
     objective, posterior = case.recipe.objective, getattr(case.recipe.model, "posterior", None)
-    fields = type(objective).model_fields
     for name in ("latent_weight", "weight"):
         weight = getattr(objective, name, 0.0)
         if weight and posterior is not None and not posterior.has_density:
             command = case.retrain({f"objective.{name}": weight / 10})
             return "Let what is asked of the latents weigh a tenth.", command
-    if "free_bits" in fields:
-        more = max(FREE_BITS, 2 * getattr(objective, "free_bits", 0.0))
-        return "Let each dimension have some nats free of charge.", case.retrain(
-            {"objective.free_bits": more}
-        )
+    free_bits = getattr(objective, "free_bits", None)
+    if free_bits is not None:
+        command = case.retrain({"objective.free_bits": max(FREE_BITS, 2 * free_bits)})
+        return "Let each dimension have some nats free of charge.", command
     changes: dict[str, Any] = {"objective": "elbo"}
     if posterior is not None and not posterior.has_density:
         changes["model.posterior"] = "diagonal-gaussian"

@@ -20,7 +20,7 @@ class MLP(Net):
     """
 
     hidden: tuple[Width, ...] = (512, 256)
-    activation: Activation | Literal["gated"] = "relu"
+    activation: Literal[Activation, "gated"] = "relu"
     batch_norm: bool = False
     spectral_norm: bool = False
 

@@ -15,7 +15,7 @@ from nelbo.errors import ConfigError
 from nelbo.objectives.base import Objective, Side, halves, listed
 from nelbo.schedules import Constant, Schedule
 
-TINY = 1e-30
+TINY = 1e-30  # under a share of zero, which may be divided by and then counts for nothing
 
 
 class ImportanceWeighted(Objective):

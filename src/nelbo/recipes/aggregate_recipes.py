@@ -1,10 +1,8 @@
 """Objectives on the aggregated posterior, on the embedded digits."""
 
-from nelbo.data import Binarise, Data
 from nelbo.dists import DiagonalGaussian, Posterior
 from nelbo.dists.dirac import Dirac
 from nelbo.models import VAE
-from nelbo.nets import MLP
 from nelbo.objectives import Objective
 from nelbo.objectives.dip_vae import DIPVAE
 from nelbo.objectives.factor_vae import FactorVAE
@@ -12,21 +10,13 @@ from nelbo.objectives.info_vae import InfoVAE
 from nelbo.objectives.swae import SWAE
 from nelbo.objectives.tcvae import TCVAE
 from nelbo.objectives.wae import WAE
-from nelbo.optim import Adam
 from nelbo.recipe import Recipe, recipe
+from nelbo.recipes.model_recipes import NETS, on_digits
 
 
 def _digits(objective: Objective, posterior: Posterior = DiagonalGaussian()) -> Recipe:  # noqa: B008  frozen
-    layers = {"encoder": MLP(hidden=(256, 128)), "decoder": MLP(hidden=(128, 256))}
-    return Recipe(
-        data=Data(source="digits", transforms=(Binarise(),), validation=0.1),
-        model=VAE(latent_dim=8, posterior=posterior, **layers),
-        objective=objective,
-        optimizer=Adam(lr=1e-3),
-        epochs=60,
-        batch_size=64,
-        latent_every=10,
-    )
+    model = VAE(latent_dim=8, posterior=posterior, **NETS)
+    return on_digits(model, objective, epochs=60, latent_every=10)
 
 
 @recipe

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nelbo.data import Binarise, Data
 from nelbo.dists import Posterior
 from nelbo.dists.dirac import Dirac
 from nelbo.models import VAE
@@ -17,23 +16,14 @@ from nelbo.objectives.rae import RAE
 from nelbo.objectives.rae_gp import RAEGP
 from nelbo.objectives.rae_l2 import RAEL2
 from nelbo.objectives.vae_gan import VAEGAN
-from nelbo.optim import Adam
 from nelbo.recipe import Recipe, recipe
+from nelbo.recipes.model_recipes import NETS, on_digits
 from nelbo.schedules import Linear
 
 
 def _on_digits(objective: Objective, posterior: Posterior | None = None, **more: Any) -> Recipe:
-    parts = {} if posterior is None else {"posterior": posterior}
-    decoder = more.pop("decoder", MLP(hidden=(128, 256)))
-    return Recipe(
-        data=Data(source="digits", transforms=(Binarise(),), validation=0.1),
-        model=VAE(latent_dim=8, encoder=MLP(hidden=(256, 128)), decoder=decoder, **parts),
-        objective=objective,
-        optimizer=Adam(lr=1e-3),
-        epochs=100,
-        batch_size=64,
-        latent_every=5,
-    )
+    parts = more if posterior is None else {"posterior": posterior, **more}
+    return on_digits(VAE(latent_dim=8, **(NETS | parts)), objective)
 
 
 @recipe

@@ -1,6 +1,5 @@
 """Bounds and gradient estimators on the embedded digits, at one network and one length of training."""
 
-from nelbo.data import Binarise, Data
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO, Objective
@@ -11,98 +10,91 @@ from nelbo.objectives.iwae import IWAE
 from nelbo.objectives.miwae import MIWAE
 from nelbo.objectives.piwae import PIWAE
 from nelbo.objectives.renyi import Renyi
-from nelbo.optim import Adam
 from nelbo.recipe import Recipe, recipe
+from nelbo.recipes.model_recipes import on_digits
 from nelbo.schedules import Cyclic, Linear, Sigmoid
 
 WARM_UP = Linear(epochs=20)  # without it the latents are ignored for ten epochs
 
 
-def on_digits(objective: Objective) -> Recipe:
-    return Recipe(
-        data=Data(source="digits", transforms=(Binarise(),), validation=0.1),
-        model=VAE(latent_dim=8, encoder=MLP(hidden=(128,)), decoder=MLP(hidden=(128,))),
-        objective=objective,
-        optimizer=Adam(lr=2e-3),
-        epochs=100,
-        batch_size=64,
-        latent_every=20,
-    )
+def _bound(objective: Objective) -> Recipe:
+    model = VAE(latent_dim=8, encoder=MLP(hidden=(128,)), decoder=MLP(hidden=(128,)))
+    return on_digits(model, objective, lr=2e-3, latent_every=20)
 
 
 @recipe
 def elbo_warm_up() -> Recipe:
     """digits, MLP, latent 8, ELBO with a linear warm-up. Test NELBO 18.1 +- 0.1 (n = 3); 6 s."""
-    return on_digits(ELBO(beta=WARM_UP))
+    return _bound(ELBO(beta=WARM_UP))
 
 
 @recipe
 def cyclic_warm_up() -> Recipe:
     """digits, MLP, latent 8, ELBO with a warm-up in four cycles. Test NELBO 18.1 +- 0.1 (n = 3); 4 s."""
-    return on_digits(ELBO(beta=Cyclic(period=25)))
+    return _bound(ELBO(beta=Cyclic(period=25)))
 
 
 @recipe
 def sigmoid_warm_up() -> Recipe:
     """digits, MLP, latent 8, ELBO with a sigmoid warm-up. Test NELBO 18.1 +- 0.0 (n = 3); 3 s."""
-    return on_digits(ELBO(beta=Sigmoid(epochs=40)))
+    return _bound(ELBO(beta=Sigmoid(epochs=40)))
 
 
 @recipe
 def free_bits() -> Recipe:
     """digits, MLP, latent 8, ELBO with a free bit for every two latents. Test NELBO 17.9 +- 0.2 (n = 3); 4 s."""
-    return on_digits(ELBO(free_bits=0.7, group=2))
+    return _bound(ELBO(free_bits=0.7, group=2))
 
 
 @recipe
 def capacity_control() -> Recipe:
     """digits, MLP, latent 8, a KL brought to 8 nats. Test NELBO 19.0 +- 0.1 (n = 3); 5 s."""
-    return on_digits(CapacityControl(gamma=5.0, capacity=Linear(end=8.0, epochs=50)))
+    return _bound(CapacityControl(gamma=5.0, capacity=Linear(end=8.0, epochs=50)))
 
 
 @recipe
 def geco() -> Recipe:
     """digits, MLP, latent 8, GECO at 0.2 nats a pixel. Test NELBO 18.3 +- 0.1 (n = 3); 4 s."""
-    return on_digits(GECO(tolerance=0.2, rate=0.03))
+    return _bound(GECO(tolerance=0.2, rate=0.03))
 
 
 @recipe
 def iwae() -> Recipe:
     """digits, MLP, latent 8, IWAE with 5 samples. Test NELBO 18.5 +- 0.2 (n = 3); 4 s."""
-    return on_digits(IWAE(k=5, beta=WARM_UP))
+    return _bound(IWAE(k=5, beta=WARM_UP))
 
 
 @recipe
 def iwae_stl() -> Recipe:
     """digits, MLP, latent 8, IWAE with 5 samples, sticking the landing. Test NELBO 18.3 +- 0.2 (n = 3); 4 s."""
-    return on_digits(IWAE(k=5, beta=WARM_UP, gradient="stl"))
+    return _bound(IWAE(k=5, beta=WARM_UP, gradient="stl"))
 
 
 @recipe
 def iwae_dreg() -> Recipe:
     """digits, MLP, latent 8, IWAE with 5 samples, doubly reparametrised. Test NELBO 18.4 +- 0.2 (n = 3); 6 s."""
-    return on_digits(IWAE(k=5, beta=WARM_UP, gradient="dreg"))
+    return _bound(IWAE(k=5, beta=WARM_UP, gradient="dreg"))
 
 
 @recipe
 def miwae() -> Recipe:
     """digits, MLP, latent 8, MIWAE with 4 groups of 4 samples. Test NELBO 18.2 +- 0.1 (n = 3); 5 s."""
-    return on_digits(MIWAE(k=16, groups=4, beta=WARM_UP))
+    return _bound(MIWAE(k=16, groups=4, beta=WARM_UP))
 
 
 @recipe
 def piwae() -> Recipe:
     """digits, MLP, latent 8, PIWAE with 4 groups of 4 samples. Test NELBO 18.6 +- 0.1 (n = 3); 12 s."""
-    return on_digits(PIWAE(k=16, groups=4, beta=WARM_UP))
+    return _bound(PIWAE(k=16, groups=4, beta=WARM_UP))
 
 
 @recipe
 def ciwae() -> Recipe:
     """digits, MLP, latent 8, CIWAE with 16 samples. Test NELBO 19.0 +- 0.3 (n = 3); 5 s."""
-    return on_digits(CIWAE(k=16, share=0.05, beta=WARM_UP))
+    return _bound(CIWAE(k=16, share=0.05, beta=WARM_UP))
 
 
 @recipe
 def renyi() -> Recipe:
     """digits, MLP, latent 8, Renyi bound at alpha 0.5 with 5 samples. Test NELBO 18.1 +- 0.0 (n = 3); 3 s."""
-    return on_digits(Renyi(k=5, alpha=0.5, beta=WARM_UP))
+    return _bound(Renyi(k=5, alpha=0.5, beta=WARM_UP))

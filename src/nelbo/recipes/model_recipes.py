@@ -17,16 +17,18 @@ from nelbo.schedules import Linear
 NETS: dict[str, Any] = {"encoder": MLP(hidden=(256, 128)), "decoder": MLP(hidden=(128, 256))}
 
 
-def on_digits(model: Model, objective: Objective) -> Recipe:
-    """What all of them share."""
+def on_digits(
+    model: Model, objective: Objective, lr: float = 1e-3, epochs: int = 100, latent_every: int = 5
+) -> Recipe:
+    """What recipes on the digits share."""
     return Recipe(
         data=Data(source="digits", transforms=(Binarise(),), validation=0.1),
         model=model,
         objective=objective,
-        optimizer=Adam(lr=1e-3),
-        epochs=100,
+        optimizer=Adam(lr=lr),
+        epochs=epochs,
         batch_size=64,
-        latent_every=5,
+        latent_every=latent_every,
     )
 
 
