@@ -12,3 +12,13 @@ def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
     for axis in core.HOMES:
         core.names(axis)  # what is built in stays
     monkeypatch.setattr(core, "_entries", {axis: dict(found) for axis, found in core._entries.items()})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A fault is held against the law that must find it; that no earlier law is fooled by it is asked when slow."""
+    if "laws" in metafunc.fixturenames:
+        cases = [
+            pytest.param("its own", id="its-law"),
+            pytest.param("all", id="all-laws", marks=pytest.mark.slow),
+        ]
+        metafunc.parametrize("laws", cases)

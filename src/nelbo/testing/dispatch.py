@@ -27,7 +27,9 @@ CHECKS: dict[str, Callable[..., dict[str, str]]] = {
 """Axis -> its check."""
 
 
-def check(component: Spec | type[Spec] | Any, *, skip: Collection[str] = ()) -> dict[str, str]:
+def check(
+    component: Spec | type[Spec] | Any, *, skip: Collection[str] = (), only: str | None = None
+) -> dict[str, str]:
     """Holds the laws of its axis against a component, or against a class with its default settings.
 
     Returns each law with its evidence. Raises LawBroken, and ConfigError for what is on no axis that has laws.
@@ -38,4 +40,4 @@ def check(component: Spec | type[Spec] | Any, *, skip: Collection[str] = ()) -> 
             f"there are no laws for {component!r}; expected a component, or a class of one, of these axes: "
             f"{', '.join(CHECKS)}"
         )
-    return CHECKS[axis](component, skip=skip)
+    return CHECKS[axis](component, skip=skip, only=only)

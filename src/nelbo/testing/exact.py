@@ -121,6 +121,7 @@ def images_of(model: BuiltModel, n: int) -> Tensor:
         return torch.as_tensor(model.decode(model.sample_prior(n).double()).sample()).double()
 
 
+@torch.enable_grad()  # a model may be built first where gradients are off
 def fit_posterior(model: BuiltModel, steps: int = FIT, batch: int = 64) -> None:
     """Fits q(z | x) to images and latents that the model draws itself (Hinton et al. 1995, the sleep phase).
 

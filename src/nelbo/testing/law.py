@@ -63,17 +63,21 @@ def title(law: Law[Any]) -> str:
     return law.__name__.replace("_", " ")
 
 
-def keep(component: Spec, laws: Iterable[Law[T]], subject: T, skip: Collection[str]) -> dict[str, str]:
-    """Holds every law against the subject, each with the same random stream: law -> its evidence.
+def keep(
+    component: Spec, laws: Iterable[Law[T]], subject: T, skip: Collection[str] = (), only: str | None = None
+) -> dict[str, str]:
+    """Hold every law, or only one, against the subject, each with the same random stream: law -> its evidence.
 
-    Raises LawBroken at the first one broken, UnknownName for a law to skip that there is not.
+    Raises LawBroken at the first one broken, UnknownName for a law to skip or to hold that there is not.
     """
     named = {title(law): law for law in laws}
-    for name in skip:
+    for name in [*skip, *([] if only is None else [only])]:
         if name not in named:
             raise UnknownName(f"axis {component.axis!r} has no law {name!r}; {did_you_mean(name, named)}")
     evidence = {}
     for name, law in named.items():
+        if only is not None and name != only:
+            continue
         if name in skip:
             evidence[name] = "skipped"
             continue

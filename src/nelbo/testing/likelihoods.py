@@ -32,17 +32,17 @@ LEVELS = torch.arange(256, dtype=torch.float64) / 255
 
 
 def check_likelihood(
-    likelihood: Likelihood | type[Likelihood], *, skip: Collection[str] = ()
+    likelihood: Likelihood | type[Likelihood], *, skip: Collection[str] = (), only: str | None = None
 ) -> dict[str, str]:
     """Holds the laws of a likelihood p(x | z) against one, or against a class with its default settings.
 
     Probabilities of pixels that are binary or levels sum to one, densities integrate to one, over one pixel and over
     images of several channels; log-probabilities are sums over pixels; the mean is E[x]; samples come from it, with
     noise of their own for every pixel; gradients are those of finite differences; nothing is lost at extreme outputs;
-    every setting changes something. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out.
+    every setting changes something. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out; `only` holds one.
     """
     spec = instance(likelihood, Likelihood)
-    return keep(spec, LAWS, spec, skip)
+    return keep(spec, LAWS, spec, skip, only)
 
 
 # --- values, and all that a pixel can be ------------------------------------------------------------

@@ -18,15 +18,15 @@ SHAPES = ((1, 28, 28), (3, 33, 17), (2, 9, 14), (1, 8, 8))
 LATENTS = 7
 
 
-def check_net(net: Net | type[Net], *, skip: Collection[str] = ()) -> dict[str, str]:
+def check_net(net: Net | type[Net], *, skip: Collection[str] = (), only: str | None = None) -> dict[str, str]:
     """Holds the laws of a network against one, or against a class with its default settings.
 
     Its encoder and decoder fit images of any height, width and channels and say how many features they give; in
     evaluation mode an image's features do not depend on the others; every weight learns; every setting changes
-    something. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out by name.
+    something. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out by name; `only` holds one.
     """
     spec = instance(net, Net)
-    return keep(spec, LAWS, spec, skip)
+    return keep(spec, LAWS, spec, skip, only)
 
 
 def _pair(spec: Net, shape: tuple[int, int, int]) -> tuple[Any, nn.Module]:

@@ -36,17 +36,19 @@ FIT = (80, 240)  # steps, each of which costs an inverse of a flow: more where f
 POINT = does_not_apply("it is a point, without a density")
 
 
-def check_posterior(posterior: Posterior | type[Posterior], *, skip: Collection[str] = ()) -> dict[str, str]:
+def check_posterior(
+    posterior: Posterior | type[Posterior], *, skip: Collection[str] = (), only: str | None = None
+) -> dict[str, str]:
     """Holds the laws of a posterior q(z | x) against one, or against a class with its default settings.
 
     Its density integrates to one and its samples come from it, with noise of their own for every image, latent
     and sample; independent dimensions have densities of their own; a closed-form KL is the Monte-Carlo KL;
     log-densities, samples and KL have the gradients of finite differences; on a linear-Gaussian model the importance
     weights average to one; every setting changes something. Returns each law with its evidence. Raises LawBroken.
-    `skip` leaves laws out by name.
+    `skip` leaves laws out by name; `only` holds one.
     """
     spec = instance(posterior, Posterior)
-    return keep(spec, LAWS, spec, skip)
+    return keep(spec, LAWS, spec, skip, only)
 
 
 def _head(spec: Posterior, latents: int) -> tuple[Any, Tensor]:

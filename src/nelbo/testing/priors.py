@@ -21,16 +21,18 @@ from nelbo.testing.toys import built
 MOVED = 0.5  # deviation of the move of one number; many numbers move as far together
 
 
-def check_prior(prior: Prior | type[Prior], *, skip: Collection[str] = ()) -> dict[str, str]:
+def check_prior(
+    prior: Prior | type[Prior], *, skip: Collection[str] = (), only: str | None = None
+) -> dict[str, str]:
     """Holds the laws of a prior p(z) against one, or against a class with its default settings.
 
     Its density integrates to one, its samples come from it, its log-density has the gradients of finite differences
     and judges every latent alone; with it as the prior of a linear model importance weights average to one; every
     setting changes something. A prior that is made of a model's posteriors is attached to a fixed toy encoder, and
-    shown toy images. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out by name.
+    shown toy images. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out by name; `only` holds one.
     """
     spec = instance(prior, Prior)
-    return keep(spec, LAWS, spec, skip)
+    return keep(spec, LAWS, spec, skip, only)
 
 
 def _planes(spec: Prior) -> Iterator[tuple[Any, Grid, Tensor]]:

@@ -34,17 +34,19 @@ CDF = 0.06  # how far a distribution function may be off, where one of 2,000 lat
 MOMENT = 0.15  # how far a mean may be off in standard deviations, and a covariance beside the largest
 
 
-def check_sampler(sampler: Sampler | type[Sampler], *, skip: Collection[str] = ()) -> dict[str, str]:
+def check_sampler(
+    sampler: Sampler | type[Sampler], *, skip: Collection[str] = (), only: str | None = None
+) -> dict[str, str]:
     """Holds the laws of a sampler against one, or against a class with its default settings.
 
     Fitted to latents of a model whose aggregate posterior is known, it draws latents of the right shape and type,
     repeats itself with the same seed and whatever else is random, changes nothing of the model, and follows the
     latents, or the density that it states. Posteriors that are points and dimensions that never change are no trouble;
     too few latents and latents of another space are refused with a way out; every setting changes something. Returns
-    each law with its evidence. Raises LawBroken. `skip` leaves laws out by name.
+    each law with its evidence. Raises LawBroken. `skip` leaves laws out by name; `only` holds one.
     """
     spec = instance(sampler, Sampler)
-    return keep(spec, LAWS, spec, skip)
+    return keep(spec, LAWS, spec, skip, only)
 
 
 class Window(BuiltModel):
