@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from nelbo import comparing, wording
-from nelbo.comparison import compare
+from nelbo import wording
+from nelbo.comparison import compare, tables
 
 BETA = {"objective.beta": 4.0}
 
@@ -57,7 +57,7 @@ def test_groups_differences_metrics_and_intervals_are_tables(nelbo, six):
     for text, interval in ((images, one.over_images), (seeds, one.over_seeds)):
         assert json.loads(text.replace("+", "")) == pytest.approx([interval.low, interval.high], abs=6e-3)
     assert words == "lower is better"
-    for note in (comparing.OVER_IMAGES, comparing.OVER_SEEDS, "*: better than every other comparable group"):
+    for note in (tables.OVER_IMAGES, tables.OVER_SEEDS, "*: better than every other comparable group"):
         assert note in out
     assert "warning" not in out
     assert max(map(len, out.splitlines())) <= 110
