@@ -46,9 +46,9 @@ def refer(view: View, text: str) -> Reference:
         return Reference(f"class-{_slug(view.class_name(label))}", view.class_mean(label), None)
     if kind == "example" and rest:
         label = view.find_class(rest)
-        name, x_CHW = _slug(view.class_name(label)), view.seen(view.example(label))
+        name, x_CHW = _slug(view.class_name(label)), view.images_at(view.example(label))
     elif text.isdecimal():
-        name, x_CHW = f"image{int(text)}", view.seen(view.check_index(int(text)))
+        name, x_CHW = f"image{int(text)}", view.images_at(view.check_index(int(text)))
     elif Path(text).is_file():
         name, x_CHW = Path(text).stem, from_file(view, Path(text))
     else:
@@ -184,7 +184,7 @@ def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float
         x_BCHW = torch.stack([reference.x_CHW for reference in found if reference.x_CHW is not None])
     else:
         _positive("n", n)
-        names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.seen(slice(n))
+        names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.images_at(slice(n))
     decoded = view.reconstruct(x_BCHW)
     pictures = view.pictures(decoded)
     rows = np.concatenate([view.pictures(x_BCHW[:IN_A_ROW]), pictures[:IN_A_ROW]])

@@ -95,7 +95,7 @@ class View:
         """Every image of the split as the model sees it."""
         return materialise(self.split.images, self.splits.transforms)
 
-    def seen(self, index: Any) -> Tensor:
+    def images_at(self, index: Any) -> Tensor:
         """The images at these positions (whatever indexes a tensor) as the model sees them."""
         images = self.split.images
         if not isinstance(images.pixels, OnDisk):
@@ -164,7 +164,7 @@ class View:
         return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
 
     def inputs(self, index: Any) -> Pictures:
-        return self.pictures(self.seen(index))
+        return self.pictures(self.images_at(index))
 
     @cached_property
     def z_NZ(self) -> Tensor:

@@ -52,7 +52,7 @@ def _group(group: Group, baseline: bool) -> list[Cell | str]:
 def configuration(comparison: Comparison) -> Table | None:
     """Return the table of the fields that are not the same in all groups, or None where all are."""
     names = [group.name for group in comparison.groups]
-    rows = [
+    rows: list[list[Cell | str]] = [
         [Cell(field.replace("_", "-"), kind="code"), *(shown(values.get(name)) for name in names)]
         for field, values in comparison.differences.items()
     ]
@@ -86,12 +86,14 @@ def metrics(comparison: Comparison) -> Table:
 def paired(comparison: Comparison) -> list[Table]:
     """Return one table for each group but the baseline: its differences, each with both intervals."""
     tables = []
-    notes = (OVER_IMAGES, NO_INTERVAL) if any(one.over_images for one in comparison.paired) else ()
+    notes: tuple[str, ...] = (
+        (OVER_IMAGES, NO_INTERVAL) if any(one.over_images for one in comparison.paired) else ()
+    )
     notes += (OVER_SEEDS,) if any(one.over_seeds for one in comparison.paired) else ()
     for group in comparison.groups[1:]:
         rows = [_difference(one, comparison) for one in comparison.paired if one.group == group.name]
         sides = f"{group.name} - {comparison.baseline}"
-        heads = ["metric", sides, "95 % over images", "95 % over seeds", ""]
+        heads = ["metric", sides, "95 % over images", "95 % over seeds", "note"]
         if rows:
             tables.append(plain(f"{sides}: {group.label}", heads, rows, whole=4, notes=notes))
             notes = ()  # under the first table only

@@ -17,7 +17,7 @@ from nelbo.pictures.base import (
 from nelbo.view import View
 
 
-@picture
+@picture(group="images", order=1)
 def data(view: View) -> Drawn:
     """The first images of the split as the model sees them, with their classes."""
     n = min(len(view), 40)
@@ -25,7 +25,7 @@ def data(view: View) -> Drawn:
     yield "data", plots.image_grid(view.inputs(slice(n)), title=view.title, labels=labels, columns=SHOWN)
 
 
-@picture
+@picture(group="images", order=2)
 def reconstructions(view: View) -> Drawn:
     """Inputs above their reconstructions from the posterior mean."""
     index = list(range(min(len(view), 2 * SHOWN)))
@@ -35,18 +35,18 @@ def reconstructions(view: View) -> Drawn:
     yield "reconstructions", plots.rows(shown, title=view.title, row_labels=row_labels)
 
 
-@picture
+@picture(group="images", order=3)
 def samples(view: View) -> Drawn:
     """Decoded draws from the prior."""
     _, x_NCHW = view.samples(64)
     yield "samples", plots.image_grid(view.pictures(x_NCHW), title=f"{view.title} · prior samples", columns=8)
 
 
-@picture
+@picture(group="images", order=4)
 def around(view: View) -> Drawn:
     """Draws from the posterior of one image, decoded, beside the image."""
     index = examples(view)[:4]
-    _, x_NBCHW = view.around(view.seen(index), SHOWN - 1)
+    _, x_NBCHW = view.around(view.images_at(index), SHOWN - 1)
     shown = [
         np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, position])])
         for position, i in enumerate(index)
@@ -56,11 +56,11 @@ def around(view: View) -> Drawn:
     yield "around", plots.rows(shown, title=title, row_labels=row_labels, apart="first")
 
 
-@picture
+@picture(group="images", order=5)
 def resampled(view: View) -> Drawn:
     """A row for each class: one example, then draws from its posterior."""
     index = [view.example(label) for label in some_classes(view)]
-    _, x_NBCHW = view.around(view.seen(index), SHOWN)
+    _, x_NBCHW = view.around(view.images_at(index), SHOWN)
     shown = [
         np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, row])]) for row, i in enumerate(index)
     ]

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from nelbo import plots
-from nelbo.core import register
 from nelbo.pictures.base import (
     SHOWN,
     Drawn,
@@ -21,7 +20,7 @@ from nelbo.pictures.base import (
 from nelbo.view import NotApplicable, View
 
 
-@picture
+@picture(group="walks", order=1)
 def class_means(view: View) -> Drawn:
     """The mean latent of every class, decoded."""
     labels = some_classes(view)
@@ -31,7 +30,7 @@ def class_means(view: View) -> Drawn:
     yield "class-means", plots.image_grid(shown, title=title, labels=names_, columns=SHOWN)
 
 
-@picture
+@picture(group="walks", order=2)
 def interpolation(view: View) -> Drawn:
     """Straight lines in the latent's space between test images, ends shown as they are; the first pair animated."""
     index = pairs_of_images(view)
@@ -42,7 +41,7 @@ def interpolation(view: View) -> Drawn:
     yield "interpolation", plots.gif_bytes(line_between(view, *index[0], 50)[1:-1])
 
 
-@picture
+@picture(group="walks", order=3)
 def class_interpolation(view: View) -> Drawn:
     """From one class mean to another in 100 steps: a grid and an animation."""
     labels = some_classes(view)
@@ -55,7 +54,8 @@ def class_interpolation(view: View) -> Drawn:
     yield "class-interpolation", plots.gif_bytes(shown)
 
 
-def traversals(view: View) -> Drawn:
+@picture(group="walks", order=4)
+def traversal(view: View) -> Drawn:
     """One row a latent dimension, most informative first, moved over +-3 from the posterior mean of an image."""
     order = by_information(view)[:SHOWN]
     shown = [view.decoded(view.traversal(start_of_traversal(view), place, 3.0, 11)) for place in order]
@@ -65,6 +65,3 @@ def traversals(view: View) -> Drawn:
     )
     title = f"{view.title} · traversals"
     yield "traversal", plots.rows(shown, title=title, row_labels=labels, column_labels=columns)
-
-
-register("picture", "traversal", traversals)
