@@ -73,25 +73,25 @@ class Compare:
                     console.say(f"measuring {', '.join(row['metrics'])} of {row['run']}{k}")
                 listener(event, row)
 
-            found = comparison.compare(
+            compared = comparison.compare(
                 self.names, split=self.split, checkpoint=self.checkpoint, samples=self.samples, metrics=chosen,
                 device=self.device, runs=self.runs, data_dir=self.data_dir, tell=tell,
             )  # fmt: skip
-        for name, why in found.left_out.items():
+        for name, why in compared.left_out.items():
             console.say(f"left out {name}: {why}")
-        file, why_not = self._figure(found)
+        file, why_not = self._figure(compared)
         if self.json:
-            return console.emit(found.to_dict() | {"figure": file and str(file), "figure_note": why_not})
-        show(found)
+            return console.emit(compared.to_dict() | {"figure": file and str(file), "figure_note": why_not})
+        show(compared)
         return console.show_files([file]) if file else console.say(why_not)
 
-    def _figure(self, found: Comparison) -> tuple[Path | None, str]:
+    def _figure(self, compared: Comparison) -> tuple[Path | None, str]:
         from nelbo import comparison, store
 
-        figure, why_not = comparison.draw(found)
+        figure, why_not = comparison.draw(compared)
         if figure is None:
             return None, why_not
-        file = self.out or comparison.default_file(found)
+        file = self.out or comparison.default_file(compared)
         with store.atomic(file) as temporary:
             figure.savefig(temporary, format=file.suffix[1:].lower())
         return file, ""

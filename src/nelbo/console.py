@@ -79,12 +79,12 @@ def show_table(table: Table, gap: bool = False) -> None:
         rows: list[list[str]] = []
         notes: list[str] = []
         for section, cells in zip(table.sections, lines, strict=True):
-            kept = [i for i, line in enumerate(cells) if not sides or any(line[p] != NONE for p in sides)]
-            if rows and kept:  # an empty line between sections
+            used = [i for i, line in enumerate(cells) if not sides or any(line[p] != NONE for p in sides)]
+            if rows and used:  # an empty line between sections
                 rows.append([""] * len(places))
                 notes.append("")
-            rows += [[cells[i][place] for place in places] for i in kept]
-            notes += [section.rows[i].note for i in kept]
+            rows += [[cells[i][place] for place in places] for i in used]
+            notes += [section.rows[i].note for i in used]
         title = f"\n{table.caption}" if gap else table.caption
         whole = len(places) if table.whole is None else table.whole
         _show_noted([table.heads[place] for place in places], rows, notes, title, whole)
@@ -195,7 +195,7 @@ class Training:
             case "resume":
                 self._say(f"going on with epoch {row['epoch']}, batch {row['batch'] + 1}")
             case "begin" if row["compiles"]:
-                self._say("compiling the training step: some seconds, and kept for the next run")
+                self._say("compiling the training step: some seconds, and saved for the next run")
             case "step" if self.bar:
                 self._step(self.bar, row)
             case "epoch":

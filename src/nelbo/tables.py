@@ -42,7 +42,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Section:
-    """Rows that belong together, with a title and a sentence about them where there is room for both."""
+    """A group of rows, with a title and a sentence about them where there is room for both."""
 
     rows: tuple[Row, ...]
     title: str = ""

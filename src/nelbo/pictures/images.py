@@ -30,9 +30,9 @@ def reconstructions(view: View) -> Drawn:
     """Inputs above their reconstructions from the posterior mean."""
     index = list(range(min(len(view), 2 * SHOWN)))
     pairs = [index[:SHOWN], index[SHOWN:]]
-    shown = [row for part in pairs if part for row in (view.inputs(part), reconstructed(view, part))]
-    row_labels = ["input", "reconstruction"] * (len(shown) // 2)
-    yield "reconstructions", plots.rows(shown, title=view.title, row_labels=row_labels)
+    rows = [row for part in pairs if part for row in (view.inputs(part), reconstructed(view, part))]
+    row_labels = ["input", "reconstruction"] * (len(rows) // 2)
+    yield "reconstructions", plots.rows(rows, title=view.title, row_labels=row_labels)
 
 
 @picture(group="images", order=3)
@@ -47,13 +47,13 @@ def around(view: View) -> Drawn:
     """Draws from the posterior of one image, decoded, beside the image."""
     index = examples(view)[:4]
     _, x_NBCHW = view.around(view.images_at(index), SHOWN - 1)
-    shown = [
+    rows = [
         np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, position])])
         for position, i in enumerate(index)
     ]
     row_labels = [image_name(view, i) for i in index]
     title = f"{view.title} · draws from q(z|x)"
-    yield "around", plots.rows(shown, title=title, row_labels=row_labels, apart="first")
+    yield "around", plots.rows(rows, title=title, row_labels=row_labels, apart="first")
 
 
 @picture(group="images", order=5)
@@ -61,9 +61,7 @@ def resampled(view: View) -> Drawn:
     """A row for each class: one example, then draws from its posterior."""
     index = [view.example(label) for label in some_classes(view)]
     _, x_NBCHW = view.around(view.images_at(index), SHOWN)
-    shown = [
-        np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, row])]) for row, i in enumerate(index)
-    ]
+    rows = [np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, row])]) for row, i in enumerate(index)]
     row_labels = [view.class_name(label) for label in some_classes(view)]
     title = f"{view.title} · one example of each class, resampled"
-    yield "resampled", plots.rows(shown, title=title, row_labels=row_labels, apart="first")
+    yield "resampled", plots.rows(rows, title=title, row_labels=row_labels, apart="first")

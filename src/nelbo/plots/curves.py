@@ -90,10 +90,8 @@ def epoch_curves(
     return figure
 
 
-def step_curve(
-    losses: ArrayLike, *, title: str, smooth: int | None = None, unit: str = "nats an image"
-) -> Figure:
-    """Draw every step's loss, faint, and its running median over `smooth` steps (default: a hundredth).
+def step_curve(losses: ArrayLike, *, title: str) -> Figure:
+    """Draw every step's loss, faint, and its running median over a hundredth of the steps.
 
     The axis leaves out isolated spikes and says how many; it is logarithmic where the losses span
     more than a factor of 30. Losses that are not finite are counted and marked.
@@ -101,7 +99,7 @@ def step_curve(
     y = np.asarray(losses, dtype=float).reshape(-1)
     if y.size == 0:
         raise PlotError("a step curve needs at least one loss")
-    window = min(smooth or max(1, y.size // 100), y.size)
+    window = max(1, y.size // 100)
     figure, (ax,) = chart(1, 1, title=title, size=(7.2, 3.4))
     steps = np.arange(1, y.size + 1)
     finite = np.isfinite(y)
@@ -125,7 +123,7 @@ def step_curve(
         )
         names.append("not finite")
     _epoch_axis(ax, steps, "step")
-    name_axes(ax, "step", f"loss, {unit}" if unit else "loss")
+    name_axes(ax, "step", "loss, nats an image")
     legend(ax, handles, names, loc="upper right")
     footnotes(figure, notes)
     return figure

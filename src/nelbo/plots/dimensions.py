@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
@@ -37,24 +36,22 @@ def kl_per_dimension(
     kl_Z: ArrayLike,
     *,
     title: str,
-    active: ArrayLike | None = None,
-    threshold: float = 0.01,
+    active: ArrayLike,
     size: tuple[float, float] | None = None,
     key: bool = True,
     named: int = NAMED,
 ) -> Figure:
     """Draw sorted bars: the KL of each latent dimension in nats, averaged over images.
 
-    active     True for each dimension (Z,) that counts as active by the caller's measure; without
-               it, those above `threshold` nats do, and the line shows it
-    key        whether the figure has a legend
-    named      up to this many dimensions each has its name on the axis
+    active  True for each dimension (Z,) that counts as active by the caller's measure
+    key     whether the figure has a legend
+    named   up to this many dimensions each has its name on the axis
     """
     kl = np.asarray(kl_Z, dtype=float).reshape(-1)
     if kl.size == 0:
         raise PlotError("KL by dimension needs at least one dimension")
     finite = np.isfinite(kl)
-    on = kl > threshold if active is None else np.asarray(active, dtype=bool).reshape(-1)
+    on = np.asarray(active, dtype=bool).reshape(-1)
     if on.size != kl.size:
         raise PlotError(f"{kl.size} dimensions need {kl.size} flags in `active`, got {on.size}")
     order = np.argsort(-np.where(finite, kl, -np.inf), kind="stable")
@@ -68,12 +65,8 @@ def kl_per_dimension(
         edgecolor="white" if kl.size > named else "none",
         linewidth=0.3,
     )
-    handles: list[Patch | Line2D] = [Patch(color=BLUE), Patch(color=GREY)]
+    handles = [Patch(color=BLUE), Patch(color=GREY)]
     names = [f"active: {int(on.sum())}", f"inactive: {int((~on).sum())}"]
-    if active is None:
-        ax.axhline(threshold, color=ORANGE, linewidth=1, linestyle="--")
-        handles.append(Line2D([], [], color=ORANGE, linewidth=1, linestyle="--"))
-        names.append(f"{threshold:g} nats: active above")
     ax.grid(False, axis="x")
     ax.set_xlim(-0.8, kl.size - 0.2)
     _name_dimensions(ax, order, named)

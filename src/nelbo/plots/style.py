@@ -35,7 +35,7 @@ CURVES = (BLUE, ORANGE, *(PALETTE[place] for place in (2, 3, 8, 6, 9, 4)))  # li
 
 
 class PlotError(NelboError, ValueError):
-    """Values that cannot be drawn: a wrong shape, numbers that are not finite, too few points."""
+    """An error for values that cannot be drawn: a wrong shape, numbers that are not finite, too few points."""
 
     exit_code = 2
 
