@@ -18,9 +18,23 @@ from nelbo.plots.style import CURVES, GREY, GRID, INK, SOFT
 SIZE = (2.85, 1.75)  # inches: at the width of a phone a label of 7.5 points is 12 pixels high
 Points = Sequence[tuple[float, float]]
 # The page's names of the plots' colours, in style.css; each has a light and a dark value.
-VARIABLES = {INK: "ink", SOFT: "soft", GRID: "rule", GREY: "pale"} | {
+VARIABLES = {INK: "ink", SOFT: "soft", GRID: "rule", GREY: "pale", "#ffffff": "paper"} | {
     colour: f"c{place}" for place, colour in enumerate(CURVES)
 }
+PAGE = (
+    (
+        r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|</svg>",
+        "",
+    ),  # its style would be the whole page's
+    (r">\s+<", "><"),
+    (r'\sid="(?![mp][0-9a-f]{6,})[^"]*"', ""),  # names of groups; only markers and clips are referred to
+    ("xlink:href", "href"),
+    (r"(\.\d\d)\d+(?=[^<>]*>)", r"\1"),  # in tags, where hundredths of a point are enough
+    (r' transform="rotate\(-0 [^"]*"', ""),
+    (r'font-family: [^;"]*;? ?', ""),  # the page's own
+    (r'font: [^;"]*?([\d.]+px)[^;"]*', r"font-size: \1"),
+)
+"""Patterns of matplotlib's SVG and what a page has instead."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,29 +95,10 @@ def _inline(figure: Figure, key: str, title: str, words: str) -> Chart:
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nelbo"}):
         figure.savefig(buffer, format="svg", transparent=True)
-    opening, _, inside = buffer.getvalue().partition("<svg ")[2].partition(">")
-    box = re.search(r'viewBox="([^"]*)"', opening)
-    inside = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|</svg>", "", inside, flags=re.S)
-    inside = re.sub(r">\s+<", "><", inside.strip())
-    return Chart(
-        title, words, box[1] if box else "", Markup(re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], key), inside))
-    )
-
-
-def _tag(tag: str, key: str) -> str:
-    """Return one tag with shorter numbers, the page's colours, and ids that begin with `key`."""
-    tag = re.sub(r"(\.\d\d)\d+", r"\1", tag)
-    tag = re.sub(r'\sid="(?![mp][0-9a-f]{6,})[^"]*"', "", tag)  # of a group, which nothing refers to
-    tag = re.sub(r'(\sid="|href="#|url\(#)', rf"\1{key}-", tag).replace("xlink:href", "href")
-    tag = re.sub(r"font: [^;\"]*|font-family: [^;\"]*|font-size: [^;\"]*", lambda found: _font(found[0]), tag)
-    return re.sub(r"#[0-9a-fA-F]{6}", lambda colour: _variable(colour[0]), tag)
-
-
-def _font(declaration: str) -> str:
-    size = re.search(r"[\d.]+px", declaration)
-    return f"font-size: {size[0]}" if size else ""
-
-
-def _variable(colour: str) -> str:
-    name = next((name for known, name in VARIABLES.items() if known.lower() == colour.lower()), None)
-    return f"var(--{name})" if name else colour
+    _, box, inside = re.split(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', buffer.getvalue())
+    for pattern, replacement in PAGE:
+        inside = re.sub(pattern, replacement, inside, flags=re.DOTALL)
+    inside = re.sub(r'(\sid="|href="#|url\(#)', rf"\1{key}-", inside)
+    for colour, name in VARIABLES.items():
+        inside = inside.replace(colour.lower(), f"var(--{name})")
+    return Chart(title, words, box, Markup(inside.strip()))

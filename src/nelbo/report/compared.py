@@ -35,7 +35,7 @@ def side_by_side(
     figure, why_not = comparison.draw(compared)
     plane = figures.encode(figure) if figure else None
     return write.groups(compared, tables.groups(compared), links), [
-        ("differences", "What differs", write.configuration(tables.configuration(compared))),
+        ("differences", "Differing fields", write.configuration(tables.configuration(compared))),
         ("metrics", "Metrics", write.metrics(tables.metrics(compared))),
         ("paired", f"Differences from {compared.baseline}", write.differences(tables.paired(compared))),
         ("plane", "Rate and distortion", write.plane(plane, why_not)),

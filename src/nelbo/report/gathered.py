@@ -54,7 +54,7 @@ class Facts:
 
     started_from  the registered recipe it began with, if there is one of that name
     changes       (field, the recipe's value, this run's value) where they differ; "-" where there is no such field
-    diagnosis     what the doctor says, or why it could not be asked
+    diagnosis     the doctor's findings, or the reason why there are none
     left_out      picture -> why it is not on the page
     not_measured  why the card could not be completed, or ""
     """
@@ -168,12 +168,8 @@ def _drawn(run: Run, request: Request, tell: Tell) -> tuple[list[Drawing], dict[
         return [], {}
     try:
         view = View.open(
-            run,
-            checkpoint=request.checkpoint,
-            split=request.split,
-            device=request.device,
-            data_dir=request.data_dir,
-        )
+            run, checkpoint=request.checkpoint, split=request.split, device=request.device, data_dir=request.data_dir
+        )  # fmt: skip
     except NelboError as error:
         return [], dict.fromkeys(chosen, str(error))
     return figures.draw(view, chosen, request.budget, tell)

@@ -64,23 +64,11 @@ def sections_of(facts: Facts, prefix: str) -> list[Section]:
         ("numbers", "Numbers", write.headline(numbers.headline(facts))),
         ("doctor", "Diagnosis", write.diagnosis(facts.diagnosis, checks)),
         ("card", "Evaluation card", write.card(facts, tables.of_card(card), tables.warnings(card), silent)),
-        (
-            "training",
-            "Training",
-            write.curves(facts, training.legend(facts), training.curves(facts, prefix)),
-        ),
+        ("training", "Training", write.curves(facts, training.legend(facts), training.curves(facts, prefix))),
         ("estimates", "Bound and latent", write.estimates(estimates) if estimates else None),
         ("pictures", "Pictures", write.pictures(facts, figures.grouped(facts.drawings), level)),
-        (
-            "configuration",
-            "Configuration",
-            write.configuration(facts, origin.changes(facts), origin.made_of(facts)),
-        ),
-        (
-            "surroundings",
-            "Data and environment",
-            write.surroundings(facts, *origin.surroundings(facts), level),
-        ),
+        ("configuration", "Configuration", write.configuration(facts, origin.changes(facts), origin.made_of(facts))),
+        ("surroundings", "Data and environment", write.surroundings(facts, *origin.surroundings(facts), level)),
         ("reproduce", "How to reproduce", write.reproduction(facts, origin.commands(facts))),
-    ]
+    ]  # fmt: skip
     return [Section(prefix + slug, title, inside) for slug, title, inside in sections if inside is not None]
