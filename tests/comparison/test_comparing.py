@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -9,6 +10,7 @@ import pytest
 
 from nelbo import wording
 from nelbo.comparison import compare, tables
+from nelbo.report.rendering import macros, sentence
 
 BETA = {"objective.beta": 4.0}
 
@@ -222,3 +224,31 @@ def test_long_names_are_broken_not_cut(nelbo, made):
     out = nelbo("compare", *names)[1]
     assert "…" not in out
     assert "run-0" in re.sub(r"\s", "", out)
+
+
+def test_a_terminal_and_a_page_show_the_same_words(nelbo, six, monkeypatch):
+    """Both are written from one model: each cell, caption, head and note of it is in each."""
+    monkeypatch.setenv("COLUMNS", "400")  # nothing is folded
+    out = " ".join(nelbo("compare", *six)[1].split())
+    compared = compare(six)
+    shared = [tables.groups(compared), tables.configuration(compared), tables.metrics(compared)]
+    for table in [*shared, *tables.paired(compared)]:
+        page = html.unescape(re.sub(r"<[^>]+>", " ", macros("parts").table(table)))
+        page = " ".join(page.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").split())
+        cells = [cell for section in table.sections for row in section.rows for cell in row.cells]
+        assert len(cells) >= 3
+        for words in [table.caption, *table.heads, *table.notes, *(cell.text for cell in cells)]:
+            assert words in out
+            assert sentence(words) in page or words in page
+
+
+def test_a_narrow_terminal_leaves_out_what_a_further_table_shows(nelbo, made, monkeypatch):
+    made("a")
+    made("b", settings=BETA)
+    made("c", settings={"optimizer.lr": 0.5}, sections={"error": ("mse",)})
+    monkeypatch.setenv("COLUMNS", "400")
+    wide = nelbo("compare", "a", "b", "c")[1]
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = nelbo("compare", "a", "b", "c")[1]
+    assert len(re.findall(r"^metric +A ", wide, re.MULTILINE)) == 1
+    assert len(re.findall(r"^metric +A ", narrow, re.MULTILINE)) == 2

@@ -43,7 +43,7 @@ def interpolation(view: View) -> Drawn:
 
 @picture(group="walks", order=3)
 def class_interpolation(view: View) -> Drawn:
-    """From one class mean to another in 100 steps: a grid and an animation."""
+    """A walk from one class mean to another in 100 steps: a grid and an animation."""
     labels = some_classes(view)
     if len(labels) < 2:
         raise NotApplicable(f"{view.splits.name} has one class; a line between class means needs two")
