@@ -6,18 +6,19 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from nelbo import plots
 from nelbo.core import lookup, names, register
 from nelbo.store import atomic
 from nelbo.view import NotApplicable, View
 
-Drawn = Iterator[tuple[str, Figure | bytes]]
+if TYPE_CHECKING:  # matplotlib takes long to import, and a list of pictures needs none
+    from matplotlib.figure import Figure
+
+Drawn: TypeAlias = "Iterator[tuple[str, Figure | bytes]]"
 InReport = Literal["picture", "chart", "both"]
 SHOWN = 10  # columns of a row of examples
 GROUPS = {
@@ -79,6 +80,8 @@ def draw(
     Returns the files, and the reason for each picture that this run cannot have (no labels, too few images). The
     reason is raised instead where the picture was named.
     """
+    from nelbo.plots import PlotError
+
     chosen = {name: lookup("picture", name) for name in what or names("picture")}
     files: list[Path] = []
     left_out: dict[str, str] = {}
@@ -86,7 +89,7 @@ def draw(
         try:
             for stem, drawn in chosen_picture(view):
                 files += _write(folder, stem, drawn, formats)
-        except (NotApplicable, plots.PlotError) as error:
+        except (NotApplicable, PlotError) as error:
             if what:
                 raise
             left_out[name] = str(error)
