@@ -16,8 +16,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nelbo import api, pictures, plots
-from nelbo.core import lookup, names
+from nelbo import api, cli, pictures, plots
+from nelbo.core import _entries, lookup, names
 from nelbo.pictures import base
 from nelbo.plots import PlotError
 from nelbo.recipe import Recipe
@@ -339,3 +339,49 @@ def test_drawing_twice_gives_the_same_file(name, views, tmp_path):
         files, _ = pictures.draw(views["labels"], [name], tmp_path / folder)
         contents.append([file.read_bytes() for file in files])
     assert contents[0] == contents[1]
+
+
+# --- one of one's own -------------------------------------------------------------------------
+
+OWN = '''
+from nelbo import plots
+from nelbo.pictures import picture
+
+
+@picture(group="images", order=3)
+def brightest_images(view):
+    """The brightest images of the split."""
+    index = view.x_NCHW.flatten(1).sum(1).argsort(descending=True)[:4]
+    yield "brightest-images", plots.image_grid(view.inputs(index), title=view.title)
+
+
+@picture(group="pictures of mine")
+def darkest_image(view):
+    """The darkest image of the split."""
+    index = view.x_NCHW.flatten(1).sum(1).argsort()[:1]
+    yield "darkest-image", plots.image_grid(view.inputs(index), title=view.title)
+'''
+
+
+def test_one_file_adds_a_picture_to_lists_plots_and_reports(run_copy, tmp_path, capsys, monkeypatch):
+    """Nothing else is edited: the group and the place in it stand in the decorator."""
+    monkeypatch.setitem(_entries, "picture", {name: lookup("picture", name) for name in names("picture")})
+    file = tmp_path / "own.py"
+    file.write_text(OWN, encoding="utf-8")
+    run = (run_copy.name, "--runs", str(run_copy.path.parent), "--device", "cpu", "--import", str(file))
+    assert cli.main(["plot", run[0], "brightest-images", *run[1:]]) == 0
+    assert (run_copy.path / "figures" / "brightest-images.png").is_file()
+    capsys.readouterr()
+    assert cli.main(["list", "picture", "--import", str(file)]) == 0
+    assert "The brightest images of the split." in capsys.readouterr().out
+    chosen = "darkest-image,resampled,brightest-images,reconstructions,kl"
+    page = tmp_path / "page.html"
+    report = ["report", run[0], "--samples", "2", "--pictures", chosen, "--out", str(page), *run[1:]]
+    assert cli.main(report) == 0, capsys.readouterr().err
+    text = page.read_text(encoding="utf-8")
+    places = [
+        text.index(f">{words}<")
+        for words in (base.GROUPS["images"], "reconstructions", "brightest images", "resampled",
+                      base.GROUPS["latent"], "Pictures of mine", "darkest image")
+    ]  # fmt: skip
+    assert places == sorted(places)

@@ -15,24 +15,27 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nelbo import api, card, cli, config, report, wording
-from nelbo.core import _entries, names
+from nelbo import api, card, cli, config, report, tables, wording
+from nelbo.core import _entries, lookup, names
 from nelbo.doctor import Diagnosis, Finding
 from nelbo.errors import ConfigError, DataError
+from nelbo.pictures import Picture, heading
 from nelbo.plots.style import BLUE, INK
 from nelbo.recipe import Recipe, named, resolve
-from nelbo.report import Asked, charts, facts, figures, markup, numbers
-from nelbo.report.facts import Facts, gather
+from nelbo.report import Request, charts, figures, gathered, numbers, rendering
+from nelbo.report.gathered import Facts, gather
 from nelbo.report.page import page
 from nelbo.store import Run
+from nelbo.view import View
 
 ROOT = Path(__file__).parent.parent
 VOID = {"meta", "img", "br"}
-FEW = Asked(samples=4, pictures=["samples"], device="cpu")
+FEW = Request(samples=4, pictures=["samples"], device="cpu")
 HOSTILE = "</style></td><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; ünï"
 
 
@@ -81,7 +84,7 @@ def own_run(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def whole(own_run: Run) -> Facts:
     """Everything that a report says of the tiny run, all pictures included."""
-    return gather(own_run, Asked(samples=20, device="cpu"), api.quiet)
+    return gather(own_run, Request(samples=20, device="cpu"), api.quiet)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +144,7 @@ def test_nothing_is_fetched_and_nothing_runs(text):
 
 
 def test_the_style_has_the_colours_of_the_plots_and_is_shipped():
-    style = resources.files("nelbo.report").joinpath("style.css").read_text(encoding="utf-8")
+    style = resources.files("nelbo.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     assert f"--accent: {BLUE.lower()}" in style
     assert f"--ink: {INK}" in style
     assert style.count("{") == style.count("}")
@@ -156,7 +159,10 @@ def test_the_style_has_the_colours_of_the_plots_and_is_shipped():
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel == {"packages": ["src/nelbo"]}  # every file of the package that git does not ignore
     ignored = subprocess.run(
-        ["git", "check-ignore", "-q", "src/nelbo/report/style.css"], cwd=ROOT, timeout=30, check=False
+        ["git", "check-ignore", "-q", "src/nelbo/report/templates/style.css"],
+        cwd=ROOT,
+        timeout=30,
+        check=False,
     )
     assert ignored.returncode == 1
 
@@ -166,21 +172,25 @@ def test_the_style_has_the_colours_of_the_plots_and_is_shipped():
 
 @given(st.text(), st.text())
 def test_any_text_comes_back_from_an_element_and_an_attribute(inside, attribute):
-    made = markup.tag("p", inside, ["and ", inside], title=attribute)
-    (name, attrs, texts), *more = Page(made).elements
-    readable = (
-        markup.UNSEEN.sub("\N{REPLACEMENT CHARACTER}", inside).replace("\r\n", "\n").replace("\r", "\n")
+    template = rendering.environment().from_string(
+        '<p title="{{ attribute }}">{{ inside }}and {{ inside }}</p>'
     )
+    (name, attrs, texts), *more = Page(template.render(inside=inside, attribute=attribute)).elements
+    readable = rendering.UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", inside)
+    expected = f"{readable}and {readable}".replace("\r\n", "\n").replace("\r", "\n")
     assert (name, more) == ("p", [])
-    assert "".join(texts).replace("\r\n", "\n").replace("\r", "\n") == f"{readable}and {readable}"
-    assert attrs["title"] == markup.UNSEEN.sub("\N{REPLACEMENT CHARACTER}", attribute)
+    assert "".join(texts).replace("\r\n", "\n").replace("\r", "\n") == expected
+    assert attrs["title"] == rendering.UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", attribute)
 
 
-def test_markup_is_not_escaped_twice_and_what_is_none_is_left_out():
-    assert markup.tag("p", markup.tag("b", "a & b"), None, False, 0, [[" c"]], id=None, hidden=True) == (
-        "<p hidden><b>a &amp; b</b>0 c</p>"
-    )
-    assert markup.tag("img", alt='"<', class_="x") == '<img alt="&quot;&lt;" class="x">'
+def test_no_template_switches_escaping_off_and_an_unknown_name_is_an_error():
+    folder = resources.files("nelbo.report").joinpath("templates")
+    templates = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
+    assert {"page.html.j2", "parts.html.j2", "run.html.j2", "compared.html.j2", "style.css"} == set(templates)
+    for text in templates.values():
+        assert not re.search(r"autoescape|\|\s*safe\b|{%\s*raw", text)
+    with pytest.raises(jinja2.UndefinedError):
+        rendering.environment().from_string("{{ nothing_of_this_name }}").render()
 
 
 def test_hostile_names_and_values_stay_text(own_run, whole, tmp_path):
@@ -231,9 +241,10 @@ def test_every_value_of_the_card_is_on_the_page(whole, text):
     (rows,) = [table for table in [found.texts("table", "card")] if table]
     headings = found.texts("th")
     for name, entry in whole.metrics.items():
-        value, spread, note = numbers.shown(entry)
+        value, spread, note = wording.shown(entry)
+        note = note.partition(tables.COLLAPSE)[0]
         assert any(heading.startswith(wording.label(name)) and note in heading for heading in headings), name
-        assert f"{value} {spread}".strip() in rows[0], name
+        assert f"{rendering.minus(value)} {spread}".strip() in rows[0], name
         assert entry["unit"] in rows[0]
     for section, values in whole.card["sections"].items():
         assert (wording.label(section) in rows[0]) == bool(values)
@@ -259,7 +270,7 @@ def test_binary_pixels_give_a_nelbo_and_bits(tiny_recipe, tmp_path):
     assert not found.grey
     for words in ("NELBO", "IW-NLL, K = 4", "Bits a dimension", "bits/dim", "of 3 dimensions", "images/s"):
         assert words in tiles
-    value, spread, _ = numbers.shown(found.metrics["nelbo"])
+    value, spread, _ = wording.shown(found.metrics["nelbo"])
     assert f"{value} {spread} nats/image" in tiles
 
 
@@ -346,19 +357,19 @@ def _blocks(text: str) -> list[str]:
 def test_any_recipe_can_be_read_back_from_a_page(name, whole):
     recipe = named(name)
     assert tomllib.loads(dataclasses.replace(whole, recipe=recipe).toml) == config.to_dict(recipe)
-    assert [spec.name for _, spec in facts.parts(recipe)][:1] != []
-    assert all(field and spec.axis for field, spec in facts.parts(recipe))
+    assert [spec.name for _, spec in gathered.components(recipe)][:1] != []
+    assert all(field and spec.axis for field, spec in gathered.components(recipe))
 
 
 def test_changes_from_the_recipe_are_named_field_by_field():
     base = named("digits")
     changed = resolve(base, {"epochs": 7, "model.latent_dim": 3, "objective.beta": 2.0, "clip_norm": 1.0})
-    found = facts._changes(base, changed)
+    found = gathered._changes(base, changed)
     assert ("epochs", "100", "7") in found
     assert ("model.latent-dim", "2", "3") in found
     assert ("clip-norm", "-", "1") in found
     assert ("objective.beta", "linear(start 0, end 1, epochs 20)", "2") in found
-    assert facts._changes(base, base) == []
+    assert gathered._changes(base, base) == []
 
 
 def test_a_run_of_a_recipe_says_whether_it_is_the_recipe(own_run, whole):
@@ -410,8 +421,8 @@ def test_images_from_python_cannot_come_from_a_command(whole):
 
 
 def test_imported_files_are_repeated_in_the_commands(whole):
-    asked = dataclasses.replace(whole.asked, imports=("my file.py",))
-    blocks = " ".join(_blocks(page([dataclasses.replace(whole, asked=asked)])))
+    request = dataclasses.replace(whole.request, imports=("my file.py",))
+    blocks = " ".join(_blocks(page([dataclasses.replace(whole, request=request)])))
     assert "nelbo train config.toml --name tiny --import 'my file.py'" in blocks
 
 
@@ -420,7 +431,7 @@ def test_imported_files_are_repeated_in_the_commands(whole):
 
 def test_a_complete_card_is_not_measured_again(own_run, whole, monkeypatch):
     monkeypatch.setattr(card, "evaluate", None)
-    again = gather(own_run, Asked(device="cpu", pictures=()), api.quiet)
+    again = gather(own_run, Request(device="cpu", pictures=()), api.quiet)
     assert again.card == whole.card
     assert again.not_measured == ""
 
@@ -432,8 +443,8 @@ def test_a_quick_card_is_completed(run_copy, monkeypatch):
     monkeypatch.setattr(
         card, "evaluate", lambda *a, **more: asked.append(more) or real(*a, **more | {"samples": 3})
     )
-    monkeypatch.setattr(facts, "SAMPLES", 3)
-    found = gather(run_copy, Asked(device="cpu", pictures=()), api.quiet)
+    monkeypatch.setattr(gathered, "SAMPLES", 3)
+    found = gather(run_copy, Request(device="cpu", pictures=()), api.quiet)
     assert set(found.card["sections"]) == set(names("metric"))
     assert found.card["samples"] == 3
     assert len(asked) == 1
@@ -444,7 +455,7 @@ def test_a_card_of_other_weights_or_arithmetic_is_not_believed(stale, own_run, r
     stale = json.loads(json.dumps(whole.card)) | stale
     stale["metrics"]["nelbo"]["value"] = -1.0
     run_copy.write_json(f"{card.stem('test', 'best', 20)}.json", stale)
-    found = gather(run_copy, Asked(device="cpu", samples=20, pictures=()), api.quiet)
+    found = gather(run_copy, Request(device="cpu", samples=20, pictures=()), api.quiet)
     assert found.metrics["nelbo"]["value"] == pytest.approx(whole.metrics["nelbo"]["value"])
 
 
@@ -453,7 +464,7 @@ def test_a_card_that_cannot_be_completed_is_measured_anew(run_copy, whole):
     before = json.loads(json.dumps(whole.card)) | {"seed": 3}
     del before["sections"]["error"]
     run_copy.write_json(f"{card.stem('test', 'best', 20)}.json", before)
-    found = gather(run_copy, Asked(device="cpu", pictures=()), api.quiet)
+    found = gather(run_copy, Request(device="cpu", pictures=()), api.quiet)
     assert set(found.card["sections"]) == set(names("metric"))
     assert (found.card["seed"], found.card["samples"]) == (whole.card["seed"], 20)
 
@@ -465,7 +476,7 @@ def test_without_its_data_a_report_shows_what_was_kept(tiny_recipe, tiny_data, t
     )
     card.evaluate(run, samples=0, metrics=["bound"], device="cpu")
     Path(file).unlink()
-    found = gather(run, Asked(device="cpu"), api.quiet)
+    found = gather(run, Request(device="cpu"), api.quiet)
     assert list(found.card["sections"]) == ["bound"]
     assert "moved.npz" in found.not_measured
     assert set(found.left_out) == set(figures.all_names())
@@ -474,12 +485,12 @@ def test_without_its_data_a_report_shows_what_was_kept(tiny_recipe, tiny_data, t
     assert Page(written).all("img") == []
     shutil.rmtree(run.path / "evaluation")
     with pytest.raises(DataError, match=r"moved\.npz"):
-        gather(run, Asked(device="cpu"), api.quiet)
+        gather(run, Request(device="cpu"), api.quiet)
 
 
 def test_the_precision_of_the_training_is_the_one_that_was_used(run_copy):
     run_copy.write_json("summary.json", run_copy.summary | {"precision": "bf16"})
-    written = page([gather(run_copy, Asked(device="cpu", pictures=()), api.quiet)])
+    written = page([gather(run_copy, Request(device="cpu", pictures=()), api.quiet)])
     assert "seed 0, bf16" in written
     assert "measures; precision fp32; evaluation seed" in written
 
@@ -493,25 +504,26 @@ def test_a_run_that_has_not_finished_can_be_reported(run_copy):
 
 def test_all_pictures_are_drawn_or_named_with_a_reason(whole):
     drawn = {drawing.picture for drawing in whole.drawings}
-    assert drawn | set(whole.left_out) | set(figures.DRAWN_HERE) == set(names("picture"))
+    charted = {name for name in names("picture") if lookup("picture", name).in_report == "chart"}
+    assert charted == {"curves", "iw-curve"}
+    assert drawn | set(whole.left_out) | charted == set(names("picture"))
     assert not drawn & set(whole.left_out)
     assert {"samples", "reconstructions", "kl-history"} <= {drawing.stem for drawing in whole.drawings}
     groups = list(figures.grouped(whole.drawings))
-    assert groups[0].startswith("Images as they are")
-    assert groups[-1] != groups[0]
+    assert groups == [heading(group) for group in ("images", "latent", "walks", "checkpoints", "training")]
 
 
 def test_a_picture_that_fails_is_named_and_the_page_is_full_at_its_budget(own_run, monkeypatch):
-    def broken(view: Any) -> Any:
+    def broken(view: View) -> Any:
         """A picture of a plugin."""
         raise ZeroDivisionError("by <zero>")
 
-    monkeypatch.setitem(_entries["picture"], "broken", broken)
-    asked = dataclasses.replace(FEW, pictures=["broken", "samples", "data"])
-    found = gather(own_run, asked, api.quiet)
+    monkeypatch.setitem(_entries["picture"], "broken", Picture(broken, "of a plugin", 0, "picture"))
+    request = dataclasses.replace(FEW, pictures=["broken", "samples", "data"])
+    found = gather(own_run, request, api.quiet)
     assert found.left_out == {"broken": "failed: ZeroDivisionError: by <zero>"}
     assert [drawing.stem for drawing in found.drawings] == ["data", "samples"]
-    full = gather(own_run, dataclasses.replace(asked, budget=len(found.drawings[0].data)), api.quiet)
+    full = gather(own_run, dataclasses.replace(request, budget=len(found.drawings[0].data)), api.quiet)
     assert [drawing.stem for drawing in full.drawings] == ["data"]
     assert "nelbo plot tiny samples" in full.left_out["samples"]
 
@@ -525,15 +537,14 @@ def test_many_colours_become_a_jpeg_and_few_a_small_png():
     from nelbo import plots
 
     stream = np.random.RandomState(0)
-    kind, data, size = figures.encode(plots.image_grid(stream.rand(12, 16, 16, 3), title="noise", columns=6))
-    assert kind == "jpeg"
-    assert data.startswith(b"\xff\xd8")
-    grey = plots.image_grid(stream.rand(12, 16, 16, 1), title="grey", columns=6)
-    kind, data, size = figures.encode(grey)
-    assert kind == "png"
-    with Image.open(io.BytesIO(data)) as image:
+    noise = figures.encode(plots.image_grid(stream.rand(12, 16, 16, 3), title="noise", columns=6))
+    assert noise.kind == "jpeg"
+    assert noise.data.startswith(b"\xff\xd8")
+    grey = figures.encode(plots.image_grid(stream.rand(12, 16, 16, 1), title="grey", columns=6))
+    assert grey.kind == "png"
+    with Image.open(io.BytesIO(grey.data)) as image:
         assert image.mode == "P"
-        assert image.width == pytest.approx(size[0] * figures.DPI / 96, abs=2)
+        assert image.width == pytest.approx(grey.width * figures.DPI / 96, abs=2)
 
 
 # --- several runs -----------------------------------------------------------------------------
@@ -569,22 +580,24 @@ def test_several_runs_are_compared_and_then_shown_one_by_one(three):
 
 
 def test_the_comparison_on_the_page_is_the_comparison(three):
+    """Every cell and note of its tables, in the words that a terminal prints."""
     from nelbo import comparison
+    from nelbo.comparison import tables as of_comparison
 
     found = comparison.compare([facts_.run for facts_ in three], samples=4)
-    tables = {text.partition(" Metric")[0]: text for text in Page(page(three)).texts("table")}
-    written = " ".join(Page(page(three)).texts("table"))
     assert [len(group.runs) for group in found.groups] == [2, 1]
-    assert any("objective.beta" in table and "4" in table for table in tables.values())
-    for row in found.metrics:
-        for cell in row.cells.values():
-            if cell.mean is not None:
-                assert numbers.rounded(cell.mean, cell.standard_error) in written, row.name
-    nelbo = next(one for one in found.paired if one.metric == "nelbo")
-    half = (nelbo.over_images.high - nelbo.over_images.low) / 2
-    assert numbers.rounded(nelbo.value, half) in written
-    assert f"{numbers.rounded(nelbo.over_images.low, half)} to" in written
-    assert "Rate-distortion plane" in page(three)
+    written = page(three)
+    rows = Page(written).texts("tr")
+    configuration = of_comparison.configuration(found)
+    assert configuration.sections[0].rows[0].cells[0].text == "objective.beta"
+    for table in (configuration, of_comparison.metrics(found), *of_comparison.paired(found)):
+        for row in (row for section in table.sections for row in section.rows):
+            cells = [rendering.minus(one.text) if one.kind == "number" else one.text for one in row.cells]
+            assert any(all(text in words for text in cells) for words in rows), cells
+        assert {f"{rendering.sentence(note)}." for note in table.notes} <= set(
+            Page(written).texts("p", "soft")
+        )
+    assert "Rate-distortion plane" in written
 
 
 def test_what_keeps_runs_from_being_compared_is_said(three, tiny_recipe, tmp_path):
@@ -604,7 +617,7 @@ def test_several_runs_are_written_here_and_share_the_budget(three, tmp_path, mon
     asked: list[int] = []
     real = figures.draw
     monkeypatch.setattr(figures, "draw", lambda *given: asked.append(given[2]) or real(*given))
-    done = report.write([facts_.run for facts_ in three], asked=dataclasses.replace(FEW, budget=3000))
+    done = report.write([facts_.run for facts_ in three], request=dataclasses.replace(FEW, budget=3000))
     assert done.file == Path("report.html")
     assert list(done.left_out) == ["a", "b", "c"]
     assert asked == [1000, 1000, 1000]
@@ -629,91 +642,114 @@ def test_several_runs_are_written_here_and_share_the_budget(three, tmp_path, mon
     ],
 )
 def test_numbers_are_rounded_to_their_standard_error(value, error, expected):
-    shown = numbers.shown({"value": value, "standard_error": error, "note": ""})
-    assert f"{shown[0]} {shown[1]}".strip() == expected
+    value, spread, _ = wording.shown({"value": value, "standard_error": error, "note": ""})
+    assert f"{rendering.minus(value)} {spread}".strip() == expected
 
 
 def test_values_that_are_none_or_lists_are_shown_as_such():
     entry = {"value": None, "standard_error": None, "note": "infinite: shared noise"}
-    assert numbers.shown(entry) == ("infinite", "", "shared noise")
-    assert numbers.shown(entry | {"note": ""})[0] == "none"
-    assert numbers.shown(entry | {"value": [1.5, -2.25], "note": "n"}) == (
-        "−2.250 to 1.500",
-        "",
-        "n",
-    )
+    assert wording.shown(entry) == ("infinite", "", "shared noise")
+    assert wording.shown(entry | {"note": ""})[0] == "none"
+    value, spread, note = wording.shown(entry | {"value": [1.5, -2.25], "note": "n"})
+    assert (rendering.minus(value), spread, note) == ("−2.250 to 1.500", "", "n")
+    assert rendering.minus("-") == "–"
     assert wording.label("iw_nll") == "IW NLL"
     assert wording.label("active_units") == "Active units"
     assert wording.label("knn_accuracy") == "k-NN accuracy"
 
 
-def points(drawing: str) -> list[list[tuple[float, float]]]:
-    found = re.findall(r'points="([^"]*)"', drawing)
-    return [[tuple(map(float, pair.split(","))) for pair in line.split()] for line in found]
+def drawn(chart: charts.Chart) -> Page:
+    return Page(f'<svg viewBox="{chart.box}">{chart.drawing}</svg>')
+
+
+def line(chart: charts.Chart) -> list[tuple[float, float]]:
+    """The points of the first line that a chart draws in the colour of its first series."""
+    (path, *_) = [
+        attrs["d"]
+        for attrs, _ in drawn(chart).all("path")
+        if "stroke: var(--c0)" in (attrs.get("style") or "")
+    ]
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path)]
 
 
 def test_a_line_is_drawn_to_scale():
-    drawing = charts.lines({"a": [(1.0, 0.0), (2.0, 5.0), (3.0, 10.0)]}, title="t", x="x")
-    ((first, middle, last),) = points(drawing)
+    first, middle, last = line(charts.curves("k", "t", {"a": [(1.0, 0.0), (2.0, 5.0), (3.0, 10.0)]}))
     assert (first[0] + last[0]) / 2 == pytest.approx(middle[0], abs=0.1)
     assert (first[1] + last[1]) / 2 == pytest.approx(middle[1], abs=0.1)
     assert first[0] < last[0]
     assert first[1] > last[1]  # upwards
-    left = charts.lines({"a": [(1.0, 1.0), (10.0, 2.0), (100.0, 3.0)]}, title="t", x="x", log_x=True)
-    ((first, middle, last),) = points(left)
+    first, middle, last = line(charts.estimate("k", "t", [(1.0, 1.0), (10.0, 2.0), (100.0, 3.0)], None))
     assert middle[0] - first[0] == pytest.approx(last[0] - middle[0], abs=0.1)
+
+
+def test_a_chart_has_text_the_colours_of_the_page_and_ids_of_its_own():
+    series = {"training": [(1.0, 3.0), (2.0, 1.0)], "validation": [(1.0, 4.0), (2.0, 2.0)]}
+    one, other = charts.curves("one", "t", series, best=2), charts.curves("other", "t", series, best=2)
+    style = resources.files("nelbo.report").joinpath("templates/style.css").read_text(encoding="utf-8")
+    assert "epoch" in drawn(one).texts("text")
+    assert not re.search(r"[\"' ]#[0-9a-f]{6}\b", one.drawing)
+    names_ = set(re.findall(r"var\((--[a-z0-9]+)\)", one.drawing))
+    assert {"--c0", "--c1", "--soft", "--rule"} <= names_
+    assert all(style.count(f"{name}: #") == 2 for name in names_), "each has a light and a dark value"
+    ids = [{attrs["id"] for _, attrs, _ in drawn(chart).elements if "id" in attrs} for chart in (one, other)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', one.drawing))
+    assert used <= ids[0]
+    assert one.words == "training: 3 at 1 to 1 at 2; validation: 4 at 1 to 2 at 2"
+    assert charts.curves("one", "t", series, best=2) == one
 
 
 def test_a_beginning_that_dwarfs_the_rest_is_cut_and_said():
     values = [500.0, 60.0, *[20.0 - 0.1 * epoch for epoch in range(28)]]
-    series = {"a": [(float(epoch), value) for epoch, value in enumerate(values, 1)]}
-    low, high, cut = charts._focus(list(series.values()), [])
-    assert high < 30
-    assert low < 17.3
-    assert cut == "begins at 500"
-    assert "begins at 500" in charts.lines(series, title="t", x="x")
-    even = [(float(x), float(x)) for x in range(30)]
-    assert charts._focus([even], [])[2] == ""
+    chart = charts.curves("k", "t", {"a": [(float(epoch), value) for epoch, value in enumerate(values, 1)]})
+    assert "↑ 500 in epoch 1" in drawn(chart).texts("text")
+    even = charts.curves("k", "t", {"a": [(float(x), float(x)) for x in range(30)]})
+    assert not any("↑" in text for text in drawn(even).texts("text"))
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, 1.0], [float("nan")], [], [float("inf"), 2.0], [-1.0, -1.0]])
 def test_awkward_values_are_drawn_or_said(values):
-    found = charts.lines({"a": list(enumerate(values, 1))}, title="t", x="x")
-    assert "nan" not in found
-    assert "inf" not in found.replace("no finite value", "")
-    Page(found)
+    chart = charts.curves("k", "t", {"a": [(float(x), y) for x, y in enumerate(values, 1)]})
+    assert bool(chart.drawing) == any(abs(value) < float("inf") for value in values)
+    assert "nan" not in chart.drawing
+    written = rendering.macros("parts").charts([], [chart])
+    assert ("no finite value" in written) == (not chart.drawing)
+    Page(written)
 
 
 def test_bars_stand_on_zero_in_proportion():
-    found = charts.bars({"z1": 4.0, "z0": 1.0, "z2": 0.0}, ["z2"], title="t", x="x")
-    heights = [float(attrs["height"]) for attrs, _ in Page(found).all("rect")]
-    assert heights[0] == pytest.approx(4 * heights[1], rel=0.02)
-    assert heights[2] == 0
-    assert Page(found).all("rect")[2][0]["class"] == "bar pale"
-    assert "z1" in Page(found).texts("text")
-    assert "z1" not in Page(charts.bars({f"z{i}": 1.0 for i in range(30)}, [], title="t", x="x")).texts(
-        "text"
-    )
+    chart = charts.bars("k", "t", [1.0, 4.0, 0.0], 0.01)
+    paths = [attrs for attrs, _ in drawn(chart).all("path") if "fill: var(--" in (attrs.get("style") or "")]
+    tall = []
+    for attrs in paths:
+        ys = [float(y) for _, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", attrs["d"])]
+        tall.append(max(ys) - min(ys))
+    assert tall[0] == pytest.approx(4 * tall[1], rel=0.02)
+    assert tall[2] == 0
+    assert "var(--pale)" in paths[2]["style"]
+    assert "z1" in drawn(chart).texts("text")
+    assert "z1" not in drawn(charts.bars("k", "t", [1.0] * 30, 0.01)).texts("text")
 
 
 # --- writing ----------------------------------------------------------------------------------
 
 
 def test_written_twice_it_is_the_same_file(own_run, tmp_path):
-    asked = dataclasses.replace(FEW, pictures=["samples", "kl", "scatter"])
-    files = [report.write([own_run], tmp_path / f"{i}.html", asked=asked).file for i in range(2)]
+    request = dataclasses.replace(FEW, pictures=["samples", "kl", "scatter"])
+    files = [report.write([own_run], tmp_path / f"{i}.html", request=request).file for i in range(2)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_one_run_has_its_report_in_its_folder(own_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
-    done = report.write([own_run], asked=FEW, tell=lambda event, row: told.append(event))
+    done = report.write([own_run], request=FEW, tell=lambda event, row: told.append(event))
     assert done.file == own_run.path / "report.html"
     assert done.left_out == {"tiny": {}}
     assert told[0] == "run"
     assert "picture" in told
-    assert report.write([own_run, own_run], asked=FEW).file == done.file  # given twice, it is still one run
+    assert report.write([own_run, own_run], request=FEW).file == done.file  # given twice, it is still one run
     assert list(tmp_path.iterdir()) == []
     assert [file.name for file in own_run.path.iterdir() if file.name.startswith("report")] == ["report.html"]
 
@@ -722,12 +758,12 @@ def test_nothing_but_a_report_is_replaced(own_run, tmp_path):
     other = tmp_path / "notes.html"
     other.write_text("<p>mine</p>", encoding="utf-8")
     with pytest.raises(ConfigError, match="is no report"):
-        report.write([own_run], other, asked=FEW)
+        report.write([own_run], other, request=FEW)
     assert other.read_text(encoding="utf-8") == "<p>mine</p>"
     with pytest.raises(ConfigError, match="is a folder"):
-        report.write([own_run], tmp_path, asked=FEW)
+        report.write([own_run], tmp_path, request=FEW)
     with pytest.raises(ConfigError, match="is a file"):
-        report.write([own_run], other / "x.html", asked=FEW)
+        report.write([own_run], other / "x.html", request=FEW)
     with pytest.raises(ConfigError, match="needs a run"):
         report.write([])
 

@@ -18,8 +18,8 @@ import pytest
 from nelbo import api
 from nelbo.doctor import Diagnosis, Finding
 from nelbo.recipe import Recipe
-from nelbo.report import Asked
-from nelbo.report.facts import gather
+from nelbo.report import Request
+from nelbo.report.gathered import gather
 from nelbo.report.page import page
 from nelbo.store import Run
 
@@ -101,8 +101,8 @@ def pages(
     folder = tmp_path_factory.mktemp("browser")
     own = Run(Path(shutil.copytree(tiny_run.path, folder / "tiny")))
     other = api.train(tiny_recipe({"epochs": 2, "objective.beta": 4.0}), runs=folder, name=LONG, device="cpu")
-    facts = gather(own, Asked(samples=10, device="cpu"), api.quiet)
-    long = gather(other, Asked(samples=10, pictures=["samples"], device="cpu"), api.quiet)
+    facts = gather(own, Request(samples=10, device="cpu"), api.quiet)
+    long = gather(other, Request(samples=10, pictures=["samples"], device="cpu"), api.quiet)
     finding = Finding(LONG, "serious", LONG, LONG, f"nelbo train {LONG} --{LONG}", LONG)
     data = facts.environment["data"] | {"name": LONG, "class_names": [LONG] * 3}
     long = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""What people see: progress on stderr, tables on stdout."""
+"""Progress on stderr and tables on stdout."""
 
 from __future__ import annotations
 
@@ -7,47 +7,48 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from nelbo.wording import label, on_card, shown
+from nelbo import tables
+from nelbo.tables import NONE, Row, Table
 
 WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
 NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
 LISTED = 12  # files named after a verb; the rest is counted
-COLLAPSE = ". posterior collapse: "  # what follows it in a note is shown below the table
 
 QUANTITIES = {"total": "loss", "reconstruction": "recon", "kl": "KL"}
 
 
 def to_stdout() -> Console:
-    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
-    return Console(width=None if known else WIDTH, highlight=False, soft_wrap=False)
+    """Return a rich console on stdout, as wide as the terminal, COLUMNS or WIDTH."""
+    has_width = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Console(width=None if has_width else WIDTH, highlight=False, soft_wrap=False)
 
 
 def say(message: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
 def write(text: str) -> None:
-    """Text on stdout, as it is."""
+    """Print a text on stdout as it is."""
     print(text)
 
 
 def emit(table: Any) -> None:
-    """One JSON object on stdout."""
+    """Print one JSON object on stdout."""
     print(json.dumps(table, allow_nan=False))
 
 
 def show_files(files: Sequence[Path]) -> None:
-    """What was written, on stdout; of many files the first ones."""
+    """Print the names of files that were written, on stdout; of many files the first ones."""
     for file in files[:LISTED]:
         print(f"  {file}")
     if len(files) > LISTED:
@@ -55,8 +56,10 @@ def show_files(files: Sequence[Path]) -> None:
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", fixed: int = 1) -> None:
-    """A table on stdout; its first `fixed` columns keep their lines whole."""
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    """Print a table on stdout; the lines of its first `fixed` columns are not broken."""
+    table = RichTable(
+        title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for position, name in enumerate(columns):
         table.add_column(name, no_wrap=position < fixed, overflow="ellipsis" if position < fixed else "fold")
     for row in rows:
@@ -67,60 +70,102 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "",
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def metric_cells(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Value, standard error, unit and note of one metric; a value of None is shown as what the note calls it."""
-    value, error, note = shown(entry)
-    return value, error, entry["unit"], note.partition(COLLAPSE)[0]
+def show_table(table: Table, gap: bool = False) -> None:
+    """Print a table, after an empty line with `gap`; columns that have no room go into further tables."""
+    lines = [[_cells(row, _widths(table)) for row in section.rows] for section in table.sections]
+    every = [line for section in lines for line in section]
+    for places in _portions(table, every, to_stdout().width):
+        sides = [place for place in places if table.heads[place] in table.sides]
+        rows: list[list[str]] = []
+        notes: list[str] = []
+        for section, cells in zip(table.sections, lines, strict=True):
+            used = [i for i, line in enumerate(cells) if not sides or any(line[p] != NONE for p in sides)]
+            if rows and used:  # an empty line between sections
+                rows.append([""] * len(places))
+                notes.append("")
+            rows += [[cells[i][place] for place in places] for i in used]
+            notes += [section.rows[i].note for i in used]
+        title = f"\n{table.caption}" if gap else table.caption
+        whole = len(places) if table.whole is None else table.whole
+        _show_noted([table.heads[place] for place in places], rows, notes, title, whole)
+        gap = True
 
 
-def show_card(card: Mapping[str, Any]) -> None:
-    """The result of an evaluation as a table."""
-    rows: list[tuple[str, ...]] = []
-    for section in card["sections"].values():
-        if rows and section:
-            rows.append(("", "", "", "", ""))
-        rows += [(on_card(name), *metric_cells(card["metrics"][name])) for name in section]
-    width = max((len(row[1]) for row in rows if row[2]), default=0)  # the ± stand below each other
-    rows = [(row[0], f"{row[1]:<{width}} {row[2]}".rstrip(), *row[3:]) for row in rows]
-    title = f"{card['run']} · {card['checkpoint']} (epoch {card['epoch']}) · {card['split']}, n = {card['n']}"
-    _show_noted(["metric", "value", "unit"], rows, title)
+def _widths(table: Table) -> list[int]:
+    """Return for each column how wide its numbers are, so that the ± stand below each other."""
+    columns = zip(*(row.cells for section in table.sections for row in section.rows), strict=True)
+    return [max((len(cell.text) for cell in column if cell.spread), default=0) for column in columns]
 
 
-def _show_noted(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    """A table whose last cells are notes. What several say, and all of them where there is no room, is said below."""
-    taken = sum(2 + max(map(len, cells)) for cells in zip(columns, *(row[:-1] for row in rows), strict=True))
+def _cells(row: Row, widths: Sequence[int]) -> list[str]:
+    return [
+        f"{cell.text:<{width}} {cell.spread}" if cell.spread else cell.text
+        for cell, width in zip(row.cells, widths, strict=True)
+    ]
+
+
+def _portions(table: Table, lines: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
+    """Yield the columns of one printed table after another: the first side, and as many others as have room."""
+    room_of = [2 + max(map(len, column)) for column in zip(table.heads, *lines, strict=True)]
+    sides = [place for place, head in enumerate(table.heads) if head in table.sides]
+    always = [place for place in range(len(table.heads)) if place not in sides[1:]]
+    chosen = list(always)
+    for place in sides[1:]:
+        if len(chosen) > len(always) and sum(room_of[i] for i in [*chosen, place]) - 2 > width:
+            yield sorted(chosen)
+            chosen = list(always)
+        chosen.append(place)
+    yield sorted(chosen)
+
+
+def _show_noted(
+    heads: Sequence[str], rows: Sequence[list[str]], notes: Sequence[str], title: str, whole: int
+) -> None:
+    """Print rows with a column of notes. Notes that several rows share, or all on a narrow screen, go below."""
+    if not any(notes):
+        show(heads, rows, title, fixed=whole)
+        return
+    taken = sum(2 + max(map(len, cells)) for cells in zip(heads, *rows, strict=True))
     narrow = to_stdout().width - taken < NOTE_WIDTH
-    split = [[row[-1]] if narrow else row[-1].split("; ") for row in rows]
-    counts = Counter(clause for clauses in split for clause in clauses)
+    clauses_of = [[note] if narrow else note.split("; ") for note in notes]
+    counts = Counter(clause for clauses in clauses_of for clause in clauses)
     below: dict[str, str] = {}
-    notes = []
-    for clauses in split:
+    cells = []
+    for row, clauses in zip(rows, clauses_of, strict=True):
         for clause in clauses:
             if clause and (narrow or (counts[clause] > 1 and len(clause) >= NOTE_WIDTH)):
                 below.setdefault(clause, f"[{len(below) + 1}]")
-        notes.append("; ".join(below.get(clause, clause) for clause in clauses))
-    cells = [[*row[:-1], note] for row, note in zip(rows, notes, strict=True)]
-    show([*columns, "" if narrow else "note"], cells, title, fixed=len(columns) + narrow)
+        cells.append([*row, "; ".join(below.get(clause, clause) for clause in clauses)])
+    show([*heads, "" if narrow else "note"], cells, title, fixed=whole + narrow)
     if below:
         show(["", ""], [(mark, clause) for clause, mark in below.items()])
 
 
+def show_card(card: Mapping[str, Any]) -> None:
+    """Print the result of an evaluation as a table."""
+    show_table(tables.of_card(card))
+
+
+def show_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Print two checkpoints of one run side by side."""
+    show_table(tables.of_two_cards(first, other))
+
+
 def warn(card: Mapping[str, Any]) -> None:
-    """Says below a table what would be too long for a cell of it."""
-    for entry in card["metrics"].values():
-        if COLLAPSE in entry["note"]:
-            say(f"warning: {card['checkpoint']}: {(COLLAPSE + entry['note'].partition(COLLAPSE)[2])[2:]}")
+    """Print on stderr the warnings of a card that are too long for its table."""
+    for message in tables.warnings(card):
+        say(f"warning: {card['checkpoint']}: {message}")
 
 
 class Training:
-    """Listens to training: a bar and a line an epoch on a terminal, a line an epoch elsewhere."""
+    """A listener to training: a bar and a line an epoch on a terminal, a line an epoch elsewhere."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
         self.bound = "NELBO"
         self.bar: Progress | None = None
         self.task = TaskID(0)
-        self.shown = 0.0
+        self.read_at = 0.0
         if sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"),
@@ -150,7 +195,7 @@ class Training:
             case "resume":
                 self._say(f"going on with epoch {row['epoch']}, batch {row['batch'] + 1}")
             case "begin" if row["compiles"]:
-                self._say("compiling the training step: some seconds, and kept for the next run")
+                self._say("compiling the training step: some seconds, and saved for the next run")
             case "step" if self.bar:
                 self._step(self.bar, row)
             case "epoch":
@@ -161,8 +206,8 @@ class Training:
     def _step(self, bar: Progress, row: Mapping[str, Any]) -> None:
         bar.update(self.task, completed=row["batch"], total=row["batches"])
         # Reading a loss waits for the device, so it is read four times a second and only for a person.
-        if "measured" in row and time.monotonic() - self.shown > 0.25:
-            self.shown = time.monotonic()
+        if "measured" in row and time.monotonic() - self.read_at > 0.25:
+            self.read_at = time.monotonic()
             measured = row["measured"]
             bar.update(self.task, loss=f"loss {float(measured.sums_SQ[-1, 0]) / measured.counts[-1]:.2f}")
 
@@ -188,10 +233,10 @@ class Training:
         if row.get("beta", 1.0) != 1.0:
             parts.append(f"beta {row['beta']:.3g}")
         for split in ("train", "validation"):
-            found = row.get(split, {})
-            values = [(name, found[key]) for key, name in QUANTITIES.items() if key in found]
-            if "bound" in found:
-                values.append((self.bound, -found["bound"]))
+            terms = row.get(split, {})
+            values = [(name, terms[key]) for key, name in QUANTITIES.items() if key in terms]
+            if "bound" in terms:
+                values.append((self.bound, -terms["bound"]))
             if values:
                 parts.append(f"{split} " + ", ".join(f"{name} {value:.2f}" for name, value in values))
         if "latent" in row:
@@ -210,19 +255,19 @@ class Training:
 
 
 def announce_download(data: Any, data_dir: Path | None) -> None:
-    """Says so before a download that may take minutes."""
+    """Print a line before a download that may take minutes."""
     if not data.present(data_dir):
         say(f"{data.source} is not here yet; downloading it, which may take a while")
 
 
 def outlined(row: Mapping[str, Any]) -> str:
-    """The shapes of a model in one line."""
+    """Return the shapes of a model in one line."""
     shapes = " -> ".join(" x ".join(map(str, row[part])) for part in ("input", "latent", "output"))
     return f"network: {shapes} (channels, height, width; latent between), {row['weights']:,} weights"
 
 
 class Measuring:
-    """Listens to an evaluation: which metric runs and how far it is, on a terminal only."""
+    """A listener to an evaluation: the metric that runs and how far it is, on a terminal only."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -243,16 +288,3 @@ class Measuring:
                 self.bar.reset(self.task, description=f"measuring {row['name']}", total=None)
             case "measured":
                 self.bar.update(self.task, completed=row["done"], total=row["total"])
-
-
-def show_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Two checkpoints of one run side by side."""
-    rows = []
-    for name in other["metrics"]:
-        left, right = first["metrics"].get(name), other["metrics"][name]
-        before = metric_cells(left)[:2] if left else ("-", "")
-        after = metric_cells(right)
-        rows.append((label(name), " ".join(before), " ".join(after[:2]), after[2], after[3]))
-    columns = [f"{card['checkpoint']} (epoch {card['epoch']})" for card in (first, other)]
-    title = f"{other['run']} · {other['split']}, n = {other['n']}"
-    _show_noted(["metric", *columns, "unit"], rows, title)

@@ -1,4 +1,4 @@
-"""Images and arrays out of a trained model: what `nelbo sample`, `encode`, `traverse` and their kin write.
+"""The export of images and arrays from a trained model: the files of `nelbo sample`, `encode`, `traverse` and others.
 
 Images are referred to by
 
@@ -26,12 +26,12 @@ from nelbo.samplers import Sampler
 from nelbo.store import atomic
 from nelbo.view import Pictures, View
 
-IN_A_GRID, IN_A_ROW = 1000, 100  # pictures at most: of more nobody sees any
+IN_A_GRID, IN_A_ROW = 1000, 100  # pictures at most: a larger grid is too small to see
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Something to start from: its name for files, its latent, and the image if it is one."""
+    """A starting point: its name for files, its latent, and the image if it is one."""
 
     name: str
     z_Z: Tensor
@@ -39,16 +39,16 @@ class Reference:
 
 
 def refer(view: View, text: str) -> Reference:
-    """The latent (posterior mean) that a reference stands for; see the module's docstring."""
+    """Return the latent (posterior mean) that a reference stands for; see the module's docstring."""
     kind, _, rest = text.partition(":")
     if kind == "class" and rest:
         label = view.find_class(rest)
         return Reference(f"class-{_slug(view.class_name(label))}", view.class_mean(label), None)
     if kind == "example" and rest:
         label = view.find_class(rest)
-        name, x_CHW = _slug(view.class_name(label)), view.seen(view.example(label))
+        name, x_CHW = _slug(view.class_name(label)), view.images_at(view.example(label))
     elif text.isdecimal():
-        name, x_CHW = f"image{int(text)}", view.seen(view.check_index(int(text)))
+        name, x_CHW = f"image{int(text)}", view.images_at(view.check_index(int(text)))
     elif Path(text).is_file():
         name, x_CHW = Path(text).stem, from_file(view, Path(text))
     else:
@@ -63,20 +63,20 @@ def _of_each_class(view: View) -> list[str]:
 
 
 def _refer_all(view: View, texts: list[str]) -> list[Reference]:
-    """References with names of their own: two files called 1.png become `1` and `1-2`."""
-    found: list[Reference] = []
+    """Return references with unique names: two files called 1.png become `1` and `1-2`."""
+    references: list[Reference] = []
     for text in texts:
         reference = refer(view, text)
-        taken, name, count = {other.name for other in found}, reference.name, 1
-        while name in taken:
+        used, name, count = {other.name for other in references}, reference.name, 1
+        while name in used:
             count += 1
             name = f"{reference.name}-{count}"
-        found.append(dataclasses.replace(reference, name=name))
-    return found
+        references.append(dataclasses.replace(reference, name=name))
+    return references
 
 
 def from_file(view: View, file: Path) -> Tensor:
-    """An image file as the model sees it, (C, H, W): the run's own preprocessing, no silent resizing."""
+    """Read an image file as the model sees it, (C, H, W): with the run's preprocessing, without silent resizing."""
     recipe, shape = view.run.recipe, view.splits.shape
     size = recipe.data.size
     box = (size, size) if isinstance(size, int) else size
@@ -95,42 +95,47 @@ def _slug(text: str) -> str:
 
 
 class Folder:
-    """Where generated files go. Remembers what it wrote."""
+    """A folder for generated files, with a list of the files that were written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files: list[Path] = []
 
     def write(self, name: str, content: bytes) -> None:
+        """Write one file."""
         with atomic(self.path / name) as temporary:
             temporary.write_bytes(content)
         self.files.append(self.path / name)
 
-    # matplotlib comes with `plots`, and latents are encoded without it
+    # `plots` is imported where it is needed: matplotlib takes long to import, and encoding needs none.
 
     def image(self, name: str, picture: Pictures) -> None:
+        """Write one picture as PNG."""
         from nelbo.plots import png_bytes
 
         self.write(f"{name}.png", png_bytes(picture))
 
     def grid(self, name: str, pictures: Pictures, columns: int | None = None) -> None:
+        """Write pictures as one PNG, in reading order."""
         from nelbo.plots import montage, png_bytes
 
         self.write(f"{name}.png", png_bytes(montage(pictures, columns=columns), scale=2))
 
     def animation(self, name: str, frames: Pictures) -> None:
+        """Write pictures as a GIF."""
         from nelbo.plots import gif_bytes
 
         self.write(f"{name}.gif", gif_bytes(frames))
 
     def array(self, name: str, values: np.ndarray) -> None:
+        """Write an array as .npy."""
         with atomic(self.path / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, values, allow_pickle=False)
         self.files.append(self.path / f"{name}.npy")
 
 
 def sample(view: View, out: Folder, n: int, temperature: float = 1.0, sampler: Sampler | None = None) -> None:
-    """n images from the prior, or from a sampler: one PNG each, a grid of the first 1,000, and arrays.
+    """Write n images from the prior, or from a sampler: one PNG each, a grid of the first 1,000, and arrays.
 
     The arrays are of images (n, H, W, C) and of latents (n, Z).
     """
@@ -141,12 +146,12 @@ def sample(view: View, out: Folder, n: int, temperature: float = 1.0, sampler: S
     out.array("samples", pictures)
     out.array("samples-latents", z_NZ.numpy())
     digits = len(str(n - 1))
-    for index, shown in enumerate(pictures):
-        out.image(f"sample-{index:0{digits}}", shown)
+    for index, image in enumerate(pictures):
+        out.image(f"sample-{index:0{digits}}", image)
 
 
 def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
-    """n draws from the posterior of each reference image, decoded: `sample-<name>-<number>.png`.
+    """Write n decoded draws from the posterior of each reference image: `sample-<name>-<number>.png`.
 
     Arrays hold them all, and a grid the first 100 of each image.
     """
@@ -156,8 +161,8 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
             "samples around a class start from an image of it: use example:CLASS, not class:CLASS"
         )
     references = [each for text in references for each in (_of_each_class(view) if text == "all" else [text])]
-    found = _refer_all(view, references)
-    x_BCHW = torch.stack([reference.x_CHW for reference in found if reference.x_CHW is not None])
+    images = _refer_all(view, references)
+    x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
     z_NBZ, x_NBCHW = view.around(x_BCHW, n)
     pictures = view.pictures(x_NBCHW.transpose(0, 1))
     some = pictures[:, :IN_A_ROW]
@@ -165,38 +170,40 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
     out.array("samples", pictures)
     out.array("samples-latents", z_NBZ.transpose(0, 1).numpy())
     digits = len(str(n - 1))
-    for position, reference in enumerate(found):
-        for index, shown in enumerate(pictures[position]):
-            out.image(f"sample-{reference.name}-{index:0{digits}}", shown)
+    for position, reference in enumerate(images):
+        for index, image in enumerate(pictures[position]):
+            out.image(f"sample-{reference.name}-{index:0{digits}}", image)
 
 
 def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float:
-    """Reconstructions from the posterior mean: one PNG each, an array, and a grid of the first 100 under their inputs.
+    """Write reconstructions from the posterior mean: one PNG each, an array, and a grid of the first 100.
 
-    Returns the mean squared error a pixel.
+    The grid has the inputs above them. Returns the mean squared error a pixel.
     """
     if references:
-        found = _refer_all(view, references)
-        missing = [text for text, reference in zip(references, found, strict=True) if reference.x_CHW is None]
+        images = _refer_all(view, references)
+        missing = [
+            text for text, reference in zip(references, images, strict=True) if reference.x_CHW is None
+        ]
         if missing:
             raise ConfigError(f"{missing[0]} is a latent, not an image; use example:CLASS")
-        names = [reference.name for reference in found]
-        x_BCHW = torch.stack([reference.x_CHW for reference in found if reference.x_CHW is not None])
+        names = [reference.name for reference in images]
+        x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
     else:
         _positive("n", n)
-        names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.seen(slice(n))
+        names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.images_at(slice(n))
     decoded = view.reconstruct(x_BCHW)
     pictures = view.pictures(decoded)
     rows = np.concatenate([view.pictures(x_BCHW[:IN_A_ROW]), pictures[:IN_A_ROW]])
     out.grid("reconstructions", rows, columns=len(rows) // 2)
     out.array("reconstructions", pictures)
-    for name, shown in zip(names, pictures, strict=True):
-        out.image(f"reconstruction-{name}", shown)
+    for name, image in zip(names, pictures, strict=True):
+        out.image(f"reconstruction-{name}", image)
     return float((decoded - x_BCHW).square().mean())
 
 
 def encode(view: View, file: Path) -> dict[str, list[int]]:
-    """Posterior means of the split to .npy, or means, standard deviations and labels to .npz; returns the shapes."""
+    """Write posterior means to .npy, or means, standard deviations and labels to .npz; return the shapes."""
     check_latents_file(file)
     if file.suffix == ".npy":
         arrays = {"mean": view.z_NZ.numpy()}
@@ -213,7 +220,7 @@ def encode(view: View, file: Path) -> dict[str, list[int]]:
 
 
 def check_latents_file(file: Path) -> None:
-    """Raises ConfigError for a name that `encode` cannot write to."""
+    """Raise ConfigError for a name that `encode` cannot write to."""
     if file.suffix not in (".npy", ".npz"):
         raise ConfigError(
             f"--out {file}: latents are written as .npy (means) or .npz (means, deviations, labels)"
@@ -221,7 +228,7 @@ def check_latents_file(file: Path) -> None:
 
 
 def interpolate(view: View, out: Folder, start: str, end: str, steps: int) -> None:
-    """A straight line in the latent's space between two references: a row, an animation, arrays."""
+    """Write a straight line in the latent's space between two references: a row, an animation, arrays."""
     a, b = refer(view, start), refer(view, end)
     z_SZ = view.line(a.z_Z, b.z_Z, steps)
     pictures = view.decoded(z_SZ)
@@ -233,19 +240,19 @@ def interpolate(view: View, out: Folder, start: str, end: str, steps: int) -> No
 
 
 def traverse(view: View, out: Folder, start: str, dimensions: list[int], span: float, steps: int) -> None:
-    """Latent dimensions moved one at a time over +-span from a reference: a row and an animation each, arrays.
+    """Write latent dimensions moved one at a time over +-span from a reference: a row and an animation each, arrays.
 
     Categorical variables are counted after the dimensions, and go through their categories.
     """
     reference = refer(view, start)
     if not dimensions:
         dimensions = list(range(len(view.directions)))
-    shown = [view.decoded(view.traversal(reference.z_Z, dimension, span, steps)) for dimension in dimensions]
+    rows = [view.decoded(view.traversal(reference.z_Z, dimension, span, steps)) for dimension in dimensions]
     name = f"traversal-{reference.name}"
-    out.grid(name, np.concatenate(shown), columns=len(shown[0]))
-    for dimension, frames in zip(dimensions, shown, strict=True):
+    out.grid(name, np.concatenate(rows), columns=len(rows[0]))
+    for dimension, frames in zip(dimensions, rows, strict=True):
         out.animation(f"{name}-z{dimension}", frames)
-    out.array(name, np.stack(shown))
+    out.array(name, np.stack(rows))
 
 
 def _positive(name: str, value: int) -> None:

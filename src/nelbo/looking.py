@@ -74,7 +74,9 @@ class Plot(OnView):
     def run(self) -> None:
         from nelbo import console
         from nelbo.core import lookup
+        from nelbo.registering import import_files
 
+        import_files(self.import_)  # first, for such a file may hold a picture that is named
         formats = _formats(self.format)
         for name in self.what:
             lookup("picture", name)  # a misspelled name is refused before the run is opened

@@ -47,12 +47,12 @@ class Report:
         from nelbo.registering import import_files
 
         import_files(self.import_)
-        asked = report.Asked(
+        request = report.Request(
             checkpoint=self.checkpoint, split=self.split, samples=self.samples, pictures=_names(self.pictures),
             device=self.device, data_dir=self.data_dir, imports=tuple(map(str, self.import_)),
         )  # fmt: skip
         with console.Measuring() as listener:
-            done = report.write(self.runs_, self.out, asked=asked, folder=self.runs, tell=listener)
+            done = report.write(self.runs_, self.out, request=request, folder=self.runs, tell=listener)
         if self.json:
             about = {"file": str(done.file), "bytes": done.file.stat().st_size, "runs": list(done.left_out)}
             return console.emit(about | {"left_out": done.left_out})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
 import pytest
 
-from nelbo import comparing, wording
-from nelbo.comparison import compare
+from nelbo import wording
+from nelbo.comparison import compare, tables
+from nelbo.report.rendering import macros, sentence
 
 BETA = {"objective.beta": 4.0}
 
@@ -57,7 +59,7 @@ def test_groups_differences_metrics_and_intervals_are_tables(nelbo, six):
     for text, interval in ((images, one.over_images), (seeds, one.over_seeds)):
         assert json.loads(text.replace("+", "")) == pytest.approx([interval.low, interval.high], abs=6e-3)
     assert words == "lower is better"
-    for note in (comparing.OVER_IMAGES, comparing.OVER_SEEDS, "*: better than every other comparable group"):
+    for note in (tables.OVER_IMAGES, tables.OVER_SEEDS, "*: better than every other comparable group"):
         assert note in out
     assert "warning" not in out
     assert max(map(len, out.splitlines())) <= 110
@@ -222,3 +224,31 @@ def test_long_names_are_broken_not_cut(nelbo, made):
     out = nelbo("compare", *names)[1]
     assert "…" not in out
     assert "run-0" in re.sub(r"\s", "", out)
+
+
+def test_a_terminal_and_a_page_show_the_same_words(nelbo, six, monkeypatch):
+    """Both are written from one model: each cell, caption, head and note of it is in each."""
+    monkeypatch.setenv("COLUMNS", "400")  # nothing is folded
+    out = " ".join(nelbo("compare", *six)[1].split())
+    compared = compare(six)
+    shared = [tables.groups(compared), tables.configuration(compared), tables.metrics(compared)]
+    for table in [*shared, *tables.paired(compared)]:
+        page = html.unescape(re.sub(r"<[^>]+>", " ", macros("parts").table(table)))
+        page = " ".join(page.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").split())
+        cells = [cell for section in table.sections for row in section.rows for cell in row.cells]
+        assert len(cells) >= 3
+        for words in [table.caption, *table.heads, *table.notes, *(cell.text for cell in cells)]:
+            assert words in out
+            assert sentence(words) in page or words in page
+
+
+def test_a_narrow_terminal_leaves_out_what_a_further_table_shows(nelbo, made, monkeypatch):
+    made("a")
+    made("b", settings=BETA)
+    made("c", settings={"optimizer.lr": 0.5}, sections={"error": ("mse",)})
+    monkeypatch.setenv("COLUMNS", "400")
+    wide = nelbo("compare", "a", "b", "c")[1]
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = nelbo("compare", "a", "b", "c")[1]
+    assert len(re.findall(r"^metric +A ", wide, re.MULTILINE)) == 1
+    assert len(re.findall(r"^metric +A ", narrow, re.MULTILINE)) == 2

@@ -76,9 +76,9 @@ def test_a_run_is_the_same(tmp_path, array, on_disk, transforms):
     if not transforms:
         assert card["metrics"] == before["metrics"]
     view = View.open(run, device="cpu")
-    assert view.seen(3).shape == (1, 8, 8)
-    assert torch.equal(view.seen([5, 3])[1], view.seen(3))
-    assert torch.equal(view.seen(slice(6))[3], view.seen(3))
+    assert view.images_at(3).shape == (1, 8, 8)
+    assert torch.equal(view.images_at([5, 3])[1], view.images_at(3))
+    assert torch.equal(view.images_at(slice(6))[3], view.images_at(3))
     files, _ = draw(view, [], tmp_path / "figures")
     assert len(files) > 5
 

@@ -89,11 +89,11 @@ def test_epoch_curves_refuse_wrong_lengths_and_accept_nothing_finite():
 
 
 def test_step_curve_draws_every_step_and_the_median():
-    y = np.random.default_rng(0).normal(200, 5, 500)
-    figure = step_curve(y, title=TITLE, smooth=25)
+    y = np.random.default_rng(0).normal(200, 5, 2500)
+    figure = step_curve(y, title=TITLE)
     raw, median = figure.axes[0].lines
     np.testing.assert_array_equal(raw.get_ydata(), y)
-    assert (raw.get_xdata()[0], raw.get_xdata()[-1]) == (1, 500)
+    assert (raw.get_xdata()[0], raw.get_xdata()[-1]) == (1, 2500)
     assert median.get_ydata()[0] == pytest.approx(np.median(y[:25]))
     assert median.get_xdata()[0] == pytest.approx(13)
     assert notes_of(figure) == ""

@@ -20,14 +20,14 @@ def images(n=7, height=5, width=3, channels=1, seed=0):
 @pytest.mark.parametrize("pad", [0, 1, 3])
 def test_montage_puts_every_image_at_its_place(channels, pad):
     x = images(7, 5, 3, channels)
-    picture = montage(x, columns=4, pad=pad, background=0.5)
+    picture = montage(x, columns=4, pad=pad)
     assert picture.shape == (2 * 5 + pad, 4 * 3 + 3 * pad, channels)
     covered = np.zeros(picture.shape, bool)
     for i in range(7):
         top, left = i // 4 * (5 + pad), i % 4 * (3 + pad)
         np.testing.assert_array_equal(picture[top : top + 5, left : left + 3], x[i])
         covered[top : top + 5, left : left + 3] = True
-    assert (picture[~covered] == 0.5).all()
+    assert (picture[~covered] == 1.0).all()
 
 
 def test_montage_of_one_image_is_that_image():
@@ -37,7 +37,7 @@ def test_montage_of_one_image_is_that_image():
 
 @pytest.mark.parametrize("n", [1, 2, 3, 16, 25, 40, 64, 100])
 def test_default_columns_fill_the_last_row_of_round_numbers(n):
-    high, wide, _ = montage(np.zeros((n, 4, 4, 1)), pad=0, background=1.0).shape
+    high, wide, _ = montage(np.zeros((n, 4, 4, 1)), pad=0).shape
     assert high // 4 * (wide // 4) == n
     assert wide >= high or n == 2
 

@@ -78,9 +78,7 @@ def test_a_class_keeps_its_colour_where_others_are_missing():
     assert legend_of(part) == ["_$under$"]
 
 
-@pytest.mark.parametrize(
-    "labels", [None, np.linspace(0, 1, 30), np.arange(30), np.full(30, -1), np.arange(30) * 100]
-)
+@pytest.mark.parametrize("labels", [None, np.arange(30), np.full(30, -1), np.arange(30) * 100])
 def test_labels_of_every_kind(labels):
     figure = scatter(points(30), labels, title=TITLE, axis_labels=None, prior_circles=True)
     figure.canvas.draw()
@@ -88,8 +86,7 @@ def test_labels_of_every_kind(labels):
     assert len(drawn(ax)) == 30
     assert [patch.radius for patch in ax.patches] == [1, 2]
     assert len(ax.get_xticks()) == 0
-    continuous = labels is not None and labels.dtype.kind == "f"
-    assert len(figure.axes) == (2 if continuous else 1)  # the second is the colour bar
+    assert len(figure.axes) == 1
 
 
 def test_colours_differ():
@@ -98,26 +95,25 @@ def test_colours_differ():
 
 
 def test_two_scatters_share_one_legend_and_their_colours():
-    left, right = points(100), points(40, seed=1)
+    left, right = points(100), points(100, seed=1)
     figure = two_scatters(
         left,
         right,
         np.arange(100) % 4,
-        right_labels=np.arange(40) % 2,
         titles=("PCA", "t-SNE"),
         title=TITLE,
         class_names=NAMES,
         axis_labels=(("PC 1", "PC 2"), None),
     )
     figure.canvas.draw()
-    assert [len(drawn(ax)) for ax in figure.axes] == [100, 40]
+    assert [len(drawn(ax)) for ax in figure.axes] == [100, 100]
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["PCA", "t-SNE"]
     assert len(figure.legends) == 1
     assert legend_of(figure) == NAMES
     one, other = ({text.get_text(): text.get_color() for text in ax.texts} for ax in figure.axes)
-    assert other.items() <= one.items()
-    assert list(other) == NAMES[:2]
-    two_scatters(left, left, None, titles=("first", "best"), title=TITLE, prior_circles=True).canvas.draw()
+    assert one == other
+    assert list(other) == NAMES
+    two_scatters(left, left, None, titles=("first", "best"), title=TITLE).canvas.draw()
 
 
 def test_scatter_names_what_is_wrong():

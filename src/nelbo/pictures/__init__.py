@@ -1,9 +1,10 @@
-"""The pictures of a run: what to draw from which values. `plots` knows how.
+"""The pictures of a run: each says what to draw from which values. `nelbo.plots` says how.
 
-A picture is a function of a View that yields (file name, Figure or encoded bytes); its docstring is the help
-text. One function in one file of this folder is all it takes to add one.
+A picture is a function of a View that yields (file name, Figure or encoded bytes); its docstring is the help text, and
+`@picture(group=..., order=...)` says where it stands in a report. One function in one file is all it takes to add one:
+here, or in a file of your own with `--import`.
 """
 
-from nelbo.pictures.base import draw, picture
+from nelbo.pictures.base import GROUPS, Picture, draw, heading, picture
 
-__all__ = ["draw", "picture"]
+__all__ = ["GROUPS", "Picture", "draw", "heading", "picture"]

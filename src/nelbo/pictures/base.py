@@ -1,46 +1,95 @@
-"""Registering and drawing pictures, and what several of them show."""
+"""Pictures: their registration, their drawing, and the latents and images that several of them show."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from nelbo import plots
 from nelbo.core import lookup, names, register
 from nelbo.store import atomic
 from nelbo.view import NotApplicable, View
 
-Drawn = Iterator[tuple[str, Figure | bytes]]
-Picture = Callable[[View], Drawn]
+if TYPE_CHECKING:  # matplotlib takes long to import, and a list of pictures needs none
+    from matplotlib.figure import Figure
+
+Drawn: TypeAlias = "Iterator[tuple[str, Figure | bytes]]"
+InReport = Literal["picture", "chart", "both"]
 SHOWN = 10  # columns of a row of examples
+GROUPS = {
+    "images": "Images as they are, reconstructed, drawn from the prior and around examples",
+    "latent": "The latent space: what each dimension carries, and where images lie",
+    "walks": "Walks in the latent space: class means, interpolations, traversals",
+    "checkpoints": "The first epoch beside the best",
+    "estimates": "The importance-weighted estimate",
+    "factors": "Images whose factors of variation are known: one factor at a time, and their traces in the latent",
+    "training": "The course of training",
+}
+"""The groups of pictures in the order of a report, each with its heading there; any other name is a group too."""
 
 
-def picture(function: Picture) -> Picture:
-    """Registers a picture under its function's name."""
-    return register("picture", function.__name__.replace("_", "-"), function)
+@dataclasses.dataclass
+class Picture:
+    """A registered picture: a function of a view that yields (file name without suffix, figure or encoded bytes).
+
+    group      the heading of a report under which it stands: a key of GROUPS, or any other text
+    order      its place in the group; pictures of equal order follow by name
+    in_report  picture: as it is; chart: a report has a chart of the same numbers instead; both: the chart replaces the
+               file that is called like the picture, and the others are shown
+    """
+
+    function: Callable[[View], Drawn]
+    group: str
+    order: int
+    in_report: InReport
+
+    def __post_init__(self) -> None:
+        functools.update_wrapper(self, self.function)  # its name and its docstring, which is the help text
+
+    def __call__(self, view: View) -> Drawn:
+        return self.function(view)
+
+
+def picture(
+    *, group: str, order: int = 0, in_report: InReport = "picture"
+) -> Callable[[Callable[[View], Drawn]], Picture]:
+    """Register a function as the picture of its name, with underscores as hyphens; see `Picture`."""
+
+    def registered(function: Callable[[View], Drawn]) -> Picture:
+        name = function.__name__.replace("_", "-")
+        return register("picture", name, Picture(function, group, order, in_report))
+
+    return registered
+
+
+def heading(group: str) -> str:
+    """Return the heading of a group in a report."""
+    return GROUPS.get(group, group[:1].upper() + group[1:])
 
 
 def draw(
     view: View, what: list[str], folder: Path, *, formats: tuple[str, ...] = ("png",)
 ) -> tuple[list[Path], dict[str, str]]:
-    """Draws the named pictures (all, when none is named) into `folder`.
+    """Draw the named pictures (all, when none is named) into `folder`.
 
-    Returns the files, and the reason for each picture that this run cannot have (no labels, too few images);
-    when it was asked for by name that reason is raised instead.
+    Returns the files, and the reason for each picture that this run cannot have (no labels, too few images). The
+    reason is raised instead where the picture was named.
     """
+    from nelbo.plots import PlotError
+
     chosen = {name: lookup("picture", name) for name in what or names("picture")}
     files: list[Path] = []
     left_out: dict[str, str] = {}
-    for name, function in chosen.items():
+    for name, chosen_picture in chosen.items():
         try:
-            for stem, drawn in function(view):
+            for stem, drawn in chosen_picture(view):
                 files += _write(folder, stem, drawn, formats)
-        except (NotApplicable, plots.PlotError) as error:
+        except (NotApplicable, PlotError) as error:
             if what:
                 raise
             left_out[name] = str(error)
@@ -61,57 +110,61 @@ def _write(folder: Path, stem: str, drawn: Figure | bytes, formats: tuple[str, .
 
 
 def examples(view: View) -> list[int]:
-    """One image of each class where there are classes, otherwise the first images."""
+    """Return the position of one image of each class, or of the first images where there are no classes."""
     if view.labels_N is not None and 1 < len(view.classes) <= 2 * SHOWN:
         return [view.example(label) for label in view.classes][:SHOWN]
     return list(range(min(len(view), SHOWN)))
 
 
 def reconstructed(view: View, index: list[int]) -> Any:
-    return view.decoded(view.mean(view.seen(index)))
+    """Return the images at these positions after a pass through the model, from their posterior means."""
+    return view.decoded(view.mean(view.images_at(index)))
 
 
 def some_classes(view: View) -> list[int]:
+    """Return the classes that pictures by class show; raises NotApplicable where there are no labels."""
     if view.labels_N is None:
         raise NotApplicable(f"{view.splits.name} has no labels, so there are no pictures by class")
     return view.classes[: 2 * SHOWN]
 
 
 def image_name(view: View, index: int) -> str:
+    """Return the class of an image, or its position where there are no labels."""
     return f"image {index}" if view.labels_N is None else view.class_name(int(view.labels_N[index]))
 
 
 def class_names(view: View) -> list[str] | None:
-    found = view.split.images.class_names
-    return list(found) if found else None
+    """Return the names of the classes, where the data has names for them."""
+    known = view.split.images.class_names
+    return list(known) if known else None
 
 
 def line_between(view: View, a: int, b: int, steps: int) -> Any:
-    """Image a, the decoded line between the two latents, image b."""
-    ends = view.mean(view.seen([a, b]))
+    """Return image a, the decoded line between the two latents, and image b."""
+    ends = view.mean(view.images_at([a, b]))
     return np.concatenate(
         [view.inputs([a]), view.decoded(view.line(ends[0], ends[1], steps)), view.inputs([b])]
     )
 
 
 def pairs_of_images(view: View) -> list[tuple[int, int]]:
-    """Pairs of images of different classes, 1 and 7 first where there are digits."""
+    """Return pairs of images of different classes, 1 and 7 first where there are digits."""
     if view.labels_N is None or len(view.classes) < 2:
         return [(i, i + 1) for i in range(0, min(len(view) - 1, 6), 2)] or [(0, 0)]
-    wanted = [(1, 7), (1, 8), (0, 4), (3, 5)]
-    pairs = [pair for pair in wanted if set(pair) <= set(view.classes)] or [
+    of_digits = [(1, 7), (1, 8), (0, 4), (3, 5)]
+    pairs = [pair for pair in of_digits if set(pair) <= set(view.classes)] or [
         (view.classes[0], view.classes[-1])
     ]
     return [(view.example(a), view.example(b)) for a, b in pairs]
 
 
 def start_of_traversal(view: View) -> torch.Tensor:
-    """The posterior mean of the first example."""
-    return view.mean(view.seen([examples(view)[0]]))[0]
+    """Return the posterior mean of the first example."""
+    return view.mean(view.images_at([examples(view)[0]]))[0]
 
 
 def by_information(view: View) -> list[int]:
-    """Directions by falling KL, or where there is none for each, by the variance of their means."""
+    """Return the directions by falling KL, or by the variance of their means where not each has a KL."""
     weight, sizes = view.statistics.kl_Z, [1] * view.model.where.reals(view.model.latent_dim)
     if weight is None or len(weight) != len(view.directions):
         pieces = torch.split(view.statistics.mean_variance_Z, [*sizes, *view.model.where.blocks])

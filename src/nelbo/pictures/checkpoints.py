@@ -19,7 +19,7 @@ from nelbo.pictures.base import (
 from nelbo.view import View
 
 
-@picture
+@picture(group="checkpoints", order=1)
 def first_against_best(view: View) -> Drawn:
     """The first epoch beside the best: reconstructions, prior samples, latents, an interpolation, a traversal."""
     sides = view.at("first"), view.at("best")
@@ -52,19 +52,19 @@ def first_against_best(view: View) -> Drawn:
 
 
 def _latents_side_by_side(sides: tuple[View, View], titles: tuple[str, str], title: str, stem: str) -> Drawn:
-    """The plane itself when Z = 2, otherwise principal axes, and t-SNE of at most 2,000 images."""
-    known: dict[str, Any] = {"titles": titles, "class_names": class_names(sides[0])}
+    """Draw the plane itself when Z = 2, otherwise principal axes, and t-SNE of at most 2,000 images."""
+    shared: dict[str, Any] = {"titles": titles, "class_names": class_names(sides[0])}
     labels = sides[0].labels_N
-    found = [side.z_NZ.numpy() for side in sides]
-    if found[0].shape[1] == 2:
-        yield stem, plots.two_scatters(found[0], found[1], labels, title=title, **known)
+    latents = [side.z_NZ.numpy() for side in sides]
+    if latents[0].shape[1] == 2:
+        yield stem, plots.two_scatters(latents[0], latents[1], labels, title=title, **shared)
         return
-    flat = [plots.project(z_NZ, "pca", max_points=None)[0] for z_NZ in found]
+    flat = [plots.project(z_NZ, "pca", max_points=None)[0] for z_NZ in latents]
     axes = ("PC 1", "PC 2")
     yield (
         stem,
         plots.two_scatters(
-            flat[0], flat[1], labels, title=f"{title} · PCA", axis_labels=(axes, axes), **known
+            flat[0], flat[1], labels, title=f"{title} · PCA", axis_labels=(axes, axes), **shared
         ),
     )
     close = [side.tsne for side in sides]
@@ -72,5 +72,5 @@ def _latents_side_by_side(sides: tuple[View, View], titles: tuple[str, str], tit
     words = f"{title} · t-SNE, {len(close[0][1])} images"
     yield (
         f"{stem}-tsne",
-        plots.two_scatters(close[0][0], close[1][0], labels, title=words, axis_labels=(None, None), **known),
+        plots.two_scatters(close[0][0], close[1][0], labels, title=words, axis_labels=(None, None), **shared),
     )

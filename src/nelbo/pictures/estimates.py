@@ -1,4 +1,4 @@
-"""What the evaluation says of the importance-weighted estimate."""
+"""The importance-weighted estimate of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from nelbo.pictures.base import Drawn, picture
 from nelbo.view import NotApplicable, View
 
 
-@picture
+@picture(group="estimates", order=1, in_report="chart")
 def iw_curve(view: View) -> Drawn:
     """The importance-weighted NLL over the number of samples K (after `nelbo evaluate`)."""
-    kept = card.read(view.run, view.split_name, view.checkpoint, having="iw_nll_curve")
-    if not kept:
+    saved = card.read(view.run, view.split_name, view.checkpoint, having="iw_nll_curve")
+    if not saved:
         raise NotApplicable(
             f"{view.run.name} has no importance-weighted estimate of this checkpoint and split yet; "
             f"make one with: nelbo evaluate {view.run.name}"
         )
-    found = kept["metrics"]
+    metrics = saved["metrics"]
     bound = card.read(view.run, view.split_name, view.checkpoint, having="nelbo")
     notes = [
         "nested samples of each image; where the curve still falls, more samples would lower it further",
-        "pixels are grey: a cross-entropy, not a likelihood" if "grey" in found["iw_nll"]["note"] else "",
+        "pixels are grey: a cross-entropy, not a likelihood" if "grey" in metrics["iw_nll"]["note"] else "",
     ]
     yield (
         "iw-curve",
         plots.estimate_curve(
-            curve_points(kept["samples"]),
-            found["iw_nll_curve"]["value"],
+            curve_points(saved["samples"]),
+            metrics["iw_nll_curve"]["value"],
             title=f"{view.title} · importance-weighted NLL",
             nelbo=bound.get("metrics", {}).get("nelbo", {}).get("value"),
             notes=notes,

@@ -1,4 +1,4 @@
-"""Images whose factors of variation are known: one factor at a time, and what the latent knows of each."""
+"""Images whose factors of variation are known: one factor at a time, and their traces in the latent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nelbo.pictures.base import SHOWN, Drawn, picture
 from nelbo.view import NotApplicable, View
 
 
-@picture
+@picture(group="factors", order=1)
 def factor_sweeps(view: View) -> Drawn:
     """One known factor varied at a time from an image near the middle, images beside their reconstructions."""
     names, start_F, known = _known(view)
@@ -36,9 +36,9 @@ def factor_sweeps(view: View) -> Drawn:
     )
 
 
-@picture
+@picture(group="factors", order=2)
 def factor_information(view: View) -> Drawn:
-    """What each active dimension tells of each known factor: mutual information, as a share of the factor's entropy."""
+    """The mutual information of each active dimension with each known factor, as a share of the factor's entropy."""
     names, _, known = _known(view)
     factors_NF = known[view.split_name].factors_NF.numpy()
     codes, about = prepared(view.z_NZ.double().numpy(), factors_NF, names)
@@ -58,7 +58,7 @@ def factor_information(view: View) -> Drawn:
 
 
 def _known(view: View) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, Any]]:
-    """Names of the factors, those of an image near the middle of them all, and every split that has them."""
+    """Return the factors' names, the factors of an image near the middle of them all, and every split that has them."""
     splits = {"train": view.splits.train, "validation": view.splits.validation, "test": view.splits.test}
     known = {name: images for name, images in splits.items() if images and images.factors_NF is not None}
     if view.split_name not in known:
@@ -72,15 +72,17 @@ def _known(view: View) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, An
 
 
 def _sweep(view: View, known: dict[str, Any], start_F: NDArray[np.int64], k: int) -> torch.Tensor:
-    """Images that differ from the start in factor k alone, by its value, each value once; at most `SHOWN`."""
-    found: dict[int, torch.Tensor] = {}
+    """Return images that differ from the start in factor k alone, by its value, each value once; at most `SHOWN`."""
+    image_of: dict[int, torch.Tensor] = {}
     others = [other for other in range(len(start_F)) if other != k]
     for images in known.values():
         same_N = (images.factors_NF.numpy()[:, others] == start_F[others]).all(1)
         index = torch.from_numpy(np.flatnonzero(same_N))
         pictures = materialise(images, view.splits.transforms, indices=index)
         values = images.factors_NF[index, k].tolist()
-        found |= {value: x_CHW for value, x_CHW in zip(values, pictures, strict=True) if value not in found}
-    ordered = [found[value] for value in sorted(found)]
+        image_of |= {
+            value: x_CHW for value, x_CHW in zip(values, pictures, strict=True) if value not in image_of
+        }
+    ordered = [image_of[value] for value in sorted(image_of)]
     chosen = np.unique(np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered))).round().astype(int))
     return torch.stack([ordered[i] for i in chosen])

@@ -17,7 +17,7 @@ from nelbo.pictures.base import (
 from nelbo.view import View
 
 
-@picture
+@picture(group="images", order=1)
 def data(view: View) -> Drawn:
     """The first images of the split as the model sees them, with their classes."""
     n = min(len(view), 40)
@@ -25,45 +25,43 @@ def data(view: View) -> Drawn:
     yield "data", plots.image_grid(view.inputs(slice(n)), title=view.title, labels=labels, columns=SHOWN)
 
 
-@picture
+@picture(group="images", order=2)
 def reconstructions(view: View) -> Drawn:
     """Inputs above their reconstructions from the posterior mean."""
     index = list(range(min(len(view), 2 * SHOWN)))
     pairs = [index[:SHOWN], index[SHOWN:]]
-    shown = [row for part in pairs if part for row in (view.inputs(part), reconstructed(view, part))]
-    row_labels = ["input", "reconstruction"] * (len(shown) // 2)
-    yield "reconstructions", plots.rows(shown, title=view.title, row_labels=row_labels)
+    rows = [row for part in pairs if part for row in (view.inputs(part), reconstructed(view, part))]
+    row_labels = ["input", "reconstruction"] * (len(rows) // 2)
+    yield "reconstructions", plots.rows(rows, title=view.title, row_labels=row_labels)
 
 
-@picture
+@picture(group="images", order=3)
 def samples(view: View) -> Drawn:
     """Decoded draws from the prior."""
     _, x_NCHW = view.samples(64)
     yield "samples", plots.image_grid(view.pictures(x_NCHW), title=f"{view.title} · prior samples", columns=8)
 
 
-@picture
+@picture(group="images", order=4)
 def around(view: View) -> Drawn:
     """Draws from the posterior of one image, decoded, beside the image."""
     index = examples(view)[:4]
-    _, x_NBCHW = view.around(view.seen(index), SHOWN - 1)
-    shown = [
+    _, x_NBCHW = view.around(view.images_at(index), SHOWN - 1)
+    rows = [
         np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, position])])
         for position, i in enumerate(index)
     ]
     row_labels = [image_name(view, i) for i in index]
     title = f"{view.title} · draws from q(z|x)"
-    yield "around", plots.rows(shown, title=title, row_labels=row_labels, apart="first")
+    yield "around", plots.rows(rows, title=title, row_labels=row_labels, apart="first")
 
 
-@picture
+@picture(group="images", order=5)
 def resampled(view: View) -> Drawn:
     """A row for each class: one example, then draws from its posterior."""
     index = [view.example(label) for label in some_classes(view)]
-    _, x_NBCHW = view.around(view.seen(index), SHOWN)
-    shown = [
-        np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, row])]) for row, i in enumerate(index)
-    ]
+    _, x_NBCHW = view.around(view.images_at(index), SHOWN)
+    rows = [np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, row])]) for row, i in enumerate(index)]
     row_labels = [view.class_name(label) for label in some_classes(view)]
     title = f"{view.title} · one example of each class, resampled"
-    yield "resampled", plots.rows(shown, title=title, row_labels=row_labels, apart="first")
+    yield "resampled", plots.rows(rows, title=title, row_labels=row_labels, apart="first")

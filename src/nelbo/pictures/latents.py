@@ -1,4 +1,4 @@
-"""The latent space: what each dimension carries, and where images lie."""
+"""The latent space: the information in each dimension, and the places of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nelbo.pictures.base import Drawn, class_names, picture
 from nelbo.view import NotApplicable, View
 
 
-@picture
+@picture(group="latent", order=1, in_report="both")
 def kl(view: View) -> Drawn:
     """KL of each latent dimension, sorted, and its history over training."""
     statistics = view.statistics
@@ -28,18 +28,18 @@ def kl(view: View) -> Drawn:
         yield "kl-history", plots.kl_heatmap(table, [row["epoch"] for row in rows], title=view.run.name)
 
 
-@picture
+@picture(group="latent", order=2)
 def posterior(view: View) -> Drawn:
     """Distribution of posterior means and standard deviations against the prior."""
-    found = view.posterior(view.seen(slice(2000)))
-    std = getattr(found, "std", None)
+    posterior = view.posterior(view.images_at(slice(2000)))
+    std = getattr(posterior, "std", None)
     if std is None:
         raise NotApplicable(f"{view.run.name}: this posterior has no standard deviation")
-    mean = found.mean.float().cpu().numpy()
+    mean = posterior.mean.float().cpu().numpy()
     yield "posterior", plots.posterior_statistics(mean, std.abs().float().cpu().numpy(), title=view.title)
 
 
-@picture
+@picture(group="latent", order=3)
 def scatter(view: View) -> Drawn:
     """Posterior means by class: the latent plane itself when Z = 2, otherwise its first two principal axes."""
     z_NZ = view.z_NZ.numpy()
@@ -61,7 +61,7 @@ def scatter(view: View) -> Drawn:
     yield "scatter", figure
 
 
-@picture
+@picture(group="latent", order=4)
 def tsne(view: View) -> Drawn:
     """Posterior means by class: principal axes beside t-SNE, at most 2,000 images."""
     if view.z_NZ.shape[1] == 2:
@@ -77,7 +77,7 @@ def tsne(view: View) -> Drawn:
     )
 
 
-@picture
+@picture(group="latent", order=5)
 def manifold(view: View) -> Drawn:
     """The decoded latent plane: both dimensions of a standard normal with Z = 2, or the first two principal axes."""
     if view.z_NZ.shape[1] < 2:
@@ -95,9 +95,9 @@ def manifold(view: View) -> Drawn:
 
 
 def _plane(view: View) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[str, str]]:
-    """Centre, two directions of one unit (standard deviation where it is a principal axis), and their names."""
+    """Return the centre, two directions of one unit (a standard deviation on a principal axis), and their names."""
     z_NZ = view.z_NZ
-    # Only of the standard normal it is known beforehand how far the latents reach.
+    # How far latents reach is known beforehand for the standard normal only.
     if z_NZ.shape[1] == 2 and isinstance(view.model.prior, StandardNormalModule):
         return torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), ("z0", "z1")
     centre = z_NZ.mean(0)

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from nelbo import plots
-from nelbo.core import register
 from nelbo.pictures.base import (
     SHOWN,
     Drawn,
@@ -21,50 +20,48 @@ from nelbo.pictures.base import (
 from nelbo.view import NotApplicable, View
 
 
-@picture
+@picture(group="walks", order=1)
 def class_means(view: View) -> Drawn:
     """The mean latent of every class, decoded."""
     labels = some_classes(view)
-    shown = view.decoded(torch.stack([view.class_mean(label) for label in labels]))
+    decoded = view.decoded(torch.stack([view.class_mean(label) for label in labels]))
     names_ = [view.class_name(label) for label in labels]
     title = f"{view.title} · class means"
-    yield "class-means", plots.image_grid(shown, title=title, labels=names_, columns=SHOWN)
+    yield "class-means", plots.image_grid(decoded, title=title, labels=names_, columns=SHOWN)
 
 
-@picture
+@picture(group="walks", order=2)
 def interpolation(view: View) -> Drawn:
-    """Straight lines in the latent's space between test images, ends shown as they are; the first pair animated."""
+    """Straight lines in the latent's space between test images, the ends as they are; the first pair animated."""
     index = pairs_of_images(view)
-    shown = [line_between(view, a, b, SHOWN) for a, b in index]
+    rows = [line_between(view, a, b, SHOWN) for a, b in index]
     row_labels = [f"{image_name(view, a)} to {image_name(view, b)}" for a, b in index]
     title = f"{view.title} · interpolation"
-    yield "interpolation", plots.rows(shown, title=title, row_labels=row_labels, apart="ends")
+    yield "interpolation", plots.rows(rows, title=title, row_labels=row_labels, apart="ends")
     yield "interpolation", plots.gif_bytes(line_between(view, *index[0], 50)[1:-1])
 
 
-@picture
+@picture(group="walks", order=3)
 def class_interpolation(view: View) -> Drawn:
-    """From one class mean to another in 100 steps: a grid and an animation."""
+    """A walk from one class mean to another in 100 steps: a grid and an animation."""
     labels = some_classes(view)
     if len(labels) < 2:
         raise NotApplicable(f"{view.splits.name} has one class; a line between class means needs two")
     start, end = (1, 8) if {1, 8} <= set(labels) else (labels[0], labels[-1])
-    shown = view.decoded(view.line(view.class_mean(start), view.class_mean(end), 100))
+    frames = view.decoded(view.line(view.class_mean(start), view.class_mean(end), 100))
     between = f"class means, {view.class_name(start)} to {view.class_name(end)}"
-    yield "class-interpolation", plots.image_grid(shown, title=f"{view.title} · {between}", columns=SHOWN)
-    yield "class-interpolation", plots.gif_bytes(shown)
+    yield "class-interpolation", plots.image_grid(frames, title=f"{view.title} · {between}", columns=SHOWN)
+    yield "class-interpolation", plots.gif_bytes(frames)
 
 
-def traversals(view: View) -> Drawn:
+@picture(group="walks", order=4)
+def traversal(view: View) -> Drawn:
     """One row a latent dimension, most informative first, moved over +-3 from the posterior mean of an image."""
     order = by_information(view)[:SHOWN]
-    shown = [view.decoded(view.traversal(start_of_traversal(view), place, 3.0, 11)) for place in order]
+    rows = [view.decoded(view.traversal(start_of_traversal(view), place, 3.0, 11)) for place in order]
     labels = [view.directions[place] for place in order]
     columns = (
         [f"{value:+.1f}" for value in np.linspace(-3, 3, 11)] if view.model.where.space == "real" else None
     )
     title = f"{view.title} · traversals"
-    yield "traversal", plots.rows(shown, title=title, row_labels=labels, column_labels=columns)
-
-
-register("picture", "traversal", traversals)
+    yield "traversal", plots.rows(rows, title=title, row_labels=labels, column_labels=columns)

@@ -1,18 +1,15 @@
-"""How training went."""
+"""The course of training."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from nelbo import plots
-from nelbo.pictures.base import (
-    Drawn,
-    picture,
-)
+from nelbo.pictures.base import Drawn, picture
 from nelbo.view import NotApplicable, View
 
 
-@picture
+@picture(group="training", order=1, in_report="chart")
 def curves(view: View) -> Drawn:
     """Total, reconstruction, KL and NELBO by epoch, training and validation."""
     history = view.run.history()
@@ -20,8 +17,8 @@ def curves(view: View) -> Drawn:
         raise NotApplicable(f"{view.run.name} has no finished epoch to draw")
     series: dict[str, dict[str, list[float | None]]] = {}
     for quantity in ("total", "reconstruction", "kl", "bound"):
-        called = view.run.recipe.objective.bound_name
-        sign, name = {"bound": (-1.0, called), "kl": (1.0, "KL")}.get(quantity, (1.0, quantity))
+        bound_name = view.run.recipe.objective.bound_name
+        sign, name = {"bound": (-1.0, bound_name), "kl": (1.0, "KL")}.get(quantity, (1.0, quantity))
         for split in ("train", "validation"):
             values = [row.get(split, {}).get(quantity) for row in history]
             if any(value is not None for value in values):
@@ -40,7 +37,7 @@ def curves(view: View) -> Drawn:
     )
 
 
-@picture
+@picture(group="training", order=2)
 def steps(view: View) -> Drawn:
     """The loss of every step (needs log-steps in the recipe)."""
     losses = [loss for row in view.run.history("steps") for loss in row["loss"]]

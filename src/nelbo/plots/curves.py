@@ -1,4 +1,4 @@
-"""What training went through: by epoch, and by step."""
+"""Training by epoch and by step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from nelbo.plots.style import (
     BLUE,
+    CURVES,
     HALO,
     INK,
     ORANGE,
-    PALETTE,
     SMALL,
     SOFT,
     PlotError,
@@ -32,7 +32,8 @@ from nelbo.plots.style import (
 Floats = NDArray[np.float64]
 Series = Mapping[str, Sequence[float | None]]
 
-_LOOKS = {"train": (BLUE, "-", "o"), "validation": (ORANGE, "--", "s"), "test": (PALETTE[2], ":", "^")}
+LOOKS = {"train": (BLUE, "-", "o"), "validation": (ORANGE, "--", "s"), "test": (CURVES[2], ":", "^")}
+"""Colour, dashes and marker of a split; lines of other names take the colours in order."""
 
 
 def epoch_curves(
@@ -43,20 +44,25 @@ def epoch_curves(
     best_epoch: int | None = None,
     notes: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
+    size: tuple[float, float] | None = None,
+    key: bool = True,
 ) -> Figure:
-    """Small multiples by epoch: one panel a quantity, one line a split.
+    """Draw small multiples by epoch: one panel a quantity, one line a split.
 
     series      {"reconstruction": {"train": [...], "validation": [...]}, "kl": {...}, ...}, each as
                 long as `epochs`; None (or NaN) leaves a gap
     best_epoch  is marked in every panel
     notes       small print below ("grey cross-entropy: not a likelihood")
     units       of a quantity, where it is not nats an image
+    size        inches of a panel
+    key         whether the figure has a legend
     """
     if not series or not len(epochs):
         raise PlotError("epoch curves need at least one epoch and one quantity")
     columns = len(series) if len(series) <= 3 else 2 if len(series) == 4 else 3
     rows = math.ceil(len(series) / columns)
-    figure, axes = chart(rows, columns, title=title, size=(6.4 if len(series) == 1 else 3.7, 2.5))
+    size = size or (6.4 if len(series) == 1 else 3.7, 2.5)
+    figure, axes = chart(rows, columns, title=title, size=size)
     x = np.asarray(epochs, dtype=float)
     handles: dict[str, Any] = {}
     for ax, (quantity, splits) in zip(axes, series.items(), strict=False):
@@ -66,6 +72,8 @@ def epoch_curves(
         _mark_best(ax, x, lines, best_epoch)
         _focus(ax, x, list(lines.values()))
         _epoch_axis(ax, x)
+        if all(float(value).is_integer() for y in lines.values() for value in y[np.isfinite(y)]):
+            ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         panel_title(ax, quantity)
         unit = (units or {}).get(quantity)
         if unit is not None or ax in axes[::columns]:
@@ -76,15 +84,14 @@ def epoch_curves(
         handles[f"best: epoch {best_epoch}"] = Line2D(
             [], [], color=SOFT, linewidth=1, linestyle=(0, (1, 1.5))
         )
-    legend(figure, list(handles.values()), list(handles), loc="outside upper right", ncols=len(handles))
+    if key:
+        legend(figure, list(handles.values()), list(handles), loc="outside upper right", ncols=len(handles))
     footnotes(figure, notes)
     return figure
 
 
-def step_curve(
-    losses: ArrayLike, *, title: str, smooth: int | None = None, unit: str = "nats an image"
-) -> Figure:
-    """Every step's loss, faint, and its running median over `smooth` steps (default: a hundredth).
+def step_curve(losses: ArrayLike, *, title: str) -> Figure:
+    """Draw every step's loss, faint, and its running median over a hundredth of the steps.
 
     The axis leaves out isolated spikes and says how many; it is logarithmic where the losses span
     more than a factor of 30. Losses that are not finite are counted and marked.
@@ -92,17 +99,17 @@ def step_curve(
     y = np.asarray(losses, dtype=float).reshape(-1)
     if y.size == 0:
         raise PlotError("a step curve needs at least one loss")
-    window = min(smooth or max(1, y.size // 100), y.size)
+    window = max(1, y.size // 100)
     figure, (ax,) = chart(1, 1, title=title, size=(7.2, 3.4))
     steps = np.arange(1, y.size + 1)
     finite = np.isfinite(y)
-    shown = np.where(finite, y, np.nan)
+    drawn = np.where(finite, y, np.nan)
     few = y.size <= 40
-    ax.plot(steps, shown, color=BLUE, alpha=0.3, linewidth=0.6, marker="o" if few else None, markersize=3)
+    ax.plot(steps, drawn, color=BLUE, alpha=0.3, linewidth=0.6, marker="o" if few else None, markersize=3)
     handles: list[Any] = [Line2D([], [], color=BLUE, alpha=0.4, linewidth=1)]
     names = ["each step"]
     if window > 1:
-        centres, medians = running_median(shown, window)
+        centres, medians = running_median(drawn, window)
         handles += ax.plot(centres + 1, medians, color=INK, linewidth=1.4)
         names.append(f"running median of {window} steps")
     notes = []
@@ -116,21 +123,21 @@ def step_curve(
         )
         names.append("not finite")
     _epoch_axis(ax, steps, "step")
-    name_axes(ax, "step", f"loss, {unit}" if unit else "loss")
+    name_axes(ax, "step", "loss, nats an image")
     legend(ax, handles, names, loc="upper right")
     footnotes(figure, notes)
     return figure
 
 
 def running_median(values: Floats, window: int, points: int = 1000) -> tuple[Floats, Floats]:
-    """Centres (counted from 0) and medians of up to `points` windows; NaN is left out."""
+    """Return centres (counted from 0) and medians of up to `points` windows; NaN is left out."""
     starts = np.unique(
         np.linspace(0, values.size - window, min(points, values.size - window + 1)).astype(int)
     )
     windows = np.lib.stride_tricks.sliding_window_view(values, window)[starts]
-    seen = np.isfinite(windows).any(axis=1)
+    finite = np.isfinite(windows).any(axis=1)
     medians = np.full(starts.size, np.nan)
-    medians[seen] = np.nanmedian(windows[seen], axis=1)
+    medians[finite] = np.nanmedian(windows[finite], axis=1)
     return starts + (window - 1) / 2, medians
 
 
@@ -142,7 +149,7 @@ def _values(values: Sequence[float | None], count: int, what: str) -> Floats:
 
 
 def _line(ax: Axes, x: Floats, y: Floats, split: str, i: int) -> Line2D:
-    colour, dashes, marker = _LOOKS.get(split, (PALETTE[(i + 2) % len(PALETTE)], "-", "D"))
+    colour, dashes, marker = LOOKS.get(split, (CURVES[i % len(CURVES)], "--" if i == 1 else "-", "D"))
     # A value between two gaps would be invisible without its marker.
     walls = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
     marked = np.flatnonzero((walls[:-2] & walls[2:]) | (x.size <= 15)).tolist()
@@ -160,11 +167,11 @@ def _mark_best(ax: Axes, x: Floats, lines: Mapping[str, Floats], best_epoch: int
     chosen = next((split for split in ("validation", "test", "train") if split in lines), None)
     if chosen is not None and best_epoch in x:
         value = lines[chosen][list(x).index(best_epoch)]
-        ax.plot([best_epoch], [value], "o", color=_LOOKS[chosen][0], markersize=6, markeredgecolor="white")
+        ax.plot([best_epoch], [value], "o", color=LOOKS[chosen][0], markersize=6, markeredgecolor="white")
 
 
 def _focus(ax: Axes, x: Floats, lines: Sequence[Floats]) -> None:
-    """When the first tenth of the epochs dwarfs the rest, shows the rest and writes down what is cut."""
+    """Show the later epochs and write down what is cut, where the first tenth of them dwarfs the rest."""
     every = np.stack(lines) if lines else np.full((1, x.size), np.nan)
     if np.isnan(every).all():
         ax.set_yticks([])
@@ -201,9 +208,9 @@ def _epoch_axis(ax: Axes, x: NDArray[Any], name: str = "epoch") -> None:
 
 
 def _robust_axis(ax: Axes, y: Floats, finite: NDArray[np.bool_]) -> list[str]:
-    """Limits that leave out spikes but not a long descent, a logarithmic axis for a wide range.
+    """Set limits that leave out spikes but not a long descent, and a logarithmic axis for a wide range.
 
-    Returns what has to be said about them.
+    Returns notes on the values beyond the limits.
     """
     values = y[finite]
     low, high = np.quantile(values, [0.005, 0.995])

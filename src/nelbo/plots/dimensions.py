@@ -1,4 +1,4 @@
-"""Which latent dimensions carry information: KL by dimension and by epoch, posterior statistics."""
+"""The information in each latent dimension: KL by dimension and by epoch, posterior statistics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
@@ -34,46 +33,60 @@ NAMED = 40
 
 
 def kl_per_dimension(
-    kl_Z: ArrayLike, *, title: str, active: ArrayLike | None = None, threshold: float = 0.01
+    kl_Z: ArrayLike,
+    *,
+    title: str,
+    active: ArrayLike,
+    size: tuple[float, float] | None = None,
+    key: bool = True,
+    named: int = NAMED,
 ) -> Figure:
-    """Sorted bars: the KL of each latent dimension in nats, averaged over images.
+    """Draw sorted bars: the KL of each latent dimension in nats, averaged over images.
 
-    active     True for each dimension (Z,) that counts as active by the caller's measure; without
-               it, those above `threshold` nats do, and the line shows it
+    active  True for each dimension (Z,) that counts as active by the caller's measure
+    key     whether the figure has a legend
+    named   up to this many dimensions each has its name on the axis
     """
     kl = np.asarray(kl_Z, dtype=float).reshape(-1)
     if kl.size == 0:
         raise PlotError("KL by dimension needs at least one dimension")
     finite = np.isfinite(kl)
-    on = kl > threshold if active is None else np.asarray(active, dtype=bool).reshape(-1)
+    on = np.asarray(active, dtype=bool).reshape(-1)
     if on.size != kl.size:
         raise PlotError(f"{kl.size} dimensions need {kl.size} flags in `active`, got {on.size}")
     order = np.argsort(-np.where(finite, kl, -np.inf), kind="stable")
-    figure, (ax,) = chart(1, 1, title=title, size=(min(8.5, max(4.8, 0.17 * kl.size + 3.0)), 3.2))
+    figure, (ax,) = chart(1, 1, title=title, size=size or (min(8.5, max(4.8, 0.17 * kl.size + 3.0)), 3.2))
     heights = np.where(finite, kl, 0.0)[order]
     ax.bar(
         np.arange(kl.size),
         heights,
-        width=0.8 if kl.size <= NAMED else 1.0,
+        width=0.8 if kl.size <= named else 1.0,
         color=[BLUE if flag else GREY for flag in on[order]],
-        edgecolor="white" if kl.size > NAMED else "none",
+        edgecolor="white" if kl.size > named else "none",
         linewidth=0.3,
     )
-    handles: list[Patch | Line2D] = [Patch(color=BLUE), Patch(color=GREY)]
+    handles = [Patch(color=BLUE), Patch(color=GREY)]
     names = [f"active: {int(on.sum())}", f"inactive: {int((~on).sum())}"]
-    if active is None:
-        ax.axhline(threshold, color=ORANGE, linewidth=1, linestyle="--")
-        handles.append(Line2D([], [], color=ORANGE, linewidth=1, linestyle="--"))
-        names.append(f"{threshold:g} nats: active above")
     ax.grid(False, axis="x")
     ax.set_xlim(-0.8, kl.size - 0.2)
-    _name_dimensions(ax, order)
-    name_axes(ax, "latent dimension, by KL" if kl.size <= NAMED else "rank of latent dimension", "KL, nats")
-    total = f"sum {heights.sum():.2f} nats"
-    key = legend(
-        figure, handles, names, loc="outside right upper", title=total, title_fontsize=TEXT, alignment="left"
+    _name_dimensions(ax, order, named)
+    name_axes(
+        ax,
+        "latent dimension, by KL" if kl.size <= named else "rank of latent dimension",
+        "KL, nats" if key else "",
     )
-    key.get_title().set_color(INK)
+    total = f"sum {heights.sum():.2f} nats"
+    if key:
+        made = legend(
+            figure,
+            handles,
+            names,
+            loc="outside right upper",
+            title=total,
+            title_fontsize=TEXT,
+            alignment="left",
+        )
+        made.get_title().set_color(INK)
     ax.margins(y=0.12)
     if not finite.all():
         footnotes(figure, [f"{int((~finite).sum())} of {kl.size} dimensions have a KL that is not finite."])
@@ -81,7 +94,7 @@ def kl_per_dimension(
 
 
 def kl_heatmap(kl_EZ: ArrayLike, epochs: Sequence[int], *, title: str) -> Figure:
-    """KL in nats by epoch (across) and latent dimension (down, largest at the end of training first).
+    """Draw KL in nats by epoch (across) and latent dimension (down, largest at the end of training first).
 
     kl_EZ   one row for each of `epochs`, which need not be evenly spaced; NaN is left white
     """
@@ -114,7 +127,7 @@ def kl_heatmap(kl_EZ: ArrayLike, epochs: Sequence[int], *, title: str) -> Figure
 
 
 def posterior_statistics(mean_NZ: ArrayLike, std_NZ: ArrayLike, *, title: str) -> Figure:
-    """What q(z|x) looks like over a data set: N images, Z dimensions.
+    """Draw q(z|x) over a data set of N images in Z dimensions.
 
     Left, all posterior means against the density of a standard normal; middle, all posterior
     standard deviations; right, each dimension's spread of means against its typical standard
@@ -169,7 +182,7 @@ def _dimensions(ax: Axes, mean: np.ndarray, std: np.ndarray) -> None:
 
 
 def _grouped(dots: np.ndarray, dimensions: np.ndarray) -> list[tuple[tuple[float, float], str]]:
-    """One text for dots that are too close for a text each."""
+    """Return one text for dots that are too close for a text each."""
     groups: list[tuple[tuple[float, float], str]] = []
     for (x, y), i in zip(dots, dimensions, strict=True):
         near = next((k for k, (at, _) in enumerate(groups) if np.hypot(x - at[0], y - at[1]) < 0.1), None)
@@ -183,8 +196,8 @@ def _grouped(dots: np.ndarray, dimensions: np.ndarray) -> list[tuple[tuple[float
     return groups
 
 
-def _name_dimensions(ax: Axes, order: np.ndarray) -> None:
-    if order.size > NAMED:
+def _name_dimensions(ax: Axes, order: np.ndarray, named: int) -> None:
+    if order.size > named:
         ax.tick_params(axis="x", length=2)
         return
     turn = 0 if order.size <= 16 else 90

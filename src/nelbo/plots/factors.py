@@ -1,4 +1,4 @@
-"""Which latent dimension knows of which factor: a table of shares, coloured."""
+"""A coloured table of the information that each latent dimension has on each factor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def factor_table(
     factors: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Figure:
-    """A row for each dimension, a column for each factor; a share from 0 (white) to 1 (dark) in every cell."""
+    """Draw a row for each dimension, a column for each factor, and in every cell a share from 0 (white) to 1 (dark)."""
     share = np.asarray(share_ZF, dtype=float)
     if share.shape != (len(dimensions), len(factors)) or not share.size:
         raise PlotError(

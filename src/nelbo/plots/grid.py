@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from nelbo.plots.images import as_images, default_columns, one_channel_count, tiled
 from nelbo.plots.panels import TILE, Panel, panel_figure, pixel_size, place, scale_of, show
 from nelbo.plots.style import DPI, INK, SMALL, SOFT, PlotError, name_axes, new_figure
 
 Apart = Literal["none", "first", "ends"]
-Side = ArrayLike | Sequence[ArrayLike]
+Side = NDArray[Any] | Sequence[ArrayLike]
 
 
 def image_grid(
     images_NHWC: ArrayLike, *, title: str, labels: Sequence[str] | None = None, columns: int | None = None
 ) -> Figure:
-    """Images (N, H, W, C) in reading order; with labels, each has its own under it."""
+    """Draw images (N, H, W, C) in reading order; with labels, each above its label."""
     images = as_images(images_NHWC)
     n, height, width, _ = images.shape
     if labels is not None and len(labels) != n:
@@ -53,7 +53,7 @@ def rows(
     column_labels: Sequence[str] | None = None,
     apart: Apart = "none",
 ) -> Figure:
-    """One labelled row for each array of images (N, H, W, C): input over reconstruction, a row a class
+    """Draw one labelled row for each array of images (N, H, W, C): input over reconstruction, a row a class
     or a traversed dimension. Rows may differ in length.
 
     apart  sets the first column apart ("first": the input of a resampling), or the first and the
@@ -73,18 +73,17 @@ def side_by_side(
     column_labels: Sequence[str] | None = None,
     apart: Apart = "none",
 ) -> Figure:
-    """Two pictures beside each other, such as the first and the best checkpoint.
+    """Draw two pictures beside each other, such as the first and the best checkpoint.
 
-    Each side is one picture (H, W, C), images (N, H, W, C) to tile, or a list of rows as in `rows`;
-    row labels are written once, at the left.
+    Each side is images (N, H, W, C) to tile, or a list of rows as in `rows`; row labels are written once, at the left.
     """
     panels = []
     for side, name, names in ((left, titles[0], row_labels), (right, titles[1], None)):
-        if isinstance(side, list | tuple):
+        if isinstance(side, np.ndarray):
+            panel = _tiled_panel(side)
+        else:
             names = names or [""] * len(side)
             panel = _rows_panel(side, row_labels=names, column_labels=column_labels, apart=apart)
-        else:
-            panel = _picture_panel(cast(ArrayLike, side))
         panels.append(dataclasses.replace(panel, title=name))
     return panel_figure(panels, title=title)
 
@@ -96,7 +95,7 @@ def manifold(
     extent: tuple[float, float, float, float],
     axis_labels: tuple[str, str] = ("z0", "z1"),
 ) -> Figure:
-    """The decoded latent plane as one seamless picture, z1 upwards.
+    """Draw the decoded latent plane as one seamless picture, z1 upwards.
 
     images_GGHWC  images[i, j] is decoded at the i-th value of z1 and the j-th value of z0, both
                   rising in even steps: (G1, G0, H, W, C)
@@ -124,18 +123,13 @@ def manifold(
 
 
 def gap_of(width: int) -> int:
-    """Pixels between tiles: a hairline at any image size."""
+    """Return the pixels between tiles: a hairline at any image size."""
     return max(1, round(width / 28))
 
 
-def _picture_panel(side: ArrayLike) -> Panel:
-    """A picture (H, W, C) as it is, or images (N, H, W, C) tiled."""
-    images = as_images(side)
+def _tiled_panel(images_NHWC: ArrayLike) -> Panel:
+    images = as_images(images_NHWC)
     _, height, width, _ = images.shape
-    if np.ndim(side) == 3:
-        # How many tiles it holds is unknown here: it is drawn about half a page wide.
-        part = max(1, round(max(height, width) * TILE / 4.4))
-        return Panel(picture=images[0], tile=(part, part))
     gap = gap_of(width)
     return Panel(picture=tiled(images, None, (gap, gap)), tile=(height, width))
 

@@ -18,7 +18,7 @@ SHOWN_PIXELS = 280
 
 
 def as_images(images: ArrayLike, what: str = "images") -> Array:
-    """Images (..., H, W, C) as float (N, H, W, C) in [0, 1]: uint8 is divided by 255, the rest clipped."""
+    """Return images (..., H, W, C) as float (N, H, W, C) in [0, 1]: uint8 is divided by 255, the rest clipped."""
     array = np.asarray(images)
     if array.ndim < 3 or array.shape[-1] not in (1, 3):
         raise PlotError(f"{what}: expected shape (..., H, W, C) with C = 1 or 3, got {array.shape}")
@@ -35,37 +35,35 @@ def as_images(images: ArrayLike, what: str = "images") -> Array:
 
 
 def to_uint8(images: ArrayLike) -> NDArray[np.uint8]:
-    """Images (..., H, W, C) in [0, 1], rounded to bytes of the same shape. Values outside are clipped."""
+    """Round images (..., H, W, C) in [0, 1] to bytes of the same shape. Values outside are clipped."""
     shape = np.shape(images)
     return np.rint(as_images(images) * 255.0).astype(np.uint8).reshape(shape)
 
 
 def default_columns(n: int, height: int, width: int) -> int:
-    """Columns that make the grid of n images about 4:3, and its last row full where that is near."""
+    """Return the columns that make the grid of n images about 4:3, and its last row full where that is near."""
     wide = max(1, min(n, round(math.sqrt(n * height / width * 4 / 3))))
     full = [c for c in range(1, n + 1) if n % c == 0 and 0.7 * wide <= c <= 1.6 * wide]
     return min(full, key=lambda c: abs(math.log(c / wide)), default=wide)
 
 
-def montage(
-    images_NHWC: ArrayLike, columns: int | None = None, pad: int = 1, background: float = 1.0
-) -> Array:
-    """Tiles images in reading order into one (H', W', C) picture, `pad` pixels apart, no outer border.
+def montage(images_NHWC: ArrayLike, columns: int | None = None, pad: int = 1) -> Array:
+    """Tile images in reading order into one (H', W', C) picture, `pad` pixels apart, no outer border.
 
     Image i is at row i // columns and column i % columns, its corner at pixel
     (row * (H + pad), column * (W + pad)).
     """
-    return tiled(as_images(images_NHWC), columns, (pad, pad), background)
+    return tiled(as_images(images_NHWC), columns, (pad, pad))
 
 
-def tiled(images_NHWC: Array, columns: int | None, pads: tuple[int, int], background: float = 1.0) -> Array:
-    """`montage` with its own vertical and horizontal gap, in pixels."""
+def tiled(images_NHWC: Array, columns: int | None, pads: tuple[int, int]) -> Array:
+    """Tile images as `montage` does, with its own vertical and horizontal gap, in pixels."""
     n, height, width, channels = images_NHWC.shape
     columns = columns or default_columns(n, height, width)
     columns = max(1, min(columns, n))
     rows = -(-n // columns)
     down, right = height + pads[0], width + pads[1]
-    out = np.full((rows * down - pads[0], columns * right - pads[1], channels), background, np.float32)
+    out = np.full((rows * down - pads[0], columns * right - pads[1], channels), 1.0, np.float32)
     for i, image in enumerate(images_NHWC):
         top, left = i // columns * down, i % columns * right
         out[top : top + height, left : left + width] = image
@@ -73,13 +71,13 @@ def tiled(images_NHWC: Array, columns: int | None, pads: tuple[int, int], backgr
 
 
 def one_channel_count(groups: list[Array]) -> list[Array]:
-    """Grey images become colour ones where others in the same picture are in colour."""
+    """Turn grey images into colour ones where others in the same picture are in colour."""
     most = max(group.shape[-1] for group in groups)
     return [np.repeat(g, most // g.shape[-1], axis=-1) for g in groups]
 
 
 def png_bytes(image_HWC: ArrayLike, scale: int = 1) -> bytes:
-    """One image (H, W, C) in [0, 1] as a PNG file, each pixel drawn `scale` x `scale`."""
+    """Encode one image (H, W, C) in [0, 1] as PNG, each pixel drawn `scale` x `scale`."""
     array = np.asarray(image_HWC)
     if array.ndim != 3:
         raise PlotError(f"a PNG holds one image (H, W, C), got shape {array.shape}; see montage()")
@@ -91,7 +89,7 @@ def png_bytes(image_HWC: ArrayLike, scale: int = 1) -> bytes:
 def gif_bytes(
     frames_NHWC: ArrayLike, *, seconds: float = 4.0, scale: int | None = None, ping_pong: bool = True
 ) -> bytes:
-    """Frames (N, H, W, C) as a GIF that loops for ever.
+    """Encode frames (N, H, W, C) as a GIF that loops for ever.
 
     seconds    one whole loop, there and back; longer where frames would be shorter than 20 ms,
                which browsers slow down
@@ -114,7 +112,7 @@ def gif_bytes(
 
 
 def _indexed(frames: NDArray[np.uint8]) -> list[Image.Image]:
-    """Frames with one palette for all, so that colours do not flicker. Grey is exact as it is."""
+    """Return frames with one palette for all, so that colours do not flicker. Grey is exact as it is."""
     pictures = [_pillow(frame, 1) for frame in frames]
     if frames.shape[-1] == 1:
         return pictures

@@ -18,7 +18,6 @@ from nelbo.plots.style import (
     HALO,
     INK,
     SMALL,
-    SOFT,
     TEXT,
     PlotError,
     chart,
@@ -54,9 +53,9 @@ def scatter(
     axis_labels: AxisLabels = ("z0", "z1"),
     prior_circles: bool = False,
 ) -> Figure:
-    """Points (N, 2) by class, with a legend and each class's name at its median.
+    """Draw points (N, 2) by class, with a legend and each class's name at its median.
 
-    labels_N       integers (N,), which index `class_names`; floats are drawn as a continuous value
+    labels_N       integers (N,), which index `class_names`
     axis_labels    None hides the scales, for axes without a unit (t-SNE)
     prior_circles  adds the standard-normal prior's 1 and 2 sigma
     """
@@ -64,11 +63,11 @@ def scatter(
     across, up = np.ptp(points, axis=0)
     height = 5.2 * float(np.clip(up / (across or 1.0), 0.55, 1.05)) if not prior_circles else 5.4
     figure, (ax,) = chart(1, 1, title=title, size=(6.6, height))
-    classes = _classes([labels], class_names)
-    mesh = _points(ax, points, labels, classes, axis_labels, inches=4.4)
+    classes = _classes(labels, class_names)
+    _points(ax, points, labels, classes, axis_labels, inches=4.4)
     if prior_circles:
         _prior(ax)
-    _key(figure, [ax], classes, mesh)
+    _key(figure, classes)
     return figure
 
 
@@ -79,29 +78,17 @@ def two_scatters(
     *,
     titles: tuple[str, str],
     title: str,
-    right_labels: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
     axis_labels: tuple[AxisLabels, AxisLabels] = (("z0", "z1"), ("z0", "z1")),
-    prior_circles: bool = False,
 ) -> Figure:
-    """Two scatters with one legend: PCA beside t-SNE, the first checkpoint beside the best.
-
-    labels  belong to the left points, and to the right ones too unless `right_labels` says otherwise;
-            the rest is as in `scatter`
-    """
+    """Draw two scatters of the same labels with one legend: PCA beside t-SNE, the first checkpoint beside the best."""
     figure, axes = chart(1, 2, title=title, size=(5.0, 4.5))
-    sides = [
-        _checked(left_N2, labels, "left points"),
-        _checked(right_N2, labels if right_labels is None else right_labels, "right points"),
-    ]
-    classes = _classes([side[1] for side in sides], class_names)
-    mesh: Any = None
-    for ax, (points, own), names, name in zip(axes, sides, axis_labels, titles, strict=True):
-        mesh = _points(ax, points, own, classes, names, inches=3.5)
+    sides = [_checked(left_N2, labels, "left points"), _checked(right_N2, labels, "right points")]
+    classes = _classes(sides[0][1], class_names)
+    for ax, (points, side_labels), names, name in zip(axes, sides, axis_labels, titles, strict=True):
+        _points(ax, points, side_labels, classes, names, inches=3.5)
         panel_title(ax, name)
-        if prior_circles:
-            _prior(ax)
-    _key(figure, axes, classes, mesh)
+    _key(figure, classes)
     return figure
 
 
@@ -112,7 +99,7 @@ def project(
     seed: int = 0,
     max_points: int | None = 2000,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Points (N, Z) in the plane: (M, 2) and the indices (M,) of the points that were kept.
+    """Project points (N, Z) to the plane: (M, 2), and the indices (M,) of the points that are in it.
 
     More than `max_points` are thinned at random by `seed`; equal arguments give equal results.
     t-SNE starts from the principal components (Kobak & Berens 2019), perplexity 30 or (M - 1) / 3; of many points
@@ -130,12 +117,12 @@ def project(
     index = np.arange(len(points))
     if max_points is not None and len(points) > max_points:
         index = np.sort(np.random.default_rng(seed).choice(len(points), max(5, max_points), replace=False))
-    kept = points[index]
-    if not np.ptp(kept, axis=0).any():  # everything collapsed to one point, which is also its picture
-        return np.zeros((len(kept), 2)), index
-    if kept.shape[1] == 1:
-        kept = np.pad(kept, ((0, 0), (0, 1)))
-    return (_pca(kept) if method == "pca" else _tsne(kept, seed)), index
+    points = points[index]
+    if not np.ptp(points, axis=0).any():  # everything collapsed to one point, which is also its picture
+        return np.zeros((len(points), 2)), index
+    if points.shape[1] == 1:
+        points = np.pad(points, ((0, 0), (0, 1)))
+    return (_pca(points) if method == "pca" else _tsne(points, seed)), index
 
 
 def _pca(points: Floats) -> Floats:
@@ -162,24 +149,22 @@ def _checked(points: ArrayLike, labels: ArrayLike | None, what: str) -> tuple[Fl
         raise PlotError(f"{what}: expected shape (N, 2), got {array.shape}")
     if not np.isfinite(array).all():
         raise PlotError(f"{what}: {int((~np.isfinite(array)).any(axis=1).sum())} are not finite")
-    own = None if labels is None else np.asarray(labels).reshape(-1)
-    if own is not None and len(own) != len(array):
-        raise PlotError(f"{what}: {len(array)} points need {len(array)} labels, got {len(own)}")
-    return array, own
+    flat = None if labels is None else np.asarray(labels).reshape(-1)
+    if flat is not None and len(flat) != len(array):
+        raise PlotError(f"{what}: {len(array)} points need {len(array)} labels, got {len(flat)}")
+    return array, flat
 
 
-def _classes(labels: Sequence[NDArray[Any] | None], names: Sequence[str] | None) -> Classes | None:
-    """The classes of all panels together, or None without labels or with continuous ones."""
-    given = [own for own in labels if own is not None]
-    if not given or any(np.issubdtype(own.dtype, np.floating) for own in given):
+def _classes(labels: NDArray[Any] | None, names: Sequence[str] | None) -> Classes | None:
+    if labels is None:
         return None
-    values = [int(value) for value in np.unique(np.concatenate(given))]
-    shown = [str(names[v]) if names is not None and 0 <= v < len(names) else str(v) for v in values]
+    values = [int(value) for value in np.unique(labels)]
+    texts = [str(names[v]) if names is not None and 0 <= v < len(names) else str(v) for v in values]
     # A class keeps its colour where others are missing from the sample.
     every = max(len(names or ()), values[-1] + 1 if values[0] >= 0 and values[-1] < 100 else len(values))
     palette = class_colours(every)
     picked = [palette[v] for v in values] if values[0] >= 0 and values[-1] < every else palette[: len(values)]
-    return Classes(values, shown, picked)
+    return Classes(values, texts, picked)
 
 
 def _points(
@@ -189,20 +174,18 @@ def _points(
     classes: Classes | None,
     axis_labels: AxisLabels,
     inches: float,
-) -> Any:
-    """Draws all points in a random order, so that no class hides the others; returns the collection."""
+) -> None:
+    """Draw all points in a random order, so that no class hides the others."""
     n = len(points)
     order = np.random.default_rng(0).permutation(n)
     x, y = points[order, 0], points[order, 1]
     size, alpha = float(np.clip(12000 / n, 3.5, 26)), float(np.clip(45 / np.sqrt(n), 0.55, 0.9))
     look: dict[str, Any] = {"s": size, "alpha": alpha, "linewidths": 0, "rasterized": n > 2000}
-    if labels is None:
-        mesh = ax.scatter(x, y, color=BLUE, **look)
-    elif classes is None:
-        mesh = ax.scatter(x, y, c=labels[order].astype(float), cmap="viridis", **look)
+    if labels is None or classes is None:
+        ax.scatter(x, y, color=BLUE, **look)
     else:
         colours = np.array(classes.colours)[np.searchsorted(classes.values, labels[order])]
-        mesh = ax.scatter(x, y, c=colours, **look)
+        ax.scatter(x, y, c=colours, **look)
         _names(ax, points, labels, classes, inches)
     # The box keeps its shape and the limits widen: equal units without blank margins.
     ax.set_aspect("equal", adjustable="datalim")
@@ -215,33 +198,26 @@ def _points(
         ax.spines[["left", "bottom"]].set_color("#c8c8c8")
     else:
         name_axes(ax, *axis_labels)
-    return mesh
 
 
 def _names(ax: Axes, points: Floats, labels: NDArray[Any], classes: Classes, inches: float) -> None:
     figure = ax.get_figure(root=True)
     assert isinstance(figure, Figure)
     unit = float(np.ptp(points, axis=0).max()) / inches or 1.0
-    centres = np.array([np.median(points[labels == v], axis=0) for v in _present(labels, classes)])
-    chosen = [classes.values.index(v) for v in _present(labels, classes)]
+    centres = np.array([np.median(points[labels == value], axis=0) for value in classes.values])
     # Bold type is a little wider than measured, and "9" beside "0" must not read as 90.
     sizes = (
-        np.array([text_size(figure, classes.names[i], TEXT) for i in chosen]) * [1.1, 1] + [0.09, 0]
+        np.array([text_size(figure, name, TEXT) for name in classes.names]) * [1.1, 1] + [0.09, 0]
     ) * unit
-    for i, (x, y) in zip(chosen, _spread(centres, sizes), strict=True):
+    for name, colour, (x, y) in zip(classes.names, classes.colours, _spread(centres, sizes), strict=True):
         ax.text(
-            x, y, classes.names[i], color=classes.colours[i], fontsize=TEXT, fontweight="bold",
+            x, y, name, color=colour, fontsize=TEXT, fontweight="bold",
             ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
         )  # fmt: skip
 
 
-def _present(labels: NDArray[Any], classes: Classes) -> list[int]:
-    seen = set(np.unique(labels).tolist())
-    return [value for value in classes.values if value in seen]
-
-
 def _spread(centres: Floats, sizes: Floats) -> Floats:
-    """Moves text boxes (centre, width and height) apart, each time the shorter way, until none overlap."""
+    """Move text boxes (centre, width and height) apart, each time the shorter way, until none overlap."""
     at = centres.copy()
     for _ in range(60):
         gap = at[:, None] - at[None]
@@ -266,16 +242,9 @@ def _prior(ax: Axes) -> None:
         )  # fmt: skip
 
 
-def _key(figure: Figure, axes: Sequence[Axes], classes: Classes | None, mesh: Any) -> None:
-    """One legend (or colour bar) at the right, unless the names in the picture have to do."""
-    if classes is None:
-        if mesh.get_array() is not None:
-            bar = figure.colorbar(mesh, ax=list(axes), pad=0.02, aspect=35)
-            bar.solids.set_alpha(1.0)  # type: ignore[union-attr]
-            bar.outline.set_visible(False)
-            bar.ax.tick_params(labelsize=SMALL, colors=SOFT, labelcolor=INK)
-        return
-    if len(classes.values) > LEGEND_UP_TO:
+def _key(figure: Figure, classes: Classes | None) -> None:
+    """Draw one legend at the right, unless the names in the picture have to do."""
+    if classes is None or len(classes.values) > LEGEND_UP_TO:
         return
     marks = [Line2D([], [], linestyle="", marker="o", markersize=5, color=c) for c in classes.colours]
     legend(figure, marks, classes.names, loc="outside right upper", handletextpad=0.2)

@@ -1,4 +1,4 @@
-"""How figures of images are laid out.
+"""The layout of figures of images.
 
 Every image pixel is a whole number of screen pixels, and a figure is as large as its pictures and
 labels need: the layout is measured. A layout engine would resample pictures and leave margins.
@@ -46,6 +46,7 @@ class Panel:
 
 
 def panel_figure(panels: Sequence[Panel], *, title: str, inches: float = TILE) -> Figure:
+    """Draw panels side by side under a title."""
     figure = new_figure(4, 4, constrained=False)
     scale = scale_of(panels, inches)
     axes = [figure.add_axes((0, 0, 1, 1), label=f"panel {i}") for i in range(len(panels))]
@@ -80,21 +81,21 @@ def _draw(figure: Figure, ax: Axes, panel: Panel, scale: float) -> None:
     widest = max((text_size(figure, name, SMALL)[0] for *_, name in panel.under), default=0.0)
     small = max(5.0, min(SMALL, SMALL * room / max(widest, 1e-6)))
     for x, y, name in panel.under:
-        shown = _shortened(figure, name, room * 1.05, small)
-        ax.annotate(shown, (x, y), xytext=(0, -1.5), ha="center", va="top", fontsize=small, **plain)
+        text = _shortened(figure, name, room * 1.05, small)
+        ax.annotate(text, (x, y), xytext=(0, -1.5), ha="center", va="top", fontsize=small, **plain)
     if panel.title:
         above = 16 + (widest_top(figure, panel, turn) * 72 if panel.top else -12)
         ax.annotate(panel.title, (0, 0), xytext=(0, above), ha="left", va="bottom", fontsize=TEXT, **plain)
 
 
 def widest_top(figure: Figure, panel: Panel, turn: int) -> float:
-    """Height in inches that the column labels take above a picture."""
+    """Return the height in inches that the column labels take above a picture."""
     sizes = [text_size(figure, name, SMALL) for _, name in panel.top]
     return float(max(size[0] if turn else size[1] for size in sizes)) - 0.1
 
 
 def place(figure: Figure, axes: Sequence[Axes], sizes: Sequence[tuple[int, int]], title: str) -> None:
-    """Gives each axes its width and height in screen pixels, side by side, and the figure what that takes."""
+    """Give each axes its width and height in screen pixels, side by side, and the figure the size that this takes."""
     total_w, total_h = sum(w for w, _ in sizes) / DPI + 4, max(h for _, h in sizes) / DPI + 4
     figure.set_size_inches(total_w, total_h)
     sides = []
@@ -123,25 +124,26 @@ def place(figure: Figure, axes: Sequence[Axes], sizes: Sequence[tuple[int, int]]
 
 
 def scale_of(panels: Sequence[Panel], inches: float, limits: tuple[float, float] = (WIDE, HIGH)) -> float:
-    """Screen pixels for an image pixel: whole, unless the picture is too large for any page."""
+    """Return the screen pixels for an image pixel: whole, unless the picture is too large for any page."""
     wide = sum(int(panel.picture.shape[1]) for panel in panels)
     high = max(int(panel.picture.shape[0]) for panel in panels)
     tile = panels[0].tile
     across = max(wide / tile[1], high / tile[0])
     inches = max(inches, min(1.4, 2.6 / across))  # a few tiles may be larger
-    wanted = inches * DPI / min(tile)
+    usual = inches * DPI / min(tile)
     largest = min(limits[0] * DPI / wide, limits[1] * DPI / high)
-    if min(wanted, largest) >= 1:
-        return float(round(wanted) if wanted <= largest else int(largest))
+    if min(usual, largest) >= 1:
+        return float(round(usual) if usual <= largest else int(largest))
     return min(1.0, 40 * DPI / max(wide, high))
 
 
 def pixel_size(picture: Array, scale: float) -> tuple[int, int]:
+    """Return the width and the height of a picture in screen pixels."""
     return max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
 
 
 def show(ax: Axes, picture: Array, edges: tuple[float, float, float, float], scale: float) -> None:
-    """The picture, its edges at (left, right, bottom, top) in data units, pixels kept sharp."""
+    """Draw the picture with its edges at (left, right, bottom, top) in data units, pixels kept sharp."""
     array = to_uint8(picture)
     ax.imshow(
         array[..., 0] if array.shape[-1] == 1 else array,
@@ -157,7 +159,7 @@ def show(ax: Axes, picture: Array, edges: tuple[float, float, float, float], sca
 def _shortened(figure: Figure, text: str, width: float, size: float) -> str:
     if text_size(figure, text, size)[0] <= width:
         return text
-    keep = len(text)
-    while keep > 1 and text_size(figure, text[:keep].rstrip() + "…", size)[0] > width:
-        keep -= 1
-    return text[:keep].rstrip() + "…"
+    end = len(text)
+    while end > 1 and text_size(figure, text[:end].rstrip() + "…", size)[0] > width:
+        end -= 1
+    return text[:end].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""The rate-distortion plane: what the latent costs, and what it buys."""
+"""The rate-distortion plane: the cost of the latent against what it leaves unexplained."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ISO = "#c4c4c4"
 def rate_distortion(
     groups: Mapping[str, Sequence[tuple[float, float]]], *, title: str, notes: Sequence[str] = ()
 ) -> Figure:
-    """Groups of runs as points (rate, distortion), with lines of equal NELBO (Alemi et al. 2018, figure 1).
+    """Draw groups of runs as points (rate, distortion), with lines of equal NELBO (Alemi et al. 2018, figure 1).
 
     groups  {"A: beta 4": [(KL, -E log p(x | z)) of each run], ...} in nats an image. A run is a small dot; of
             several runs their mean is a large one, with what stands before the colon in it
@@ -60,7 +60,7 @@ def rate_distortion(
 
 
 def _group(ax: Axes, name: str, runs: Floats, colour: str, zorder: float) -> Line2D:
-    """The runs, and their mean with the group's letter in it; returns what stands for them in the legend."""
+    """Draw the runs, and their mean with the group's letter in it; return their mark for the legend."""
     if len(runs) > 1:
         ax.scatter(runs[:, 0], runs[:, 1], s=14, color=colour, alpha=0.6, linewidths=0, zorder=3)
     x, y = (float(mean) for mean in runs.mean(0))
@@ -73,16 +73,16 @@ def _group(ax: Axes, name: str, runs: Floats, colour: str, zorder: float) -> Lin
 
 
 def _checked(name: str, runs: Sequence[tuple[float, float]]) -> Floats:
-    found = np.asarray(runs, dtype=float)
-    if found.ndim != 2 or found.shape[1] != 2 or len(found) == 0:
-        raise PlotError(f"{name}: expected (rate, distortion) of each run, got shape {found.shape}")
-    if not np.isfinite(found).all():
+    points = np.asarray(runs, dtype=float)
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+        raise PlotError(f"{name}: expected (rate, distortion) of each run, got shape {points.shape}")
+    if not np.isfinite(points).all():
         raise PlotError(f"{name}: a rate or a distortion is not finite")
-    return found
+    return points
 
 
 def _limits(ax: Axes, every: Floats) -> None:
-    """Room around the points; the two axes have their own scales, for rates are small beside distortions."""
+    """Leave room around the points; the two axes have their own scales, for rates are small beside distortions."""
     low, high = every.min(0), every.max(0)
     room = np.maximum(0.15 * (high - low), 0.01 * np.abs(high) + 1e-3)
     left = -0.3 * room[0] if 0 <= low[0] < room[0] else low[0] - room[0]  # no KL is below zero
@@ -91,7 +91,7 @@ def _limits(ax: Axes, every: Floats) -> None:
 
 
 def _iso_lines(ax: Axes, every: Floats) -> None:
-    """Lines of equal rate + distortion through the visible part, each named where it is farthest from the points."""
+    """Draw lines of equal rate + distortion, each named at its place farthest from the points."""
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     origin, span = np.array([left, bottom]), np.array([right - left, top - bottom])
     for nelbo in MaxNLocator(nbins=7).tick_values(left + bottom, right + top):

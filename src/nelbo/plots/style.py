@@ -1,4 +1,4 @@
-"""What all figures share: colours, type sizes, and figures that belong to nobody's global state."""
+"""The parts that all figures share: colours, type sizes, and figures outside matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ PALETTE = (
     "#D55E00", "#B5A400", "#000000", "#6A3D9A", "#8C8C8C",
 )  # fmt: skip
 
+CURVES = (BLUE, ORANGE, *(PALETTE[place] for place in (2, 3, 8, 6, 9, 4)))  # lines of one panel, in order
+
 
 class PlotError(NelboError, ValueError):
-    """Values that cannot be drawn: a wrong shape, numbers that are not finite, too few points."""
+    """An error for values that cannot be drawn: a wrong shape, numbers that are not finite, too few points."""
 
     exit_code = 2
 
 
 def class_colours(n: int) -> list[str]:
-    """n colours: the colour-blind-safe ten, or evenly spaced hues where there are more classes."""
+    """Return n colours: the colour-blind-safe ten, or evenly spaced hues where there are more classes."""
     if n <= len(PALETTE):
         return list(PALETTE[:n])
     return [to_hex(colormaps["turbo"](float(x))) for x in np.linspace(0.03, 0.95, n)]
 
 
 def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
-    """An Agg figure of this size in inches, on white, known to nobody else."""
+    """Return an Agg figure of this size in inches, on white, unknown to pyplot."""
     figure = Figure(
         figsize=(width, height), dpi=DPI, layout="constrained" if constrained else None, facecolor="white"
     )
@@ -57,24 +59,25 @@ def new_figure(width: float, height: float, *, constrained: bool = True) -> Figu
 
 
 def chart(rows: int, columns: int, *, title: str, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A titled figure with rows x columns plain axes, each of `size` inches, in reading order."""
-    figure = new_figure(size[0] * columns, size[1] * rows + 0.3)
+    """Return a figure with rows x columns plain axes, each of `size` inches, in reading order, under its title."""
+    figure = new_figure(size[0] * columns, size[1] * rows + (0.3 if title else 0.0))
     axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         plain(ax)
-    heading(figure, title)
+    if title:
+        heading(figure, title)
     return figure, axes
 
 
 def heading(figure: Figure, title: str, beside: float = 0.0) -> None:
-    """The figure's title at the left, in lines that leave `beside` inches free at their right."""
+    """Write the figure's title at the left, in lines that leave `beside` inches free at their right."""
     width = figure.get_figwidth()
     title = wrapped(figure, title, width - 0.2 - beside)
     figure.suptitle(title, x=0.1 / width, ha="left", fontsize=TITLE, color=INK, parse_math=False)
 
 
 def plain(ax: Axes) -> None:
-    """Two spines, light grid behind the data, small dark type."""
+    """Give axes two spines, a light grid behind the data, and small dark type."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(SOFT)
     ax.tick_params(labelsize=SMALL, colors=SOFT, labelcolor=INK, length=3)
@@ -83,25 +86,25 @@ def plain(ax: Axes) -> None:
 
 
 def no_ticks(ax: Axes) -> None:
-    """Neither ticks nor frame: the picture is all there is."""
+    """Remove ticks and frame."""
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
 
 
 def name_axes(ax: Axes, x: str, y: str) -> None:
-    """Axis labels, drawn as they are written (no mathematical type)."""
+    """Name both axes, with names drawn as they are written (no mathematical type)."""
     ax.set_xlabel(x, fontsize=TEXT, color=INK, parse_math=False)
     ax.set_ylabel(y, fontsize=TEXT, color=INK, parse_math=False)
 
 
 def panel_title(ax: Axes, text: str) -> None:
-    """A heading over one of several axes."""
+    """Write a heading over one of several axes."""
     ax.set_title(text, fontsize=TEXT, color=INK, loc="left", parse_math=False)
 
 
 def footnotes(figure: Figure, notes: Sequence[str]) -> None:
-    """Small lines under everything, at the left."""
+    """Write small lines under everything, at the left."""
     width = figure.get_figwidth()
     lines = [wrapped(figure, note, width - 0.2, SMALL) for note in notes if note]
     if lines:
@@ -110,10 +113,13 @@ def footnotes(figure: Figure, notes: Sequence[str]) -> None:
         )
 
 
-def legend(owner: Axes | Figure, handles: Sequence[Any], names: Sequence[str], **how: Any) -> Legend:
-    """A frameless legend whose names are drawn as they are written."""
-    shown = [f" {name}" if name.startswith("_") else name for name in names]
-    made: Legend = owner.legend(list(handles), shown, fontsize=SMALL, frameon=False, labelcolor=INK, **how)
+def legend(owner: Axes | Figure, handles: Sequence[Any], names: Sequence[str], **options: Any) -> Legend:
+    """Add a frameless legend whose names are drawn as they are written."""
+    # A label that begins with an underscore would be left out of a legend.
+    labels = [f" {name}" if name.startswith("_") else name for name in names]
+    made: Legend = owner.legend(
+        list(handles), labels, fontsize=SMALL, frameon=False, labelcolor=INK, **options
+    )
     for text in made.get_texts():
         text.set_parse_math(False)
     if isinstance(owner, Figure):  # it begins as high as the title does
@@ -123,14 +129,14 @@ def legend(owner: Axes | Figure, handles: Sequence[Any], names: Sequence[str], *
 
 
 def text_size(figure: Figure, text: str, size: float = TITLE) -> tuple[float, float]:
-    """Width and height of a text, in inches."""
+    """Return width and height of a text, in inches."""
     probe = Text(0, 0, text, fontsize=size, figure=figure, parse_math=False)
     box = probe.get_window_extent(renderer_of(figure))
     return box.width / figure.dpi, box.height / figure.dpi
 
 
 def wrapped(figure: Figure, text: str, width: float, size: float = TITLE) -> str:
-    """The text broken into lines no wider than `width` inches."""
+    """Break a text into lines no wider than `width` inches."""
     wide, _ = text_size(figure, text, size)
     if wide <= width:
         return text
@@ -142,7 +148,7 @@ def wrapped(figure: Figure, text: str, width: float, size: float = TITLE) -> str
 
 
 def renderer_of(figure: Figure) -> Any:
-    """The Agg renderer that measures this figure's texts."""
+    """Return the Agg renderer that measures this figure's texts."""
     canvas = figure.canvas
     if not isinstance(canvas, FigureCanvasAgg):
         canvas = FigureCanvasAgg(figure)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nelbo.core import lookup, names
 from nelbo.errors import NelboError
 from nelbo.loop import Tell
+from nelbo.pictures import GROUPS, Picture, heading
 from nelbo.registering import docline
 
 if TYPE_CHECKING:
@@ -20,31 +20,30 @@ if TYPE_CHECKING:
     from nelbo.view import View
 
 DPI = 130  # one and a third dots of a figure's own size: sharp on most screens, small in the page
-DRAWN_HERE = ("curves", "kl", "iw-curve")  # the page draws these itself, with text that a phone can show
-GROUPS = ("images", "latents", "lines", "checkpoints")
 PALETTE_ERROR = 1.5  # grey levels, root mean square: above it a picture has more colours than a palette holds
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """One encoded figure: of which picture, what it shows, its group, its bytes, its size in CSS pixels."""
+    """One encoded figure: its bytes, its size in CSS pixels, its file name, its picture and what that shows."""
 
-    stem: str
-    picture: str
-    words: str
-    group: str
     kind: str
     data: bytes
     width: int
     height: int
+    stem: str = ""
+    picture: str = ""
+    words: str = ""
+    group: str = ""
 
     @property
     def uri(self) -> str:
-        return data_uri(self.kind, self.data)
+        """The image as an address that needs no file."""
+        return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
 
 
 def draw(view: View, chosen: Sequence[str], budget: int, tell: Tell) -> tuple[list[Drawing], dict[str, str]]:
-    """The chosen pictures, group by group, as long as `budget` bytes last, and why others are left out.
+    """Draw the chosen pictures, group by group, as long as `budget` bytes last; return also why others are left out.
 
     A picture that fails is left out like one that does not apply: a report has to say so, not to break.
     """
@@ -70,60 +69,56 @@ def draw(view: View, chosen: Sequence[str], budget: int, tell: Tell) -> tuple[li
 
 
 def all_names() -> list[str]:
-    return [name for name in names("picture") if name not in DRAWN_HERE or name == "kl"]
+    """Return the names of all pictures of which a report does not show a chart instead."""
+    return [name for name in names("picture") if lookup("picture", name).in_report != "chart"]
 
 
-def grouped(drawings: Sequence[Drawing]) -> Mapping[str, list[Drawing]]:
-    """By heading: the first line of the module that a picture is written in."""
-    found: dict[str, list[Drawing]] = {}
+def grouped(drawings: Sequence[Drawing]) -> dict[str, list[tuple[Drawing, bool]]]:
+    """Return {heading: drawings}, each with True where it is the first file of its picture, which is explained."""
+    groups: dict[str, list[tuple[Drawing, bool]]] = {}
+    explained: set[str] = set()
     for drawing in drawings:
-        found.setdefault(drawing.group, []).append(drawing)
-    return found
+        first = drawing.picture not in explained
+        explained.add(drawing.picture)
+        groups.setdefault(heading(drawing.group), []).append((drawing, first))
+    return groups
 
 
-def data_uri(kind: str, data: bytes) -> str:
-    """An image as an address that needs no file."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _position(name: str) -> tuple[int, str, int]:
-    """Group by group, in each as its file has them."""
-    function = lookup("picture", name)
-    home = function.__module__.rpartition(".")[2]
-    return (GROUPS.index(home) if home in GROUPS else len(GROUPS), home, function.__code__.co_firstlineno)
-
-
-def _heading(function: Any) -> str:
-    written = sys.modules.get(function.__module__)
-    return ((written and written.__doc__) or "Other pictures").strip().splitlines()[0].rstrip(".")
+def _position(name: str) -> tuple[int, str, int, str]:
+    picture: Picture = lookup("picture", name)
+    group = picture.group
+    return list(GROUPS).index(group) if group in GROUPS else len(GROUPS), group, picture.order, name
 
 
 def _encoded(name: str, view: View) -> list[Drawing]:
-    function = lookup("picture", name)
+    picture: Picture = lookup("picture", name)
     made = []
-    for stem, drawn in function(view):
-        if isinstance(drawn, bytes) or stem in DRAWN_HERE:  # an animation also has its still picture
+    for stem, drawn in picture(view):
+        charted = picture.in_report != "picture" and stem == name
+        if isinstance(drawn, bytes) or charted:  # an animation also has its still picture
             continue
-        kind, data, size = encode(drawn)
-        made.append(Drawing(stem, name, docline(function), _heading(function), kind, data, *size))
+        made.append(
+            dataclasses.replace(
+                encode(drawn), stem=stem, picture=name, words=docline(picture), group=picture.group
+            )
+        )
     return made
 
 
-def encode(drawn: Figure) -> tuple[str, bytes, tuple[int, int]]:
-    """A figure as png with a palette, or as jpeg where 256 colours are too few; and its size in CSS pixels."""
+def encode(figure: Figure) -> Drawing:
+    """Return a figure as png with a palette, or as jpeg where 256 colours are too few."""
     import numpy as np
     from PIL import Image
 
     raw, small = io.BytesIO(), io.BytesIO()
-    drawn.savefig(raw, format="png", dpi=DPI)
+    figure.savefig(raw, format="png", dpi=DPI)
     with Image.open(raw) as opened:
         image = opened.convert("RGB")
-    inches = [float(side) for side in drawn.get_size_inches()]
-    size = round(inches[0] * 96), round(inches[1] * 96)
+    width, height = (round(float(inches) * 96) for inches in figure.get_size_inches())
     few = image.quantize(256, dither=Image.Dither.NONE)
     difference = np.asarray(few.convert("RGB"), dtype=float) - np.asarray(image, dtype=float)
     if float(np.sqrt(np.square(difference).mean())) > PALETTE_ERROR:
         image.save(small, "JPEG", quality=88, subsampling=0, optimize=True)
-        return "jpeg", small.getvalue(), size
+        return Drawing("jpeg", small.getvalue(), width, height)
     few.save(small, "PNG", optimize=True)
-    return "png", small.getvalue(), size
+    return Drawing("png", small.getvalue(), width, height)

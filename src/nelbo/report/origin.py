@@ -1,4 +1,4 @@
-"""Where a run comes from: its configuration, its surroundings, and the commands that make it again."""
+"""The origin of a run: its configuration, its surroundings, and the commands that make it again."""
 
 from __future__ import annotations
 
@@ -7,83 +7,73 @@ from collections.abc import Mapping
 from typing import Any
 
 from nelbo.api import FROM_PYTHON
+from nelbo.config import to_dict
+from nelbo.recipe import flatten
 from nelbo.registering import docline
-from nelbo.report.facts import Facts, parts
-from nelbo.report.markup import Markup, code, pairs, prose, table, tag
+from nelbo.report.gathered import Facts, components
+from nelbo.tables import Cell, Table, plain
+
+Pairs = list[tuple[str, Any]]
 
 
-def configuration(facts: Facts) -> Markup:
-    """What differs from the recipe, what the run is made of, and the whole resolved configuration."""
-    made_of = [
-        (field, tag("code", spec.name), prose(docline(type(spec)))) for field, spec in parts(facts.recipe)
+def brief(facts: Facts) -> Pairs:
+    """Return the few facts that open what is said of a run."""
+    recipe, card = facts.recipe, facts.card
+    flat = flatten(to_dict(recipe))
+    size = f", {flat['model.latent_dim']} latent dimensions" if "model.latent_dim" in flat else ""
+    epochs = facts.summary.get("epochs", len(facts.history))
+    precision = facts.summary.get("precision", recipe.precision)  # the summary knows what `auto` became
+    return [
+        ("Data", facts.environment.get("data", {}).get("name")),
+        ("Model", f"{flat['model']}{size}"),
+        ("Likelihood", flat.get("model.likelihood")),
+        ("Objective", flat["objective"]),
+        ("Trained", f"{epochs} epochs, seed {recipe.seed}, {precision}"),
+        ("Shown", f"{card['checkpoint']} checkpoint (epoch {card['epoch']}), {card['split']} split, "
+                  f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{card['n']:,}"),
+    ]  # fmt: skip
+
+
+def made_of(facts: Facts) -> Table:
+    """Return the table of the components that the configuration names."""
+    rows: list[list[Cell | str]] = [
+        [field, Cell(spec.name, kind="code"), Cell(docline(type(spec)), kind="prose")]
+        for field, spec in components(facts.recipe)
     ]
-    return tag(
-        "div",
-        _changes(facts),
-        table(["Part", "Choice", "What it is"], made_of, caption="What the run is made of"),
-        tag("p", "The whole configuration, config.toml of the run folder:"),
-        tag("div", code(facts.toml), class_="toml"),
-    )
+    return plain("what the run is made of", ["part", "choice", "what it is"], rows)
 
 
-def _changes(facts: Facts) -> Markup:
-    if facts.started_from is None:
-        name = tag("code", facts.recipe.recipe)
-        return tag(
-            "p", "No recipe called ", name, " is registered here, so there is nothing to compare it with."
-        )
-    if not facts.changes:
-        return tag("p", "Exactly the recipe ", tag("code", facts.recipe.recipe), ": no field was changed.")
-    rows = [(tag("code", field), before, tag("mark", after)) for field, before, after in facts.changes]
-    return table(
-        ["Field", f"Recipe {facts.recipe.recipe}", "This run"], rows, caption="Changed from the recipe"
-    )
+def changes(facts: Facts) -> Table:
+    """Return the table of the fields that differ from the recipe."""
+    rows: list[list[Cell | str]] = [
+        [Cell(field, kind="code"), before, Cell(after, kind="mark")] for field, before, after in facts.changes
+    ]
+    return plain("changed from the recipe", ["field", f"recipe {facts.recipe.recipe}", "this run"], rows)
 
 
 # --- surroundings -----------------------------------------------------------------------------
 
 
-def surroundings(facts: Facts, heading: str) -> Markup:
-    """Data, versions and hardware: of training, and of the evaluation where that was another machine.
-
-    heading  the element of its three headings, as in "h3"
-    """
+def surroundings(facts: Facts) -> tuple[Pairs, Pairs, Pairs]:
+    """Return the data, the machine of the training, and what differed in the evaluation."""
     trained = _machine(facts.environment)
     measured = [row for row in _machine(facts.card.get("environment", {})) if row[1] and row not in trained]
-    found = [
-        tag(heading, "Data"),
-        _data(facts.environment.get("data", {})),
-        tag(heading, "Trained on"),
-        pairs(trained),
+    return _data(facts.environment.get("data", {})), trained, measured
+
+
+def _data(data: Mapping[str, Any]) -> Pairs:
+    shape = data.get("shape")
+    return [
+        ("Name", data.get("name")),
+        ("Images", ", ".join(f"{count:,} {split}" for split, count in data.get("n", {}).items()) or None),
+        ("Size", f"{shape[1]} × {shape[2]}, {shape[0]} channel{'s' * (shape[0] > 1)}" if shape else None),
+        ("Pixels", data.get("pixels")),
+        ("Hash", data.get("hash")),
+        ("Classes", ", ".join(data.get("class_names") or ()) or None),
     ]
-    if measured:
-        found += [tag(heading, "Measured on the same, except"), pairs(measured)]
-    elsewhere = ", ".join(facts.card.get("earlier", {}))
-    if elsewhere:
-        found.append(tag("p", f"Measured earlier, on another device or by another version: {elsewhere}."))
-    times = len(facts.environment.get("earlier", []))
-    if times:
-        found.append(tag("p", f"Training was interrupted and went on {times} time{'s' * (times > 1)}."))
-    return tag("div", found)
 
 
-def _data(data: Mapping[str, Any]) -> Markup:
-    n, shape = data.get("n", {}), data.get("shape")
-    counts = ", ".join(f"{count:,} {split}" for split, count in n.items())
-    classes = data.get("class_names")
-    return pairs(
-        [
-            ("Name", data.get("name")),
-            ("Images", counts or None),
-            ("Size", f"{shape[1]} × {shape[2]}, {shape[0]} channel{'s' * (shape[0] > 1)}" if shape else None),
-            ("Pixels", data.get("pixels")),
-            ("Hash", tag("code", data["hash"]) if data.get("hash") else None),
-            ("Classes", ", ".join(classes) if classes else None),
-        ]
-    )
-
-
-def _machine(environment: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _machine(environment: Mapping[str, Any]) -> Pairs:
     packages = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
     threads = f"{environment.get('cores')}, {environment.get('threads')}" if environment else None
     return [
@@ -98,44 +88,23 @@ def _machine(environment: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-# --- once more --------------------------------------------------------------------------------
-
-
-def reproduction(facts: Facts) -> Markup:
-    """The commands, in order, from an empty environment to this page."""
-    environment, card = facts.environment, facts.card
-    packages = environment.get("packages", {})
-    pins = " ".join(
-        f"{name}=={version.partition('+')[0]}" for name, version in packages.items() if name != "nelbo"
-    )
-    data = environment.get("data", {})
+def commands(facts: Facts) -> dict[str, str]:
+    """Return the commands that make the run and the page again: {pins, train, measure}."""
+    packages = facts.environment.get("packages", {}).items()
     name = shlex.quote(facts.name)
-    imports = "".join(f" --import {shlex.quote(file)}" for file in facts.asked.imports)
-    flags = f"--checkpoint {card['checkpoint']} --split {card['split']} --samples {card['samples']}{imports}"
+    imports = "".join(f" --import {shlex.quote(file)}" for file in facts.request.imports)
     train = f"nelbo train config.toml --name {name}{imports}"
     if facts.recipe.data.source == FROM_PYTHON:
         train = (
             f'nelbo.train("config.toml", data=..., name={facts.name!r})  # in Python, with the same images'
         )
-    from_python = not str(environment.get("command", "")).startswith("nelbo ")
-    steps = [
-        tag("li", "nelbo ", packages.get("nelbo", ""), _commit(environment), ", beside the same versions:",
-            code(f"pip install {pins}")) if pins else None,
-        tag("li", "Train, with the configuration above saved as ", tag("code", "config.toml"), ":",
-            code(train)),
-        tag("li", "Measure and write this page:",
-            code(f"nelbo evaluate {name} {flags}\nnelbo report {name} {flags}")),
-    ]  # fmt: skip
-    return tag(
-        "div",
-        tag("p", "It was trained by ", "a Python program: " if from_python else "",
-            tag("code", environment["command"]), ".") if environment.get("command") else None,
-        tag("ol", steps, class_="steps"),
-        tag("p", "The numbers belong to data with hash ", tag("code", data["hash"]), ", which nelbo checks before it "
-            "measures; precision ", card["precision"], "; evaluation seed ", card["seed"], "; weights ",
-            tag("code", card["weights"]), ".") if data.get("hash") else None,
-    )  # fmt: skip
-
-
-def _commit(environment: Mapping[str, Any]) -> Any:
-    return [" at commit ", tag("code", environment["git"])] if environment.get("git") else ""
+    card = facts.card
+    flags = f"--checkpoint {card['checkpoint']} --split {card['split']} --samples {card['samples']}{imports}"
+    return {
+        # A local version (+cpu) is in no index.
+        "pins": " ".join(
+            f"{name}=={version.partition('+')[0]}" for name, version in packages if name != "nelbo"
+        ),
+        "train": train,
+        "measure": f"nelbo evaluate {name} {flags}\nnelbo report {name} {flags}",
+    }

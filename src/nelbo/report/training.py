@@ -1,73 +1,55 @@
-"""How training went and what the latent carries, as charts."""
+"""The course of training and what the latent carries, as charts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from nelbo.report import charts
-from nelbo.report.facts import Facts
-from nelbo.report.markup import Markup, tag
+from nelbo.report.charts import Chart
+from nelbo.report.gathered import Facts
 
-SPLITS = ("train", "validation")
+SPLITS = {"train": "training", "validation": "validation"}
 NOTHING_NATS = 0.01  # of KL: a dimension below it carries next to nothing
 FIRST = ("bound", "reconstruction", "kl", "total")
+Points = list[tuple[float, float]]
 
 
-def curves(facts: Facts) -> Markup:
-    """Every logged quantity by epoch, training and validation; the schedule and the active units beside them."""
-    if not facts.history:
-        return tag("p", "No finished epoch was logged, so there is no curve.", class_="soft")
+def curves(facts: Facts, prefix: str) -> list[Chart]:
+    """Draw every logged quantity by epoch, then the weight of the KL and the active units where they change."""
     best = facts.summary.get("best_epoch")
-    panels = [
-        charts.lines(series, title=f"{name}, nats an image", x="epoch", mark=best)
-        for name, series in quantities(facts).items()
+    titled = [(f"{name}, nats an image", series) for name, series in quantities(facts).items()]
+    titled += [(title, {name: points}) for name, title, points in _scalars(facts)]
+    return [
+        charts.curves(f"{prefix}curve{place}", title, series, best)
+        for place, (title, series) in enumerate(titled)
     ]
-    panels += [
-        charts.lines({name: points}, title=title, x="epoch", mark=best)
-        for name, title, points in _scalars(facts)
-    ]
-    said = (
-        "Training is averaged over the epoch, while the weights move; validation is measured after it, with fixed "
-        "noise. "
-    )
-    return tag(
-        "div",
-        tag("p", said, _selected(facts.summary)),
-        charts.legend(["training", "validation"])
-        if any("validation" in row for row in facts.history)
-        else None,
-        tag("div", panels, class_="charts"),
-    )
 
 
-def _selected(summary: Mapping[str, Any]) -> str:
-    if not summary.get("finished"):
-        return "Training has not finished."
-    selection = f" by {summary['selection']}" if summary.get("selection") else ""
-    return f"The dotted line marks epoch {summary['best_epoch']}, chosen{selection}."
+def legend(facts: Facts) -> list[str]:
+    """Return the names of the two lines of a chart, or none where there is only training."""
+    return list(SPLITS.values()) if any("validation" in row for row in facts.history) else []
 
 
-def quantities(facts: Facts) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Name -> split -> (epoch, value). The total is left out where it is the NELBO itself."""
+def quantities(facts: Facts) -> dict[str, dict[str, Points]]:
+    """Return {name: {split: (epoch, value) of each epoch}}, without the total where it is the bound itself."""
     logged = dict.fromkeys(key for row in facts.history for split in SPLITS for key in row.get(split, {}))
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    series_of: dict[str, dict[str, Points]] = {}
     for key in sorted(logged, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key)):
         sign = -1.0 if key == "bound" else 1.0
         series = {
-            {"train": "training"}.get(split, split): [
+            name: [
                 (float(row["epoch"]), sign * row[split][key])
                 for row in facts.history
                 if row.get(split, {}).get(key) is not None
             ]
-            for split in SPLITS
+            for split, name in SPLITS.items()
         }
         if any(series.values()):
-            found[_name(key, facts)] = {split: points for split, points in series.items() if points}
-    bound = found.get(_name("bound", facts))
-    if bound is not None and found.get(_name("total", facts)) == bound:
-        del found[_name("total", facts)]
-    return found
+            series_of[_name(key, facts)] = {split: points for split, points in series.items() if points}
+    bound, total = (series_of.get(_name(key, facts)) for key in ("bound", "total"))
+    if bound is not None and bound == total:
+        del series_of[_name("total", facts)]
+    return series_of
 
 
 def _name(key: str, facts: Facts) -> str:
@@ -76,41 +58,34 @@ def _name(key: str, facts: Facts) -> str:
     return {"kl": "KL", "total": "Loss (what is minimised)"}.get(key, key.replace("_", " ").capitalize())
 
 
-def _scalars(facts: Facts) -> list[tuple[str, str, list[tuple[float, float]]]]:
-    """(name, title, (epoch, value)) of what has one value an epoch, where it says something."""
+def _scalars(facts: Facts) -> list[tuple[str, str, Points]]:
+    """Return (name, title, points) of what has one value an epoch, where it changes."""
     beta = [(float(row["epoch"]), float(row["beta"])) for row in facts.history if row.get("beta") is not None]
-    looks = [(row["epoch"], row["latent"]) for row in facts.history if "latent" in row]
-    active = [(float(epoch), float(latent["active_units"])) for epoch, latent in looks]
-    found = []
+    latents: list[tuple[int, dict[str, Any]]] = [
+        (row["epoch"], row["latent"]) for row in facts.history if "latent" in row
+    ]
+    scalars = []
     if len({value for _, value in beta}) > 1:
-        found.append(("beta", "β, the weight of the KL", beta))
-    if len(active) > 1:
-        of = looks[-1][1]["dimensions"]
-        found.append(("active units", f"Active units, of {of}", active))
-    return found
+        scalars.append(("beta", "β, the weight of the KL", beta))
+    if len(latents) > 1:
+        active = [(float(epoch), float(latent["active_units"])) for epoch, latent in latents]
+        scalars.append(("active units", f"Active units, of {latents[-1][1]['dimensions']}", active))
+    return scalars
 
 
-def estimates(facts: Facts) -> Markup | None:
-    """The importance-weighted estimate over K, and the KL of each latent dimension."""
-    panels = []
+def estimates(facts: Facts, prefix: str) -> list[Chart]:
+    """Draw the importance-weighted estimate over K and the KL of each dimension, as far as they were measured."""
+    drawn = []
     if facts.curve:
         nelbo = facts.metrics.get("nelbo", {}).get("value")
         name = "Grey importance-weighted estimate" if facts.grey else "Importance-weighted NLL"
-        level = None if nelbo is None else (_name("bound", facts), nelbo)
-        panels.append(
-            charts.lines(
-                {"estimate": facts.curve},
-                title=f"{name} over the number of samples, nats an image",
-                x="samples K",
-                log_x=True,
-                level=level,
-            )
-        )
+        title = f"{name} over the number of samples, nats an image"
+        bound = None if nelbo is None else (_name("bound", facts), nelbo)
+        drawn.append(charts.estimate(f"{prefix}estimate", title, facts.curve, bound))
     kl_Z = facts.metrics.get("kl_per_dimension", {}).get("value")
     if kl_Z:
-        falling = dict(sorted(((f"z{z}", kl) for z, kl in enumerate(kl_Z)), key=lambda item: -item[1]))
-        empty = [name for name, kl in falling.items() if kl < NOTHING_NATS]
-        pale = f"; pale: {len(empty)} below {NOTHING_NATS} nats" if empty else ""
+        empty = sum(kl < NOTHING_NATS for kl in kl_Z)
+        pale = f"; pale: {empty} below {NOTHING_NATS} nats" if empty else ""
         title = f"KL of each latent dimension, nats{pale}"
-        panels.append(charts.bars(falling, empty, title=title, x=f"{len(kl_Z)} dimensions by falling KL"))
-    return tag("div", panels, class_="charts") if panels else None
+        drawn.append(charts.bars(f"{prefix}kl", title, kl_Z, NOTHING_NATS))
+    return drawn

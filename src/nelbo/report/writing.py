@@ -1,4 +1,4 @@
-"""From runs to a file."""
+"""The writing of a page: from runs to a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nelbo import store
 from nelbo.api import quiet
 from nelbo.errors import ConfigError
 from nelbo.loop import Tell
-from nelbo.report.facts import Asked, gather
+from nelbo.report.gathered import Request, gather
 from nelbo.report.page import GENERATOR, page
 from nelbo.store import Run
 
@@ -29,30 +29,29 @@ def write(
     runs: Sequence[str | Path | Run],
     file: Path | None = None,
     *,
-    asked: Asked | None = None,
+    request: Request | None = None,
     folder: str | Path = "runs",
     tell: Tell = quiet,
 ) -> Written:
-    """Writes the page and returns where it is.
+    """Write the page and return its file.
 
-    runs    run folders, their names under `folder`, or `latest`
-    file    where; by default `report.html` in the folder of a single run, here for several
-    asked   the checkpoint, the split, K and the pictures
-    tell    hears `run` {name}, `metric` and `measured` as in `nelbo.evaluate`, and `picture` {name}
+    runs     run folders, their names under `folder`, or `latest`
+    file     where; by default `report.html` in the folder of a single run, here for several
+    request  the checkpoint, the split, K and the pictures
+    tell     hears `run` {name}, `metric` and `measured` as in `nelbo.evaluate`, and `picture` {name}
 
     A run without a complete card is measured first. Raises RunError and DataError where a run cannot be.
     """
-    found = list(
-        {run.path.resolve(): run for run in (store.find(run, Path(folder)) for run in runs)}.values()
-    )
-    if not found:
+    opened = [store.find(run, Path(folder)) for run in runs]
+    opened = list({run.path.resolve(): run for run in opened}.values())  # a run that is named twice is one
+    if not opened:
         raise ConfigError("a report needs a run, as in nelbo report latest")
-    target = file or (found[0].path / NAME if len(found) == 1 else Path(NAME))
+    target = file or (opened[0].path / NAME if len(opened) == 1 else Path(NAME))
     _check_free(target)
-    asked = asked or Asked()
-    share = dataclasses.replace(asked, budget=asked.budget // len(found))
+    request = request or Request()
+    share = dataclasses.replace(request, budget=request.budget // len(opened))
     facts = []
-    for run in found:
+    for run in opened:
         tell("run", {"name": run.name})
         facts.append(gather(run, share, tell))
     text = page(facts)
@@ -62,7 +61,7 @@ def write(
 
 
 def _check_free(target: Path) -> None:
-    """Refuses a folder, and a file that is something else than an earlier report."""
+    """Refuse a folder, and a file that is something else than an earlier report."""
     if target.is_dir():
         raise ConfigError(f"--out {target}: is a folder; name a file in it, as in {target / NAME}")
     store.check_folder(target.parent, "--out")

@@ -1,4 +1,4 @@
-"""What a page says of one run, gathered before a word of it is written."""
+"""The facts of one run that a page is written from, gathered before a word of it is written."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NUMBERS = re.compile(r"\[\n((?: +[-+.\w]+,\n)+)\]")
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """What of a run is asked for; the fields are those of `nelbo.evaluate`.
+class Request:
+    """The numbers and pictures that a page shall have; the other fields are those of `nelbo.evaluate`.
 
     samples   K of the importance-weighted estimate; None takes the card that is there
     pictures  names of registered pictures; None for all
@@ -54,13 +54,13 @@ class Facts:
 
     started_from  the registered recipe it began with, if there is one of that name
     changes       (field, the recipe's value, this run's value) where they differ; "-" where there is no such field
-    diagnosis     what the doctor says, or why it could not be asked
+    diagnosis     the doctor's findings, or the reason why there are none
     left_out      picture -> why it is not on the page
     not_measured  why the card could not be completed, or ""
     """
 
     run: Run
-    asked: Asked
+    request: Request
     recipe: Recipe
     started_from: Recipe | None
     promise: str
@@ -80,12 +80,12 @@ class Facts:
 
     @property
     def metrics(self) -> Mapping[str, Mapping[str, Any]]:
-        found: Mapping[str, Mapping[str, Any]] = self.card["metrics"]
-        return found
+        metrics: Mapping[str, Mapping[str, Any]] = self.card["metrics"]
+        return metrics
 
     @property
     def grey(self) -> bool:
-        """Whether log p(x | z) is a cross-entropy of grey pixels, which is no likelihood."""
+        """True where log p(x | z) is a cross-entropy of grey pixels, which is no likelihood."""
         return GREY_NOTE in self.metrics.get("reconstruction", {}).get("note", "")
 
     @property
@@ -99,81 +99,85 @@ class Facts:
     def toml(self) -> str:
         """The resolved configuration; lists of numbers on a line each, which TOML's writer spreads over many."""
         return NUMBERS.sub(
-            lambda found: "[" + " ".join(found[1].split()).rstrip(",") + "]", config.dumps(self.recipe)
+            lambda numbers: "[" + " ".join(numbers[1].split()).rstrip(",") + "]", config.dumps(self.recipe)
         )
 
 
-def gather(run: Run, asked: Asked, tell: Tell) -> Facts:
-    """Reads a run, measures what its card lacks, and draws its pictures. Raises RunError for a damaged run."""
+def gather(run: Run, request: Request, tell: Tell) -> Facts:
+    """Read a run, measure what its card lacks, and draw its pictures. Raises RunError for a damaged run."""
     recipe = run.recipe
     base = _named(recipe.recipe)
-    found, not_measured = _measured(run, asked, tell)
-    drawings, left_out = _drawn(run, asked, tell)
+    measured, not_measured = _measured(run, request, tell)
+    drawings, left_out = _drawn(run, request, tell)
     return Facts(
         run=run,
-        asked=asked,
+        request=request,
         recipe=recipe,
         started_from=base,
         promise=docline(entries("recipe")[recipe.recipe]) if base else "",
         changes=[] if base is None else _changes(base, recipe),
-        card=found,
+        card=measured,
         summary=run.summary,
         environment=run.read_json("env.json", missing={}),
         history=run.history(),
-        diagnosis=_diagnosed(run, asked),
+        diagnosis=_diagnosed(run, request),
         drawings=drawings,
         left_out=left_out,
         not_measured=not_measured,
     )
 
 
-def _measured(run: Run, asked: Asked, tell: Tell) -> tuple[dict[str, Any], str]:
-    """The run's card of these weights, completed; without the data what is kept of it, and why no more."""
-    model = api.load(run, checkpoint=asked.checkpoint, device="cpu")
+def _measured(run: Run, request: Request, tell: Tell) -> tuple[dict[str, Any], str]:
+    """Return the run's card of these weights, completed; without the data the saved part, and why no more."""
+    model = api.load(run, checkpoint=request.checkpoint, device="cpu")
     weights = card.fingerprint(model)
-    kept = card.read(run, asked.split, asked.checkpoint, asked.samples)
-    quick = "importance" not in kept.get("sections", {})  # made at the end of training, without an estimate
-    samples = asked.samples if asked.samples is not None else SAMPLES if quick else kept["samples"]
-    there = card.read(run, asked.split, asked.checkpoint, samples)
-    of_these = card.is_of(there, weights)
-    lacks = [name for name in names("metric") if not of_these or name not in there["sections"]]
-    if not lacks:
-        return there, ""
+    fullest = card.read(run, request.split, request.checkpoint, request.samples)
+    quick = "importance" not in fullest.get(
+        "sections", {}
+    )  # made at the end of training, without an estimate
+    samples = request.samples if request.samples is not None else SAMPLES if quick else fullest["samples"]
+    before = card.read(run, request.split, request.checkpoint, samples)
+    valid = card.is_of(before, weights)
+    missing = [name for name in names("metric") if not valid or name not in before["sections"]]
+    if not missing:
+        return before, ""
     try:
-        made = _evaluated(run, asked, samples, lacks, tell)
-        if set(names("metric")) - set(made["sections"]):  # what was kept could not be joined to it
-            made = _evaluated(run, asked, samples, names("metric"), tell)
+        made = _evaluated(run, request, samples, missing, tell)
+        if set(names("metric")) - set(made["sections"]):  # the earlier card could not be joined to it
+            made = _evaluated(run, request, samples, names("metric"), tell)
     except DataError as error:
-        best = max((there, kept), key=lambda one: len(one.get("metrics", {})))
+        best = max((before, fullest), key=lambda one: len(one.get("metrics", {})))
         if not card.is_of(best, weights):
             raise
         return best, str(error)
     return made, ""
 
 
-def _evaluated(run: Run, asked: Asked, samples: int, metrics: Sequence[str], tell: Tell) -> dict[str, Any]:
+def _evaluated(
+    run: Run, request: Request, samples: int, metrics: Sequence[str], tell: Tell
+) -> dict[str, Any]:
     return card.evaluate(
-        run, checkpoint=asked.checkpoint, split=asked.split, samples=samples, metrics=metrics, device=asked.device,
-        data_dir=asked.data_dir, tell=tell,
+        run, checkpoint=request.checkpoint, split=request.split, samples=samples, metrics=metrics,
+        device=request.device, data_dir=request.data_dir, tell=tell,
     )  # fmt: skip
 
 
-def _drawn(run: Run, asked: Asked, tell: Tell) -> tuple[list[Drawing], dict[str, str]]:
-    chosen = figures.all_names() if asked.pictures is None else asked.pictures
+def _drawn(run: Run, request: Request, tell: Tell) -> tuple[list[Drawing], dict[str, str]]:
+    chosen = figures.all_names() if request.pictures is None else request.pictures
     if not chosen:
         return [], {}
     try:
         view = View.open(
-            run, checkpoint=asked.checkpoint, split=asked.split, device=asked.device, data_dir=asked.data_dir
-        )
+            run, checkpoint=request.checkpoint, split=request.split, device=request.device, data_dir=request.data_dir
+        )  # fmt: skip
     except NelboError as error:
         return [], dict.fromkeys(chosen, str(error))
-    return figures.draw(view, chosen, asked.budget, tell)
+    return figures.draw(view, chosen, request.budget, tell)
 
 
-def _diagnosed(run: Run, asked: Asked) -> Diagnosis | str:
+def _diagnosed(run: Run, request: Request) -> Diagnosis | str:
     try:
-        return diagnose(run, data_dir=asked.data_dir, device=asked.device, imports=asked.imports)
+        return diagnose(run, data_dir=request.data_dir, device=request.device, imports=request.imports)
     except NelboError as error:
         return str(error)
 
@@ -189,17 +193,17 @@ def _named(name: str) -> Recipe | None:
 
 
 def _changes(base: Recipe, recipe: Recipe) -> list[tuple[str, str, str]]:
-    found = differences({"recipe": config.to_dict(base), "run": config.to_dict(recipe)})
-    return [(kebab(field), shown(table["recipe"]), shown(table["run"])) for field, table in found.items()]
+    fields = differences({"recipe": config.to_dict(base), "run": config.to_dict(recipe)})
+    return [(kebab(field), shown(table["recipe"]), shown(table["run"])) for field, table in fields.items()]
 
 
-def parts(spec: Spec, field: str = "") -> list[tuple[str, Spec]]:
-    """The named components that a configuration is made of, each with its dotted field."""
-    found = [(field, spec)] if spec.axis else []
+def components(spec: Spec, field: str = "") -> list[tuple[str, Spec]]:
+    """Return the named components that a configuration is made of, each with its dotted field."""
+    named_specs = [(field, spec)] if spec.axis else []
     for name in type(spec).model_fields:
         value = getattr(spec, name)
         dotted = f"{field}.{kebab(name)}".lstrip(".")
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, Spec):
-                found += parts(item, dotted)
-    return found
+                named_specs += components(item, dotted)
+    return named_specs
