@@ -14,8 +14,8 @@ from typing import Any
 import literature
 import regularised
 
-from nelbo.core import lookup, names
-from nelbo.recipe import named
+from nelbo.core.registry import lookup, names
+from nelbo.training.recipe import named
 
 RECORDS = Path(__file__).parent / "records"
 PARTS = {

@@ -21,14 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo import api, engine
-from nelbo.core import lookup
+from nelbo import engine
+from nelbo.core.files import atomic
+from nelbo.core.registry import lookup
 from nelbo.data import Splits, materialise
 from nelbo.metrics import Split
 from nelbo.metrics.error import ssim
 from nelbo.models import BuiltModel
-from nelbo.recipe import resolve
-from nelbo.store import atomic
+from nelbo.training import api
+from nelbo.training.recipe import resolve
 
 RECORD = Path(__file__).parent / "records" / "baselines.json"
 RECIPES = {

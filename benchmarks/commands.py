@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from nelbo import engine
-from nelbo.store import atomic
+from nelbo.core.files import atomic
 
 ROOT = Path(__file__).parent.parent
 RECORD = ROOT / "benchmarks" / "records" / "commands.json"

@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image
 
 from nelbo import engine
+from nelbo.core.files import atomic
 from nelbo.data import workers
-from nelbo.store import atomic
 
 RECORD = Path(__file__).parent / "records" / "decode.json"
 

@@ -65,7 +65,7 @@ def trained(method: str, seed: int, epochs: int, source: str | None) -> tuple[di
     import torch
 
     import nelbo
-    from nelbo.store import Run
+    from nelbo.training.store import Run
 
     torch.set_num_threads(1)
     changes = METHODS[method] | {"seed": seed, "epochs": epochs, "latent_every": epochs}
@@ -110,7 +110,7 @@ def few(images: int, folder: Path) -> str:
 
 def write(rows: list[dict[str, Any]], environment: dict[str, Any], about: dict[str, Any]) -> None:
     """The record, with the rows that are there of the same settings."""
-    from nelbo.store import atomic
+    from nelbo.core.files import atomic
 
     kept: list[dict[str, Any]] = []
     if RECORD.is_file():

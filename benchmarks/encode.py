@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 import nelbo
 from nelbo import engine
+from nelbo.core.files import atomic
 from nelbo.metrics.latent import posteriors
-from nelbo.store import Run, atomic
-from nelbo.view import View
+from nelbo.pictures.view import View
+from nelbo.training.store import Run
 
 RECIPES = ("mlp-sigma", "mlp-tanh-binary", "fashion-mlp")
 RECORD = Path(__file__).parent / "records" / "encode.json"

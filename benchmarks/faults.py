@@ -21,13 +21,15 @@ import torch
 from torch import Tensor, nn
 
 import nelbo
-from nelbo import api, engine
+from nelbo import engine
+from nelbo.core.files import atomic
 from nelbo.dists import Likelihood
 from nelbo.dists.base import Of, Shape, full
 from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.errors import TrainingFailed
 from nelbo.metrics import bound_of, elbo
-from nelbo.store import Run, atomic
+from nelbo.training import api
+from nelbo.training.store import Run
 
 RECORD = Path(__file__).parent / "records" / "faults.json"
 

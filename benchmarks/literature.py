@@ -99,7 +99,7 @@ def command(name: str, seed: int) -> str:
 
 
 def write(name: str, found: dict[str, Any]) -> None:
-    from nelbo.store import atomic
+    from nelbo.core.files import atomic
 
     kept = [row for other in ROWS if other != RECIPE for row in rows_of(other)]
     kept = [row for row in kept if (row["name"], row["seed"]) != (name, found["seed"])]

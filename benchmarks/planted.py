@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nelbo import engine
-from nelbo.core import lookup
+from nelbo.core.files import atomic
+from nelbo.core.registry import lookup
 from nelbo.data import Data, Images, Splits
 from nelbo.metrics import Split
 from nelbo.models import BuiltModel
-from nelbo.store import atomic
 
 RECORD = Path(__file__).parent / "records" / "planted.json"
 NOISE = 0.3  # standard deviations of a factor

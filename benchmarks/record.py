@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import nelbo
-from nelbo.card import QUICK
-from nelbo.core import names
-from nelbo.store import Run, atomic
+from nelbo.core.files import atomic
+from nelbo.core.registry import names
+from nelbo.evaluation.card import QUICK
+from nelbo.training.store import Run
 
 RECORDS = Path(__file__).parent / "records"
 

@@ -64,8 +64,8 @@ def changes(method: str, epochs: int) -> dict[str, Any]:
 def measured(method: str, seed: int, epochs: int, runs: Path) -> dict[str, Any]:
     """One run, trained, and what each sampler draws from it."""
     import nelbo
-    from nelbo import sampling
-    from nelbo.store import Run
+    from nelbo.evaluation import samplers
+    from nelbo.training.store import Run
 
     name = f"{method.lower()}-s{seed}"
     run = nelbo.train(RECIPE, overrides={"seed": seed, **changes(method, epochs)}, runs=runs, name=name)
@@ -74,7 +74,7 @@ def measured(method: str, seed: int, epochs: int, runs: Path) -> dict[str, Any]:
         fields = dict(sampler)
         kind = fields.pop("name")
         settings = {f"{kind}.{key}": value for key, value in fields.items()}
-        found = sampling.compare(run, [kind], settings, seed=seed)
+        found = samplers.compare(run, [kind], settings, seed=seed)
         distances[words] = found["test"]["metrics"][MAIN]
     environment = Run(run.path).read_json("env.json")
     references = {key.rpartition("_")[2]: value for key, value in found["test"]["references"].items()}
@@ -109,7 +109,7 @@ def rows_of(method: str, epochs: int = EPOCHS) -> list[dict[str, Any]]:
 
 
 def write(row: dict[str, Any]) -> None:
-    from nelbo.store import atomic
+    from nelbo.core.files import atomic
 
     kept = [one for method in METHODS for one in rows_of(method, row["epochs"])]
     kept = [one for one in kept if (one["method"], one["seed"]) != (row["method"], row["seed"])]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nelbo import engine
-from nelbo.store import atomic
+from nelbo.core.files import atomic
 
 RECORD = Path(__file__).parent / "records" / "result.json"
 NELBO = [sys.executable, "-m", "nelbo"]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import nelbo
-from nelbo import sampling
-from nelbo.store import atomic
+from nelbo.core.files import atomic
+from nelbo.evaluation import samplers
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
@@ -50,7 +50,7 @@ def main() -> None:
 def record(recipe: str, seed: int, runs: Path) -> dict[str, Any]:
     """Trains a run and compares all samplers on it."""
     run = nelbo.train(recipe, overrides={"seed": seed}, runs=runs, name=f"{recipe}-s{seed}")
-    found = sampling.compare(run, seed=seed)
+    found = samplers.compare(run, seed=seed)
     environment = found.pop("environment")
     return {
         "recipe": recipe,

@@ -81,7 +81,7 @@ def measure(path: Path, device: str) -> dict[str, Any]:
     """Trains on the file and times the epochs."""
     import nelbo
     from nelbo import engine
-    from nelbo.recipe import Recipe, resolve
+    from nelbo.training.recipe import Recipe, resolve
 
     n = int(np.load(path, mmap_mode="r").shape[0]) - TEST
     epochs = min(MOST, max(FEWEST, IMAGES // n))
@@ -150,8 +150,8 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
 
 def draw(table: dict[str, Any], file: Path) -> None:
     """Seconds an epoch, and the largest memory, against the number of images."""
+    from nelbo.core.files import atomic
     from nelbo.plots.style import BLUE, GREY, ORANGE, SMALL, chart, footnotes, name_axes
-    from nelbo.store import atomic
 
     rows = table["rows"]
     n = [row["images"] for row in rows]
@@ -203,7 +203,7 @@ def main() -> None:
     if given.measure:
         print(json.dumps(measure(given.measure, given.device)))
         return
-    from nelbo.store import atomic
+    from nelbo.core.files import atomic
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -24,7 +24,7 @@ from typing import Any
 import speed_pages
 
 from nelbo.bench import SIDES
-from nelbo.store import atomic
+from nelbo.core.files import atomic
 
 PAIRS = {  # recipe: what the baseline calls the same network, data and batch size
     "mlp-tanh-binary": "S3",

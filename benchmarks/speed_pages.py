@@ -10,8 +10,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from nelbo.core.files import atomic
 from nelbo.plots.style import INK, SMALL, chart, class_colours, footnotes, legend, name_axes
-from nelbo.store import atomic
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "records"

@@ -71,9 +71,13 @@ def hash_of_weights(file: Path) -> str:
 def numbers(row: Any, path: str = "") -> dict[str, float]:
     """Flatten a row of `metrics.jsonl` to its numbers by path."""
     if isinstance(row, dict):
-        return {key: value for name, item in row.items() for key, value in numbers(item, f"{path}.{name}").items()}
+        return {
+            key: value for name, item in row.items() for key, value in numbers(item, f"{path}.{name}").items()
+        }
     if isinstance(row, list):
-        return {key: value for i, item in enumerate(row) for key, value in numbers(item, f"{path}[{i}]").items()}
+        return {
+            key: value for i, item in enumerate(row) for key, value in numbers(item, f"{path}[{i}]").items()
+        }
     return {path: float(row)} if isinstance(row, int | float) else {}
 
 
@@ -82,7 +86,9 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> tuple[float, st
     old, new = numbers(before["rows"]), numbers(after["rows"])
     if old.keys() != new.keys():
         return float("inf"), f"only in one of them: {', '.join(sorted(old.keys() ^ new.keys()))}"
-    return max(((abs(old[key] - new[key]) / max(abs(old[key]), 1e-30), key) for key in old), default=(0.0, ""))
+    return max(
+        ((abs(old[key] - new[key]) / max(abs(old[key]), 1e-30), key) for key in old), default=(0.0, "")
+    )
 
 
 def main() -> None:
@@ -107,7 +113,9 @@ def main() -> None:
         if not same:
             changed.append(name)
         words = "equal to the bit" if same else f"differs by {largest:.2g} at {place}, weights too"
-        print(f"{name}: {words} (recorded on {record[name]['processor']}, now {after['processor']})", flush=True)
+        print(
+            f"{name}: {words} (recorded on {record[name]['processor']}, now {after['processor']})", flush=True
+        )
     if changed:
         raise SystemExit(f"changed: {', '.join(changed)}")
 

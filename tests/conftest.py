@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo import api, cli
-from nelbo.core import HOMES, _entries, lookup, names
-from nelbo.recipe import Recipe, resolve
-from nelbo.store import Run
+from nelbo import cli
+from nelbo.core.registry import HOMES, _entries, lookup, names
+from nelbo.training import api
+from nelbo.training.recipe import Recipe, resolve
+from nelbo.training.store import Run
 
 CLASSES = ("cat", "dog", "owl")
 TINY: dict[str, Any] = {

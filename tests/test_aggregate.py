@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-from nelbo.core import Draw, Progress, lookup
+from nelbo.core import Draw, Progress
+from nelbo.core.registry import lookup
 from nelbo.dists.dirac import Dirac
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.errors import ConfigError
@@ -26,9 +27,9 @@ from nelbo.objectives.matching import SCALES, kernel_of, mmd
 from nelbo.objectives.swae import SWAE, sliced
 from nelbo.objectives.tcvae import TCVAE, log_weights, pairs, taken_apart
 from nelbo.objectives.wae import WAE
-from nelbo.recipe import Recipe
 from nelbo.testing.exact import BITS_SZ, Discrete
 from nelbo.testing.trials import called
+from nelbo.training.recipe import Recipe
 
 ALL = [
     TCVAE(),

@@ -11,8 +11,6 @@ import torch
 from torch.utils.data import TensorDataset
 
 import nelbo
-from nelbo import api
-from nelbo import card as card_of
 from nelbo.data import Data
 from nelbo.errors import (
     ConfigError,
@@ -23,9 +21,11 @@ from nelbo.errors import (
     TrainingFailed,
     UnknownName,
 )
+from nelbo.evaluation import card as card_of
 from nelbo.optim import FusedAdam
-from nelbo.recipe import Recipe, resolve
-from nelbo.store import Run, start
+from nelbo.training import api
+from nelbo.training.recipe import Recipe, resolve
+from nelbo.training.store import Run, start
 
 
 @pytest.fixture
@@ -422,10 +422,11 @@ def test_importing_the_package_is_cheap_and_its_functions_survive_its_modules():
     code = (
         "import sys, nelbo; assert 'torch' not in sys.modules, 'torch was imported';"
         "assert 'pydantic' not in sys.modules;"
-        "import nelbo.loop, nelbo.api, nelbo.store, nelbo.cli;"
+        "import nelbo.training.loop, nelbo.training.api, nelbo.training.store, nelbo.cli;"
         "assert all(callable(getattr(nelbo, name)) for name in nelbo.__all__);"
         "from nelbo import train, evaluate, load, Recipe, Run;"
-        "assert train is nelbo.api.train and load is nelbo.api.load and evaluate is nelbo.card.evaluate"
+        "from nelbo.training import api; from nelbo.evaluation import card;"
+        "assert train is api.train and load is api.load and evaluate is card.evaluate"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from nelbo import api
-from nelbo.core import Draw, Progress, lookup
+from nelbo.core import Draw, Progress
+from nelbo.core.registry import lookup
 from nelbo.dists import Bernoulli, DiagonalGaussian, Gaussian
 from nelbo.dists.dirac import Dirac
 from nelbo.errors import ConfigError
@@ -26,7 +26,8 @@ from nelbo.objectives.rae_gp import RAEGP
 from nelbo.objectives.rae_l2 import RAEL2
 from nelbo.objectives.similarity import C1, C2, EXPONENTS, MultiScale, ssim, window
 from nelbo.objectives.vae_gan import VAEGAN
-from nelbo.recipe import Recipe
+from nelbo.training import api
+from nelbo.training.recipe import Recipe
 from tests.test_stepping import Rerun, Trainer
 
 START = Progress()

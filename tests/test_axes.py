@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from nelbo import api
 from nelbo.core import Draw, Progress, Terms
 from nelbo.dists import Posterior
 from nelbo.dists.base import Space
 from nelbo.errors import ConfigError
 from nelbo.models import VAE
 from nelbo.objectives import ELBO, Objective, Owner, halves
-from nelbo.recipe import Recipe, resolve
+from nelbo.training import api
+from nelbo.training.recipe import Recipe, resolve
 
 PLUGIN = '''
 """One class each, from outside the package."""

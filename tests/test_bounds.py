@@ -10,8 +10,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from nelbo.config import Spec
-from nelbo.core import Draw, Progress, _entries, lookup, names
+from nelbo.core import Draw, Progress
+from nelbo.core.registry import _entries, lookup, names
+from nelbo.core.spec import Spec
 from nelbo.dists import DiagonalGaussian, Posterior
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.errors import ConfigError
@@ -25,9 +26,9 @@ from nelbo.objectives.miwae import MIWAE
 from nelbo.objectives.piwae import PIWAE
 from nelbo.objectives.renyi import Renyi
 from nelbo.objectives.weighted import resampled, slope_of_posterior
-from nelbo.recipe import Recipe, resolve
 from nelbo.schedules import Linear
 from nelbo.testing import LinearGaussian, check_objective
+from nelbo.training.recipe import Recipe, resolve
 
 START = Progress()
 FAMILY = [IWAE(), MIWAE(), PIWAE(), CIWAE(), Renyi(), IWAE(gradient="stl"), IWAE(gradient="dreg")]

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from nelbo import card as card_of
 from nelbo import engine
-from nelbo.store import Run
+from nelbo.evaluation import card as card_of
+from nelbo.training.store import Run
 
 EVERY = ("bound", "importance", "latent", "error")
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from nelbo import __version__, flags
-from nelbo.core import _entries
-from nelbo.store import Run
-from nelbo.verbs import VERBS
+from nelbo import __version__
+from nelbo.cli import flags
+from nelbo.cli.parsing import VERBS
+from nelbo.core.registry import _entries
+from nelbo.training.store import Run
 
 Cli = Callable[..., tuple[int, str, str]]
 NELBO = (sys.executable, "-m", "nelbo")
@@ -486,8 +487,8 @@ def test_like_can_be_repeated(nelbo, run_copy):
 
 
 def test_library_prints_nothing(tiny_recipe, tmp_path, capsys):
-    from nelbo import api
-    from nelbo import card as card_of
+    from nelbo.evaluation import card as card_of
+    from nelbo.training import api
 
     run = api.train(tiny_recipe({"epochs": 1}), runs=tmp_path, device="cpu")
     card_of.evaluate(run, samples=2, device="cpu")

@@ -8,8 +8,9 @@ import tomllib
 import pytest
 from pydantic import ValidationError
 
-from nelbo.config import Spec, build, differences, dumps, kebab, override, parse_flags, parse_value, to_dict
-from nelbo.core import HOMES, lookup, names
+from nelbo.core.config import build, differences, dumps, override, parse_flags, parse_value, to_dict
+from nelbo.core.registry import HOMES, lookup, names
+from nelbo.core.spec import Spec, kebab
 from nelbo.data import Binarise, Data, Scale
 from nelbo.dists import Gaussian, Learned
 from nelbo.errors import ConfigError, UnknownName
@@ -18,8 +19,8 @@ from nelbo.nets import MLP, Conv
 from nelbo.objectives import ELBO
 from nelbo.objectives.critic import Critic, ImageCritic
 from nelbo.optim import Adam
-from nelbo.recipe import Recipe, named, resolve
 from nelbo.schedules import Constant, Cosine, Linear
+from nelbo.training.recipe import Recipe, named, resolve
 
 CLASSES = {
     cls.__name__: cls

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nelbo import console
+from nelbo.cli import console
 
 CARD = {
     "run": "r[1]",

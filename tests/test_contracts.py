@@ -9,17 +9,17 @@ import re
 import pytest
 import torch
 
-from nelbo import config
-from nelbo.config import Spec
-from nelbo.core import HOMES, Distribution, Model, Progress, lookup, names
+from nelbo.core import Distribution, Model, Progress, config
+from nelbo.core.catalogue import docline
+from nelbo.core.registry import HOMES, lookup, names
+from nelbo.core.spec import Spec
 from nelbo.dists import Likelihood, Posterior, Prior
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import Objective
-from nelbo.recipe import Recipe
-from nelbo.registering import docline
 from nelbo.testing.toys import built, shown
 from nelbo.testing.trials import called
+from nelbo.training.recipe import Recipe
 
 SPECS = [
     (axis, name)

@@ -7,10 +7,10 @@ import types
 import pytest
 import torch
 
-from nelbo import core
-from nelbo.core import HOMES, Draw, Progress, Terms, lookup, names, register
+from nelbo.core import Distribution, Draw, Model, Progress, Terms, registry
+from nelbo.core.catalogue import docline, entries, import_files
+from nelbo.core.registry import HOMES, lookup, names, register
 from nelbo.errors import ConfigError, UnknownName, did_you_mean, nearest
-from nelbo.registering import docline, entries, import_files
 
 
 @pytest.fixture
@@ -18,7 +18,9 @@ def private_registry(monkeypatch):
     """Names registered in a test are gone after it."""
     for axis in HOMES:
         names(axis)
-    monkeypatch.setattr(core, "_entries", {axis: dict(found) for axis, found in core._entries.items()})
+    monkeypatch.setattr(
+        registry, "_entries", {axis: dict(found) for axis, found in registry._entries.items()}
+    )
 
 
 @pytest.mark.parametrize("axis", HOMES)
@@ -161,7 +163,7 @@ def test_the_vocabulary_is_frozen():
         "Progress": Progress(),
     }
     found = {name: public(value) for name, value in values.items()}
-    for protocol in (core.Distribution, core.Model):
+    for protocol in (Distribution, Model):
         found[protocol.__name__] = public(protocol) | set(protocol.__annotations__)
     assert found == FROZEN
     assert set(HOMES) == FROZEN_AXES

@@ -19,11 +19,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nelbo import api
-from nelbo.core import names
+from nelbo.core.registry import names
 from nelbo.engine.compiling import why_not
 from nelbo.objectives import ELBO
-from nelbo.recipe import resolve
+from nelbo.training import api
+from nelbo.training.recipe import resolve
 
 # Operations that torch dispatches in one eager float32 step, the next batch included: the count, and two more.
 OPERATIONS = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nelbo import card as card_of
-from nelbo.core import lookup, names
+from nelbo.core.registry import lookup, names
+from nelbo.evaluation import card as card_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "metrics"

@@ -14,12 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from nelbo import api, generate, plots
+from nelbo import plots
 from nelbo.errors import ConfigError, DataError
-from nelbo.generate import Folder
-from nelbo.recipe import Recipe
-from nelbo.store import Run
-from nelbo.view import View
+from nelbo.pictures import export
+from nelbo.pictures.export import Folder
+from nelbo.pictures.view import View
+from nelbo.training import api
+from nelbo.training.recipe import Recipe
+from nelbo.training.store import Run
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def as_uint8(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def test_sample_writes_images_a_grid_and_arrays(view, out):
-    generate.sample(view, out, 11)
+    export.sample(view, out, 11)
     single = [f"sample-{index:02}.png" for index in range(11)]
     assert names(out) == sorted([*single, "samples.png", "samples.npy", "samples-latents.npy"])
     images, latents = array(out, "samples"), array(out, "samples-latents")
@@ -102,20 +104,20 @@ def test_sample_writes_images_a_grid_and_arrays(view, out):
 
 
 def test_few_samples_have_short_names(view, out):
-    generate.sample(view, out, 1)
+    export.sample(view, out, 1)
     assert names(out) == ["sample-0.png", "samples-latents.npy", "samples.npy", "samples.png"]
 
 
 def test_temperature_scales_the_latents(view, tmp_path):
     cold, warm = Folder(tmp_path / "cold"), Folder(tmp_path / "warm")
-    generate.sample(view, cold, 4, temperature=0.5)
-    generate.sample(view, warm, 4)
+    export.sample(view, cold, 4, temperature=0.5)
+    export.sample(view, warm, 4)
     np.testing.assert_allclose(array(cold, "samples-latents"), 0.5 * array(warm, "samples-latents"))
 
 
 def test_samples_like_images_are_named_after_them(view, out, tmp_path):
     Image.fromarray(as_uint8(view.inputs(5)[..., 0])).save(tmp_path / "mine.png")
-    generate.sample_like(view, out, 3, ["example:owl", "7", str(tmp_path / "mine.png")])
+    export.sample_like(view, out, 3, ["example:owl", "7", str(tmp_path / "mine.png")])
     single = [f"sample-{name}-{index}.png" for name in ("owl", "image7", "mine") for index in range(3)]
     assert names(out) == sorted([*single, "samples.png", "samples.npy", "samples-latents.npy"])
     images, latents = array(out, "samples"), array(out, "samples-latents")
@@ -128,7 +130,7 @@ def test_samples_like_images_are_named_after_them(view, out, tmp_path):
 
 
 def test_like_all_takes_an_example_of_every_class(view, out):
-    generate.sample_like(view, out, 1, ["all", "0"])
+    export.sample_like(view, out, 1, ["all", "0"])
     made = {name for name in names(out) if name.startswith("sample-")}
     assert made == {"sample-cat-0.png", "sample-dog-0.png", "sample-owl-0.png", "sample-image0-0.png"}
 
@@ -137,7 +139,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(view, out, tmp_path):
     for folder, index in (("a", 0), ("b", 1)):
         (tmp_path / folder).mkdir()
         Image.fromarray(as_uint8(view.inputs(index)[..., 0])).save(tmp_path / folder / "1.png")
-    generate.reconstruct(view, out, [str(tmp_path / "a/1.png"), str(tmp_path / "b/1.png")], 16)
+    export.reconstruct(view, out, [str(tmp_path / "a/1.png"), str(tmp_path / "b/1.png")], 16)
     assert {"reconstruction-1.png", "reconstruction-1-2.png"} <= set(names(out))
     both = [pixels(out.path / name) for name in ("reconstruction-1.png", "reconstruction-1-2.png")]
     assert not np.array_equal(*both)
@@ -147,7 +149,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(view, out, tmp_path):
 
 
 def test_reconstruct_the_first_images(view, out):
-    error = generate.reconstruct(view, out, [], 5)
+    error = export.reconstruct(view, out, [], 5)
     assert names(out) == sorted(
         [*(f"reconstruction-image{i}.png" for i in range(5)), "reconstructions.npy", "reconstructions.png"]
     )
@@ -159,7 +161,7 @@ def test_reconstruct_the_first_images(view, out):
 
 
 def test_more_images_than_there_are_is_all_of_them(view, out):
-    generate.reconstruct(view, out, [], 1000)
+    export.reconstruct(view, out, [], 1000)
     assert array(out, "reconstructions").shape == (40, 8, 8, 1)
 
 
@@ -168,8 +170,8 @@ def test_an_image_file_gives_what_the_split_gives(mode, view, tmp_path):
     one, other = Folder(tmp_path / "one"), Folder(tmp_path / "other")
     file = tmp_path / "picture.png"
     Image.fromarray(as_uint8(view.inputs(9)[..., 0])).convert(mode).save(file)
-    generate.reconstruct(view, one, [str(file)], 16)
-    generate.reconstruct(view, other, ["9"], 16)
+    export.reconstruct(view, one, [str(file)], 16)
+    export.reconstruct(view, other, ["9"], 16)
     np.testing.assert_allclose(array(one, "reconstructions"), array(other, "reconstructions"), atol=1e-6)
     assert "reconstruction-picture.png" in names(one)
 
@@ -177,9 +179,9 @@ def test_an_image_file_gives_what_the_split_gives(mode, view, tmp_path):
 def test_a_colour_file_on_another_scale_gives_what_the_split_gives(colour, tmp_path):
     file = tmp_path / "picture.png"
     Image.fromarray(as_uint8(colour.inputs(3))).save(file)
-    torch.testing.assert_close(generate.from_file(colour, file), colour.x_NCHW[3])
+    torch.testing.assert_close(export.from_file(colour, file), colour.x_NCHW[3])
     out = Folder(tmp_path / "out")
-    generate.reconstruct(colour, out, [str(file), "3", "example:class 1"], 16)
+    export.reconstruct(colour, out, [str(file), "3", "example:class 1"], 16)
     images = array(out, "reconstructions")
     assert images.shape == (3, 4, 6, 3)
     np.testing.assert_allclose(images[0], images[1], atol=1e-6)
@@ -193,14 +195,14 @@ def test_a_file_is_binarised_as_the_run_was(tiny_recipe, tmp_path):
     raw = np.full((8, 8), 80, np.uint8)
     raw[2:4] = 100
     Image.fromarray(raw).save(tmp_path / "grey.png")
-    x_CHW = generate.from_file(view, tmp_path / "grey.png")
+    x_CHW = export.from_file(view, tmp_path / "grey.png")
     np.testing.assert_array_equal(x_CHW[0].numpy(), (raw > 90).astype(np.float32))
 
 
 def test_a_file_of_another_size_is_refused(view, out, tmp_path):
     Image.new("L", (9, 8)).save(tmp_path / "wide.png")
     with pytest.raises(DataError, match=r"wide.png is 8 x 9 pixels.*images of 8 x 8; resize it first"):
-        generate.reconstruct(view, out, ["0", str(tmp_path / "wide.png")], 16)
+        export.reconstruct(view, out, ["0", str(tmp_path / "wide.png")], 16)
     assert not out.path.exists()
 
 
@@ -208,7 +210,7 @@ def test_a_run_with_a_size_of_its_own_fits_any_file(tiny_recipe, tmp_path):
     recipe = tiny_recipe({"epochs": 1, "data.size": 6})
     view = View.open(api.train(recipe, runs=tmp_path, device="cpu"), device="cpu")
     Image.new("L", (31, 17), 200).save(tmp_path / "photo.png")
-    assert generate.from_file(view, tmp_path / "photo.png").shape == (1, 6, 6)
+    assert export.from_file(view, tmp_path / "photo.png").shape == (1, 6, 6)
 
 
 # --- latents ----------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def test_a_run_with_a_size_of_its_own_fits_any_file(tiny_recipe, tmp_path):
 
 def test_encode_npz_holds_means_deviations_and_labels(view, tmp_path):
     file = tmp_path / "new" / "latents.npz"
-    shapes = generate.encode(view, file)
+    shapes = export.encode(view, file)
     assert shapes == {"mean": [40, 3], "std": [40, 3], "labels": [40]}
     with np.load(file, allow_pickle=False) as stored:
         assert set(stored.files) == {"mean", "std", "labels"}
@@ -228,19 +230,19 @@ def test_encode_npz_holds_means_deviations_and_labels(view, tmp_path):
 
 
 def test_encode_npy_holds_the_means(view, tmp_path):
-    assert generate.encode(view, tmp_path / "latents.npy") == {"mean": [40, 3]}
+    assert export.encode(view, tmp_path / "latents.npy") == {"mean": [40, 3]}
     np.testing.assert_array_equal(np.load(tmp_path / "latents.npy", allow_pickle=False), view.z_NZ.numpy())
 
 
 def test_encode_without_labels_leaves_them_out(tiny_recipe, tmp_path):
     np.save(tmp_path / "plain.npy", np.random.RandomState(0).randint(0, 256, (30, 8, 8)).astype(np.uint8))
     run = api.train(tiny_recipe({"data.source": str(tmp_path / "plain.npy"), "epochs": 1}), runs=tmp_path)
-    assert set(generate.encode(View.open(run), tmp_path / "latents.npz")) == {"mean", "std"}
+    assert set(export.encode(View.open(run), tmp_path / "latents.npz")) == {"mean", "std"}
 
 
 def test_encode_a_split_of_any_size(view, tmp_path):
     train = View.open(view.run, split="train", device="cpu")
-    assert generate.encode(train, tmp_path / "train.npz")["mean"] == [96, 3]
+    assert export.encode(train, tmp_path / "train.npz")["mean"] == [96, 3]
 
 
 # --- lines and traversals ---------------------------------------------------------------------
@@ -249,7 +251,7 @@ def test_encode_a_split_of_any_size(view, tmp_path):
 def test_encode_looks_at_every_image_once(view, tmp_path, monkeypatch):
     seen, encode = [], view.model.encode
     monkeypatch.setattr(view.model, "encode", lambda x_BCHW: seen.append(len(x_BCHW)) or encode(x_BCHW))
-    generate.encode(view, tmp_path / "latents.npz")
+    export.encode(view, tmp_path / "latents.npz")
     assert sum(seen) == 40
 
 
@@ -276,22 +278,22 @@ def drawn(images: np.ndarray[Any, Any], columns: int | None) -> np.ndarray[Any, 
 
 
 def test_of_many_images_the_grid_shows_the_first_and_the_arrays_have_all(view, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "IN_A_GRID", 9)
-    monkeypatch.setattr(generate, "IN_A_ROW", 3)
+    monkeypatch.setattr(export, "IN_A_GRID", 9)
+    monkeypatch.setattr(export, "IN_A_ROW", 3)
     out = Folder(tmp_path / "samples")
-    generate.sample(view, out, 12)
+    export.sample(view, out, 12)
     assert (
         len([name for name in names(out) if name.startswith("sample-")]) == len(array(out, "samples")) == 12
     )
     np.testing.assert_array_equal(grid(out.path / "samples.png"), drawn(array(out, "samples")[:9], None))
     like = Folder(tmp_path / "like")
-    generate.sample_like(view, like, 5, ["0", "1"])
+    export.sample_like(view, like, 5, ["0", "1"])
     images = array(like, "samples")
     assert images.shape[:2] == (2, 5)
     first = np.concatenate([images[0, :3], images[1, :3]])
     np.testing.assert_array_equal(grid(like.path / "samples.png"), drawn(first, 3))
     again = Folder(tmp_path / "again")
-    generate.reconstruct(view, again, [], 7)
+    export.reconstruct(view, again, [], 7)
     images = array(again, "reconstructions")
     assert len(images) == 7
     both = np.concatenate([view.inputs(slice(3)), images[:3]])
@@ -299,14 +301,14 @@ def test_of_many_images_the_grid_shows_the_first_and_the_arrays_have_all(view, t
 
 
 def test_many_images_are_reconstructed_in_pieces(view, tmp_path, monkeypatch):
-    whole = generate.reconstruct(view, Folder(tmp_path / "whole"), [], 40)
-    monkeypatch.setattr("nelbo.view.DECODE_AT_ONCE", 7)
-    assert generate.reconstruct(view, Folder(tmp_path / "pieces"), [], 40) == pytest.approx(whole, rel=1e-5)
+    whole = export.reconstruct(view, Folder(tmp_path / "whole"), [], 40)
+    monkeypatch.setattr("nelbo.pictures.view.DECODE_AT_ONCE", 7)
+    assert export.reconstruct(view, Folder(tmp_path / "pieces"), [], 40) == pytest.approx(whole, rel=1e-5)
 
 
 def test_interpolate_between_images(view, out):
     a, b = view.example(0), view.example(2)
-    generate.interpolate(view, out, str(a), "example:owl", 7)
+    export.interpolate(view, out, str(a), "example:owl", 7)
     stem = f"interpolation-image{a}-owl"
     assert names(out) == sorted([f"{stem}.png", f"{stem}.gif", f"{stem}.npy", f"{stem}-latents.npy"])
     images, latents = array(out, stem), array(out, f"{stem}-latents")
@@ -323,7 +325,7 @@ def test_interpolate_between_images(view, out):
 
 
 def test_interpolate_between_class_means(view, out):
-    generate.interpolate(view, out, "class:cat", "class:1", 2)
+    export.interpolate(view, out, "class:cat", "class:1", 2)
     ends = torch.stack([view.class_mean(0), view.class_mean(1)])
     np.testing.assert_allclose(
         array(out, "interpolation-class-cat-class-dog-latents"), ends.numpy(), atol=1e-6
@@ -331,7 +333,7 @@ def test_interpolate_between_class_means(view, out):
 
 
 def test_traverse_writes_an_array_and_an_animation_a_dimension(view, out):
-    generate.traverse(view, out, "example:cat", [], 2.0, 5)
+    export.traverse(view, out, "example:cat", [], 2.0, 5)
     stem = "traversal-cat"
     assert names(out) == sorted([f"{stem}.png", f"{stem}.npy", *(f"{stem}-z{z}.gif" for z in range(3))])
     images = array(out, stem)
@@ -348,14 +350,14 @@ def test_traverse_writes_an_array_and_an_animation_a_dimension(view, out):
 
 
 def test_traverse_only_what_was_asked_for(view, out):
-    generate.traverse(view, out, "class:owl", [2, 0], 3.0, 3)
+    export.traverse(view, out, "class:owl", [2, 0], 3.0, 3)
     made = names(out)
     assert made == sorted(f"traversal-class-owl{end}" for end in (".npy", ".png", "-z0.gif", "-z2.gif"))
     assert array(out, "traversal-class-owl").shape == (2, 3, 8, 8, 1)
 
 
 def test_colour_animations_have_colour(colour, out):
-    generate.interpolate(colour, out, "0", "1", 4)
+    export.interpolate(colour, out, "0", "1", 4)
     first, *_ = frames(out.path / "interpolation-image0-image1.gif")
     assert first.shape[2] == 3
     assert first.shape[0] * 6 == first.shape[1] * 4
@@ -367,11 +369,11 @@ def test_colour_animations_have_colour(colour, out):
 @pytest.mark.parametrize("text", ["", "-1", "²", "nofile.png", "class:", "example:", "1.5", "image7", "."])
 def test_what_is_no_reference_is_said(text, view):
     with pytest.raises(ConfigError, match="is no image"):
-        generate.refer(view, text)
+        export.refer(view, text)
 
 
 def test_a_reference_is_an_image_or_a_class_mean(view):
-    image, mean = generate.refer(view, "3"), generate.refer(view, "class:dog")
+    image, mean = export.refer(view, "3"), export.refer(view, "class:dog")
     assert torch.equal(image.x_CHW, view.x_NCHW[3])
     torch.testing.assert_close(image.z_Z, view.z_NZ[3])
     assert mean.x_CHW is None
@@ -381,13 +383,13 @@ def test_a_reference_is_an_image_or_a_class_mean(view):
 
 def test_nothing_is_written_when_something_is_wrong(view, out):
     for wrong in (
-        lambda: generate.sample(view, out, 0),
-        lambda: generate.sample_like(view, out, 2, ["0", "class:cat"]),
-        lambda: generate.sample_like(view, out, 2, ["0", "99"]),
-        lambda: generate.reconstruct(view, out, ["0", "class:cat"], 3),
-        lambda: generate.interpolate(view, out, "0", "1", 1),
-        lambda: generate.traverse(view, out, "0", [0, 7], 3.0, 5),
-        lambda: generate.traverse(view, out, "0", [0], 3.0, 1),
+        lambda: export.sample(view, out, 0),
+        lambda: export.sample_like(view, out, 2, ["0", "class:cat"]),
+        lambda: export.sample_like(view, out, 2, ["0", "99"]),
+        lambda: export.reconstruct(view, out, ["0", "class:cat"], 3),
+        lambda: export.interpolate(view, out, "0", "1", 1),
+        lambda: export.traverse(view, out, "0", [0, 7], 3.0, 5),
+        lambda: export.traverse(view, out, "0", [0], 3.0, 1),
     ):
         with pytest.raises(ConfigError):
             wrong()

@@ -9,14 +9,13 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from nelbo import api
-from nelbo.core import Progress, _entries
+from nelbo.core import Progress
+from nelbo.core.registry import _entries
 from nelbo.dists import Prior
 from nelbo.metrics import LatentSums
 from nelbo.models.hierarchical import HierarchicalVAE, TwoLevelPrior
 from nelbo.nets import MLP, Conv
 from nelbo.objectives import ELBO, Objective, halves
-from nelbo.recipe import Recipe
 from nelbo.testing import check, evidence
 from nelbo.testing.densities import integrates, matches
 from nelbo.testing.exact import fit_posterior, images_of
@@ -24,6 +23,8 @@ from nelbo.testing.law import float64
 from nelbo.testing.models import weights_average_to_one
 from nelbo.testing.numeric import around
 from nelbo.testing.spaces import Support
+from nelbo.training import api
+from nelbo.training.recipe import Recipe
 from tests.test_stepping import seen_on_the_host
 
 SHAPE = (1, 3, 4)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from nelbo.core import Draw, Progress, lookup, names
+from nelbo.core import Draw, Progress
+from nelbo.core.registry import lookup, names
 from nelbo.dists import DiagonalGaussian, StandardNormal
 from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.dists.gaussian import GaussianImage

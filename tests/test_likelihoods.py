@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo import api, card
-from nelbo.config import build, to_dict
-from nelbo.core import lookup, names
+from nelbo.core.config import build, to_dict
+from nelbo.core.registry import lookup, names
 from nelbo.data import Data
 from nelbo.dists import (
     Bernoulli,
@@ -34,10 +33,12 @@ from nelbo.dists.continuous_bernoulli import ContinuousBernoulliImage, langevin,
 from nelbo.dists.gaussian import GaussianImage
 from nelbo.dists.logistic import draw_level, log_level
 from nelbo.errors import ConfigError, DataError
+from nelbo.evaluation import card
 from nelbo.metrics import Split
 from nelbo.metrics.bound import bits, bound
 from nelbo.models import VAE, base
-from nelbo.recipe import resolve
+from nelbo.training import api
+from nelbo.training.recipe import resolve
 
 CPU = torch.device("cpu")
 LEVELS = torch.arange(256, dtype=torch.float64) / 255

@@ -8,18 +8,18 @@ import signal
 import pytest
 import torch
 
-import nelbo.loop as loop
-from nelbo import api
+import nelbo.training.loop as loop
 from nelbo.data import Batches
 from nelbo.errors import Interrupted, TrainingFailed
-from nelbo.loop import fit, train_epoch
 from nelbo.metrics import Split, latent_statistics
 from nelbo.models.vae import VAEModule
 from nelbo.objectives import ELBO
 from nelbo.optim import WeightAverage
-from nelbo.state import State
-from nelbo.step import make_step
-from nelbo.store import Run, start
+from nelbo.training import api
+from nelbo.training.loop import fit, train_epoch
+from nelbo.training.state import State
+from nelbo.training.step import make_step
+from nelbo.training.store import Run, start
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from nelbo.core import Progress, lookup, names
+from nelbo.core import Progress
+from nelbo.core.registry import lookup, names
 from nelbo.optim import Adam, AdamW, Optimizer, WeightAverage
 from nelbo.schedules import Cosine, Linear
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nelbo import cli
-from nelbo.core import lookup, names
+from nelbo.core.registry import lookup, names
 
 ROOT = Path(__file__).parent.parent
 AXES = ("objective", "posterior", "prior", "sampler", "model")

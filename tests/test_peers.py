@@ -15,20 +15,22 @@ import pytest
 import torch
 from torch import nn
 
-from nelbo import api, core, doctor
-from nelbo import card as card_of
-from nelbo.core import Progress, Terms, lookup, names
+from nelbo import doctor
+from nelbo.core import Progress, Terms, registry
+from nelbo.core.registry import lookup, names
 from nelbo.data import Batches, Data
 from nelbo.dists import Gaussian
 from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.errors import ConfigError, DataError
+from nelbo.evaluation import card as card_of
 from nelbo.metrics import Means, Split, Value
 from nelbo.metrics.latent import encode
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO, Objective
-from nelbo.store import Run
 from nelbo.testing import LawBroken, check_objective
+from nelbo.training import api
+from nelbo.training.store import Run
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -389,7 +391,9 @@ def test_a_number_of_the_test_split_is_reported_and_says_so(run_copy):
 def test_a_gradient_surrogate_is_not_reported_as_a_bound(train, monkeypatch):
     """The importance-weighted loss had the right gradient and a value up to log K above the bound, and that value
     chose the best model. As an objective's bound it is found by the laws; as its loss it selects nothing."""
-    monkeypatch.setattr(core, "_entries", {axis: dict(found) for axis, found in core._entries.items()})
+    monkeypatch.setattr(
+        registry, "_entries", {axis: dict(found) for axis, found in registry._entries.items()}
+    )
 
     class Surrogate(Objective):
         """sum_k w_k log w_k with weights held fixed. The gradient is that of Burda et al. 2016, eq. 14."""

@@ -16,13 +16,14 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nelbo import api, cli, pictures, plots
-from nelbo.core import _entries, lookup, names
+from nelbo import cli, pictures, plots
+from nelbo.core.registry import _entries, lookup, names
 from nelbo.pictures import base
+from nelbo.pictures.view import NotApplicable, View
 from nelbo.plots import PlotError
-from nelbo.recipe import Recipe
-from nelbo.store import Run
-from nelbo.view import NotApplicable, View
+from nelbo.training import api
+from nelbo.training.recipe import Recipe
+from nelbo.training.store import Run
 
 BY_CLASS = {"class-means", "class-interpolation", "resampled"}
 BY_RUN = {"curves", "steps", "kl-history"}  # of all epochs, so that no checkpoint and no split is named

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo import api, pictures, plots
-from nelbo.core import lookup
-from nelbo.recipe import Recipe
-from nelbo.store import Run
-from nelbo.view import NotApplicable, View
+from nelbo import pictures, plots
+from nelbo.core.registry import lookup
+from nelbo.pictures.view import NotApplicable, View
+from nelbo.training import api
+from nelbo.training.recipe import Recipe
+from nelbo.training.store import Run
 
 GRID = (4, 5, 12)
 FACTORS_NF = np.tile(np.indices(GRID).reshape(3, -1).T, (2, 1))

@@ -18,7 +18,8 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from nelbo.core import Progress, lookup, names
+from nelbo.core import Progress
+from nelbo.core.registry import lookup, names
 from nelbo.dists import DiagonalGaussian, Gaussian
 from nelbo.dists.base import mean_is
 from nelbo.dists.flow import FlowPosterior

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from nelbo import api, card
-from nelbo.core import lookup
+from nelbo.core.registry import lookup
 from nelbo.data import Batches, Binarise, Data, Images, OnDisk
 from nelbo.data.ondisk import ArrayFile
 from nelbo.data.transforms import DynamicBinarise
@@ -25,12 +24,14 @@ from nelbo.dists.normal import DiagonalNormal
 from nelbo.dists.real_nvp import RealNVP
 from nelbo.dists.vamp import Vamp
 from nelbo.errors import ConfigError, Interrupted
+from nelbo.evaluation import card
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.optim import WeightAverage
 from nelbo.pictures.latents import _plane
+from nelbo.pictures.view import View
 from nelbo.testing.toys import ToyImages
-from nelbo.view import View
+from nelbo.training import api
 
 SHAPE = (1, 3, 2)
 CPU = torch.device("cpu")

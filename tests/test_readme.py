@@ -53,7 +53,8 @@ def test_readme_commands_run(tmp_path, monkeypatch, capsys):
 
 def test_contributing_example_is_an_objective(tmp_path, monkeypatch, capsys):
     """The documented IWAE trains from outside the package, by name, and is a bound: K = 1 is the ELBO."""
-    from nelbo.core import Progress, lookup
+    from nelbo.core import Progress
+    from nelbo.core.registry import lookup
     from nelbo.models import VAE
     from nelbo.objectives import ELBO
 
@@ -96,7 +97,7 @@ def test_links_and_pictures_exist(file):
 
 def test_commands_in_the_tutorials_page_parse(tmp_path, monkeypatch, capsys):
     """Every `nelbo train NAME` of the page is a recipe, every picture and flag exists."""
-    from nelbo.core import names
+    from nelbo.core.registry import names
 
     text = " ".join((ROOT / "docs" / "tutorials.md").read_text(encoding="utf-8").split())
     commands = re.findall(r"`nelbo ([a-z]+) ([^`]*)`", text)

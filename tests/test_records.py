@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from nelbo.config import parse_flags
-from nelbo.core import lookup, names
-from nelbo.recipe import resolve
-from nelbo.registering import docline
+from nelbo.core.catalogue import docline
+from nelbo.core.config import parse_flags
+from nelbo.core.registry import lookup, names
+from nelbo.training.recipe import resolve
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks" / "records"

@@ -20,18 +20,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nelbo import api, card, cli, config, report, tables, wording
-from nelbo.core import _entries, lookup, names
+from nelbo import cli, report
+from nelbo.core import config
+from nelbo.core.registry import _entries, lookup, names
 from nelbo.doctor import Diagnosis, Finding
 from nelbo.errors import ConfigError, DataError
+from nelbo.evaluation import card, labels, tables
 from nelbo.pictures import Picture, heading
+from nelbo.pictures.view import View
 from nelbo.plots.style import BLUE, INK
-from nelbo.recipe import Recipe, named, resolve
 from nelbo.report import Request, charts, figures, gathered, numbers, rendering
 from nelbo.report.gathered import Facts, gather
 from nelbo.report.page import page
-from nelbo.store import Run
-from nelbo.view import View
+from nelbo.training import api
+from nelbo.training.recipe import Recipe, named, resolve
+from nelbo.training.store import Run
 
 ROOT = Path(__file__).parent.parent
 VOID = {"meta", "img", "br"}
@@ -241,13 +244,13 @@ def test_every_value_of_the_card_is_on_the_page(whole, text):
     (rows,) = [table for table in [found.texts("table", "card")] if table]
     headings = found.texts("th")
     for name, entry in whole.metrics.items():
-        value, spread, note = wording.shown(entry)
+        value, spread, note = labels.shown(entry)
         note = note.partition(tables.COLLAPSE)[0]
-        assert any(heading.startswith(wording.label(name)) and note in heading for heading in headings), name
+        assert any(heading.startswith(labels.label(name)) and note in heading for heading in headings), name
         assert f"{rendering.minus(value)} {spread}".strip() in rows[0], name
         assert entry["unit"] in rows[0]
     for section, values in whole.card["sections"].items():
-        assert (wording.label(section) in rows[0]) == bool(values)
+        assert (labels.label(section) in rows[0]) == bool(values)
     assert set(names("metric")) <= set(whole.card["sections"])
 
 
@@ -270,7 +273,7 @@ def test_binary_pixels_give_a_nelbo_and_bits(tiny_recipe, tmp_path):
     assert not found.grey
     for words in ("NELBO", "IW-NLL, K = 4", "Bits a dimension", "bits/dim", "of 3 dimensions", "images/s"):
         assert words in tiles
-    value, spread, _ = wording.shown(found.metrics["nelbo"])
+    value, spread, _ = labels.shown(found.metrics["nelbo"])
     assert f"{value} {spread} nats/image" in tiles
 
 
@@ -581,8 +584,8 @@ def test_several_runs_are_compared_and_then_shown_one_by_one(three):
 
 def test_the_comparison_on_the_page_is_the_comparison(three):
     """Every cell and note of its tables, in the words that a terminal prints."""
-    from nelbo import comparison
-    from nelbo.comparison import tables as of_comparison
+    from nelbo.evaluation import comparison
+    from nelbo.evaluation.comparison import tables as of_comparison
 
     found = comparison.compare([facts_.run for facts_ in three], samples=4)
     assert [len(group.runs) for group in found.groups] == [2, 1]
@@ -642,20 +645,20 @@ def test_several_runs_are_written_here_and_share_the_budget(three, tmp_path, mon
     ],
 )
 def test_numbers_are_rounded_to_their_standard_error(value, error, expected):
-    value, spread, _ = wording.shown({"value": value, "standard_error": error, "note": ""})
+    value, spread, _ = labels.shown({"value": value, "standard_error": error, "note": ""})
     assert f"{rendering.minus(value)} {spread}".strip() == expected
 
 
 def test_values_that_are_none_or_lists_are_shown_as_such():
     entry = {"value": None, "standard_error": None, "note": "infinite: shared noise"}
-    assert wording.shown(entry) == ("infinite", "", "shared noise")
-    assert wording.shown(entry | {"note": ""})[0] == "none"
-    value, spread, note = wording.shown(entry | {"value": [1.5, -2.25], "note": "n"})
+    assert labels.shown(entry) == ("infinite", "", "shared noise")
+    assert labels.shown(entry | {"note": ""})[0] == "none"
+    value, spread, note = labels.shown(entry | {"value": [1.5, -2.25], "note": "n"})
     assert (rendering.minus(value), spread, note) == ("−2.250 to 1.500", "", "n")
     assert rendering.minus("-") == "–"
-    assert wording.label("iw_nll") == "IW NLL"
-    assert wording.label("active_units") == "Active units"
-    assert wording.label("knn_accuracy") == "k-NN accuracy"
+    assert labels.label("iw_nll") == "IW NLL"
+    assert labels.label("active_units") == "Active units"
+    assert labels.label("knn_accuracy") == "k-NN accuracy"
 
 
 def drawn(chart: charts.Chart) -> Page:

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from nelbo import api
 from nelbo.doctor import Diagnosis, Finding
-from nelbo.recipe import Recipe
 from nelbo.report import Request
 from nelbo.report.gathered import gather
 from nelbo.report.page import page
-from nelbo.store import Run
+from nelbo.training import api
+from nelbo.training.recipe import Recipe
+from nelbo.training.store import Run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = (360, 768, 1280)  # a phone, a tablet, a screen

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from nelbo.core import lookup, names
+from nelbo.core.registry import lookup, names
 from nelbo.dists import StandardNormal
 from nelbo.dists.dirac import Point
 from nelbo.dists.normal import DiagonalNormal

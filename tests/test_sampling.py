@@ -13,17 +13,20 @@ import pytest
 import torch
 
 import nelbo as library
-from nelbo import api, card, cli, config, core, sampling
-from nelbo.core import lookup, names
+from nelbo import cli
+from nelbo.core import config, registry
+from nelbo.core.registry import lookup, names
 from nelbo.errors import ConfigError, UnknownName
+from nelbo.evaluation import card, samplers
 from nelbo.metrics import fid
 from nelbo.metrics.quality import quality
+from nelbo.pictures.view import View
 from nelbo.samplers import Prior, Sampler
 from nelbo.samplers.density import Density
 from nelbo.samplers.exemplars import Exemplars
 from nelbo.samplers.gaussian_mixture import GaussianMixture
-from nelbo.store import Run
-from nelbo.view import View
+from nelbo.training import api
+from nelbo.training.store import Run
 
 QUICK = {"density.steps": 30, "two-stage.steps": 60, "two-stage.hidden": [8], "riemannian.moves": 6}
 MAIN = "frechet_classifier_distance"
@@ -34,7 +37,7 @@ def compared(tiny_run, tmp_path_factory):
     """(a copy of the run, what `compare` says of it): shared, to be read."""
     folder = tmp_path_factory.mktemp("compared") / "tiny"
     run = Run(shutil.copytree(tiny_run.path, folder))
-    return run, sampling.compare(run, settings=QUICK, device="cpu")
+    return run, samplers.compare(run, settings=QUICK, device="cpu")
 
 
 # --- from Python --------------------------------------------------------------------------------
@@ -65,7 +68,7 @@ def test_the_callers_random_stream_stays_where_it_was(tiny_run):
 
 def test_the_prior_draws_what_a_view_always_drew(tiny_run):
     view = View.open(tiny_run, device="cpu")
-    with sampling.engine.fixed_seed(0, view.device):
+    with samplers.engine.fixed_seed(0, view.device):
         z_NZ = view.model.sample_prior(6)
     assert torch.equal(view.samples(6)[0], z_NZ)
     assert torch.equal(library.sampler(tiny_run, "prior", device="cpu").latents(6), z_NZ)
@@ -87,7 +90,7 @@ def test_a_view_draws_from_any_sampler(tiny_run):
 
 def test_encoded_latents_are_those_of_the_training_images(tiny_run):
     view = View.open(tiny_run, device="cpu")
-    encoded = sampling.Encoded(view.model, view.split)
+    encoded = samplers.Encoded(view.model, view.split)
     train = view.split.of(view.splits.train)
     means = torch.cat([view.model.encode(x).mean for x in train.batches()])
     assert torch.equal(encoded.train.mean_NZ, means)
@@ -105,9 +108,9 @@ def test_encoded_latents_are_those_of_the_training_images(tiny_run):
 
 
 def test_more_images_than_are_needed_are_not_encoded(tiny_run, monkeypatch):
-    monkeypatch.setattr(sampling, "MOST_LATENTS", 30)
+    monkeypatch.setattr(samplers, "MOST_LATENTS", 30)
     view = View.open(tiny_run, device="cpu")
-    latents = sampling.Encoded(view.model, view.split).train
+    latents = samplers.Encoded(view.model, view.split).train
     assert len(latents) == 30
     assert latents.again(torch.tensor([29])).shape == (1, 3)
 
@@ -116,7 +119,7 @@ def test_binarised_images_are_seen_as_evaluation_sees_them(tiny_recipe, tmp_path
     recipe = tiny_recipe({"data.transforms": [{"name": "dynamic-binarise"}], "epochs": 1})
     run = api.train(recipe, runs=tmp_path, device="cpu")
     view = View.open(run, device="cpu")
-    encoded = sampling.Encoded(view.model, view.split)
+    encoded = samplers.Encoded(view.model, view.split)
     seen = []
     encode = view.model.encode
     view.model.encode = lambda x: (seen.append(x), encode(x))[1]
@@ -131,7 +134,7 @@ def test_every_sampler_works_where_posteriors_are_points(tiny_run, monkeypatch):
     view = View.open(tiny_run, device="cpu")
     encode = view.model.encode
     monkeypatch.setattr(view.model, "encode", lambda x: Point(encode(x).mean))
-    encoded = sampling.Encoded(view.model, view.split)
+    encoded = samplers.Encoded(view.model, view.split)
     assert torch.equal(encoded.train.z_NZ, encoded.train.mean_NZ)
     for name in names("sampler"):
         spec = config.build(
@@ -164,7 +167,7 @@ def test_every_sampler_is_measured_and_the_nearest_chosen(compared):
     assert set(table["samplers"]["prior"]["seconds"]) == {"fit", "draw"}
     references = table["validation"]["references"]
     assert set(references) == {"frechet_classifier_reconstructions", "frechet_classifier_train"}
-    assert json.loads((run.path / sampling.FILE).read_text()) == table
+    assert json.loads((run.path / samplers.FILE).read_text()) == table
     assert not (run.path / "evaluation" / "unfinished").exists()
 
 
@@ -173,8 +176,8 @@ def test_copies_of_training_images_are_not_chosen_for_their_distance(run_copy):
         return {"copies": copies, "metrics": {MAIN: {"value": value}}}
 
     table = {"exemplars": near(0.1, True), "prior": near(0.3, False), "density": near(0.2, False)}
-    assert sampling._best(table, MAIN) == "density"
-    assert sampling.compare(run_copy, ["exemplars"], device="cpu")["chosen"] == "exemplars", "the only one"
+    assert samplers._best(table, MAIN) == "density"
+    assert samplers.compare(run_copy, ["exemplars"], device="cpu")["chosen"] == "exemplars", "the only one"
     assert not Exemplars(noise=0.1).copies
 
 
@@ -184,7 +187,7 @@ def test_without_a_classifier_fid_judges_where_its_weights_are(tiny_recipe, tmp_
     run = api.train(tiny_recipe({"data.source": str(tmp_path / "bare.npz"), "epochs": 1}), runs=tmp_path)
     monkeypatch.setattr(fid, "why_not", lambda path: None)
     monkeypatch.setattr(fid, "load", lambda file, device: lambda x, **_: x.float().flatten(1)[:, :7])
-    table = sampling.compare(run, ["prior", "gaussian-mixture"], device="cpu")
+    table = samplers.compare(run, ["prior", "gaussian-mixture"], device="cpu")
     assert table["by"] == "fid"
     values = {name: entry["metrics"]["fid"]["value"] for name, entry in table["samplers"].items()}
     assert table["chosen"] == min(values, key=values.get)
@@ -205,7 +208,7 @@ def test_the_prior_gets_what_the_card_says(compared):
 
 def test_the_same_comparison_gives_the_same_numbers(compared, run_copy):
     _, table = compared
-    again = sampling.compare(run_copy, settings=QUICK, device="cpu")
+    again = samplers.compare(run_copy, settings=QUICK, device="cpu")
     for name, entry in table["samplers"].items():
         assert again["samplers"][name]["metrics"] == entry["metrics"]
     assert again["chosen"] == table["chosen"]
@@ -226,7 +229,7 @@ def test_chosen_is_of_these_weights(compared):
 
 def test_an_interrupted_comparison_goes_on(run_copy, monkeypatch):
     fits = []
-    fit = sampling.Encoded.fit
+    fit = samplers.Encoded.fit
 
     def interrupted(self, spec):
         fits.append(spec.name)
@@ -235,26 +238,26 @@ def test_an_interrupted_comparison_goes_on(run_copy, monkeypatch):
         return fit(self, spec)
 
     asked = ["prior", "exemplars", "gaussian-mixture"]
-    monkeypatch.setattr(sampling.Encoded, "fit", interrupted)
+    monkeypatch.setattr(samplers.Encoded, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sampling.compare(run_copy, asked, device="cpu")
-    assert not (run_copy.path / sampling.FILE).exists()
-    table = sampling.compare(run_copy, asked, device="cpu")
+        samplers.compare(run_copy, asked, device="cpu")
+    assert not (run_copy.path / samplers.FILE).exists()
+    table = samplers.compare(run_copy, asked, device="cpu")
     assert fits[3:] == ["gaussian-mixture", table["chosen"]], "what was measured is not measured again"
-    sampling.compare(run_copy, asked, device="cpu")
+    samplers.compare(run_copy, asked, device="cpu")
     assert len(fits) == 9, "what is finished is measured anew when asked for"
 
 
 def test_one_that_cannot_be_fitted_is_left_out_with_its_reason(run_copy):
     settings = {"gaussian-mixture.components": 1000}
-    table = sampling.compare(run_copy, ["prior", "gaussian-mixture"], settings, device="cpu")
+    table = samplers.compare(run_copy, ["prior", "gaussian-mixture"], settings, device="cpu")
     assert "1000 training latents" in table["samplers"]["gaussian-mixture"]["refused"]
     assert table["chosen"] == "prior"
 
 
 def test_a_setting_of_a_sampler_that_is_not_asked_for_is_refused(run_copy):
     with pytest.raises(ConfigError, match="--exemplars: this sampler is not among"):
-        sampling.compare(run_copy, ["prior"], {"exemplars.noise": 0.1}, device="cpu")
+        samplers.compare(run_copy, ["prior"], {"exemplars.noise": 0.1}, device="cpu")
 
 
 def test_without_labels_nothing_judges(tiny_recipe, tmp_path, tiny_data):
@@ -262,7 +265,7 @@ def test_without_labels_nothing_judges(tiny_recipe, tmp_path, tiny_data):
         np.savez(tmp_path / "bare.npz", images=arrays["images"], x_test=arrays["x_test"])
     run = api.train(tiny_recipe({"data.source": str(tmp_path / "bare.npz"), "epochs": 1}), runs=tmp_path)
     with pytest.raises(ConfigError, match=r"nothing can judge .*no labels.*By FID: no weights"):
-        sampling.compare(run, ["prior"], device="cpu")
+        samplers.compare(run, ["prior"], device="cpu")
 
 
 def test_a_judge_of_a_split_measures_any_latents(tiny_run):
@@ -317,7 +320,7 @@ def test_samplers_prints_a_table_and_sample_uses_the_chosen(nelbo, at, run_copy)
     assert "gaussian-mixture" in out
     assert "validation, n = 24" in out
     assert "on 40 test images" in out
-    table = run_copy.read_json(sampling.FILE)
+    table = run_copy.read_json(samplers.FILE)
     assert f"chosen: {table['chosen']}" in out
     code, found, err = nelbo("sample", *at, "--sampler", "chosen", "-n", "2", "--json")
     assert code == 0, err
@@ -337,7 +340,7 @@ def test_samplers_as_json(nelbo, at, run_copy):
     code, out, err = nelbo("samplers", *at, *words)
     assert code == 0, err
     table = json.loads(out)
-    assert table == run_copy.read_json(sampling.FILE)
+    assert table == run_copy.read_json(samplers.FILE)
     assert table["samplers"]["two-stage"]["config"] == {
         "name": "two-stage", "steps": 20, "batch_size": 250, "lr": 5e-3, "hidden": [8],
     }  # fmt: skip
@@ -398,7 +401,7 @@ def test_a_latent_space_that_is_not_real_is_refused(tiny_recipe, tmp_path):
     for spec in (Exemplars(), Prior(), Density(prior=lookup("prior", "uniform-sphere")())):
         z_NZ = library.sampler(run, spec, device="cpu").latents(50)
         assert torch.allclose(z_NZ.norm(dim=1), torch.ones(50), atol=1e-5)
-    table = sampling.compare(run, ["prior", "exemplars", "two-stage"], device="cpu")
+    table = samplers.compare(run, ["prior", "exemplars", "two-stage"], device="cpu")
     assert "unit sphere" in table["samplers"]["two-stage"]["refused"]
 
 
@@ -425,9 +428,11 @@ def test_every_sampler_has_a_page_that_names_its_settings():
 def test_the_pages_run(page, tmp_path, monkeypatch, capsys):
     """Their Python as it stands, their commands as a user types them."""
     monkeypatch.chdir(tmp_path)
-    for axis in core.HOMES:
-        core.names(axis)  # what is built in stays
-    monkeypatch.setattr(core, "_entries", {axis: dict(found) for axis, found in core._entries.items()})
+    for axis in registry.HOMES:
+        registry.names(axis)  # what is built in stays
+    monkeypatch.setattr(
+        registry, "_entries", {axis: dict(found) for axis, found in registry._entries.items()}
+    )
     text = (PAGES / page).read_text(encoding="utf-8")
     api.train("digits", overrides={"epochs": 2}, runs="runs", name="digits-s0", device="cpu")
     for block in re.findall(r"^```python\n(.*?)^```$", text, flags=re.S | re.M):

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from nelbo.core import Progress
 from nelbo.errors import ConfigError
 from nelbo.objectives import ELBO
-from nelbo.recipe import Recipe, named, resolve
 from nelbo.schedules import Constant, Cosine, Cyclic, Linear, Schedule, Sigmoid
+from nelbo.training.recipe import Recipe, named, resolve
 
 
 @pytest.mark.parametrize("epoch", range(1, 51))

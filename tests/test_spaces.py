@@ -11,7 +11,7 @@ import torch
 from scipy import special
 from torch.distributions import Normal, OneHotCategorical, VonMises, kl_divergence
 
-from nelbo.core import lookup
+from nelbo.core.registry import lookup
 from nelbo.dists import StandardNormal
 from nelbo.dists.categorical_prior import CategoricalPrior
 from nelbo.dists.dirac import Dirac
@@ -28,8 +28,8 @@ from nelbo.errors import ConfigError, NotABound
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
-from nelbo.recipe import Recipe
 from nelbo.testing import LawBroken, LinearGaussian, check, evidence
+from nelbo.training.recipe import Recipe
 
 # --- a point ------------------------------------------------------------------------------------
 

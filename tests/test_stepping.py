@@ -21,8 +21,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nelbo import api, console, engine
-from nelbo.core import Progress, Terms, lookup, names
+from nelbo import engine
+from nelbo.cli import console
+from nelbo.core import Progress, Terms
+from nelbo.core.registry import lookup, names
 from nelbo.data import Batches
 from nelbo.engine import capturing, compiling, stepping
 from nelbo.engine.dials import Dials, Hidden, NotFixed, moving, with_dials
@@ -30,11 +32,12 @@ from nelbo.errors import Interrupted, TrainingFailed
 from nelbo.metrics import Means
 from nelbo.objectives import ELBO
 from nelbo.optim import FusedAdam, WeightAverage
-from nelbo.recipe import resolve
 from nelbo.schedules import Cosine, Linear, Schedule
-from nelbo.state import State
-from nelbo.step import make_step, own
 from nelbo.testing.trials import called
+from nelbo.training import api
+from nelbo.training.recipe import resolve
+from nelbo.training.state import State
+from nelbo.training.step import make_step, own
 
 CPU = torch.device("cpu")
 WHY_NOT = compiling.why_not(CPU)

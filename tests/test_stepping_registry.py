@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nelbo.core import lookup, names
+from nelbo.core.registry import lookup, names
 from nelbo.dists import Prior
 from nelbo.testing.spaces import beside, some_latents
 from tests.test_stepping import Trainer, compiled, conv

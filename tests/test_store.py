@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import nelbo.store as store
-from nelbo import api
-from nelbo.config import dumps, to_dict
+import nelbo.training.store as store
+from nelbo.core.config import dumps, to_dict
+from nelbo.core.files import atomic, finite
 from nelbo.errors import ConfigError, RunError
-from nelbo.recipe import Recipe
-from nelbo.store import CHECKPOINTS, Run, atomic, check_free, default_name, find, finite, start
+from nelbo.training import api
+from nelbo.training.recipe import Recipe
+from nelbo.training.store import CHECKPOINTS, Run, check_free, default_name, find, start
 
 SOURCE = Path(store.__file__).parent
 

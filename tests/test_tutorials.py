@@ -14,8 +14,8 @@ from nelbo.dists import Gaussian
 from nelbo.models import VAE
 from nelbo.nets import Conv
 from nelbo.objectives import ELBO
-from nelbo.recipe import resolve
 from nelbo.schedules import Constant
+from nelbo.training.recipe import resolve
 
 MNIST = (1, 28, 28)
 

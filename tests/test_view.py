@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo import api, pictures, plots
+from nelbo import pictures, plots
 from nelbo.errors import ConfigError, DataError, RunError
-from nelbo.recipe import Recipe
-from nelbo.store import Run
-from nelbo.view import View
+from nelbo.pictures.view import View
+from nelbo.training import api
+from nelbo.training.recipe import Recipe
+from nelbo.training.store import Run
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_draws_around_an_image_come_from_its_posterior(view):
 def test_decoding_in_pieces_changes_nothing(view, monkeypatch):
     z_MZ = torch.randn(25, 3, generator=torch.Generator().manual_seed(0))
     whole = view.decode(z_MZ)
-    monkeypatch.setattr("nelbo.view.DECODE_AT_ONCE", 7)
+    monkeypatch.setattr("nelbo.pictures.view.DECODE_AT_ONCE", 7)
     torch.testing.assert_close(view.decode(z_MZ), whole)
     assert not whole.requires_grad
 

@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 
-from nelbo import api
 from nelbo.core import Draw, Progress
 from nelbo.dists.autoregressive_prior import AutoregressivePrior
 from nelbo.errors import ConfigError
@@ -20,10 +19,11 @@ from nelbo.models.vq import VQVAE, VQVAEModule
 from nelbo.nets import MLP, Conv
 from nelbo.objectives import ELBO, halves
 from nelbo.objectives.vq import VQ
-from nelbo.recipe import Recipe, resolve
 from nelbo.schedules import Linear
 from nelbo.testing import LawBroken, check
 from nelbo.testing.law import float64
+from nelbo.training import api
+from nelbo.training.recipe import Recipe, resolve
 from tests.test_stepping import Rerun, Trainer, seen_on_the_host
 
 SHAPE = (1, 3, 4)

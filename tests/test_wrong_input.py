@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nelbo import api
 from nelbo.data import mirrors
-from nelbo.recipe import Recipe
-from nelbo.store import Run
+from nelbo.training import api
+from nelbo.training.recipe import Recipe
+from nelbo.training.store import Run
 
 TINY_FLAGS = (
     "--model.latent-dim", "2", "--model.encoder.hidden", "8,", "--model.decoder.hidden", "8,",
@@ -325,7 +325,7 @@ def test_what_the_system_refuses_is_one_line(refused, run_copy, tmp_path, monkey
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/full/disk")
 
-    monkeypatch.setattr("nelbo.generate.encode", full)
+    monkeypatch.setattr("nelbo.pictures.export.encode", full)
     refused("encode", "tiny", code=1, words=("/full/disk: No space left on device",))
 
 

@@ -14,26 +14,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nelbo.api import load, train
-    from nelbo.card import evaluate
-    from nelbo.comparison import compare
     from nelbo.doctor import diagnose
-    from nelbo.recipe import Recipe
-    from nelbo.sampling import sampler
-    from nelbo.store import Run
+    from nelbo.evaluation.card import evaluate
+    from nelbo.evaluation.comparison import compare
+    from nelbo.evaluation.samplers import sampler
+    from nelbo.training.api import load, train
+    from nelbo.training.recipe import Recipe
+    from nelbo.training.store import Run
 
 __version__ = "0.1.0"
 __all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "sampler", "train"]
 
 _HOMES = {
-    "train": "api",
-    "load": "api",
-    "evaluate": "card",
-    "compare": "comparison",
+    "train": "training.api",
+    "load": "training.api",
+    "evaluate": "evaluation.card",
+    "compare": "evaluation.comparison",
     "diagnose": "doctor",
-    "sampler": "sampling",
-    "Recipe": "recipe",
-    "Run": "store",
+    "sampler": "evaluation.samplers",
+    "Recipe": "training.recipe",
+    "Run": "training.store",
 }
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from nelbo.cli import main
+from nelbo.cli.main import main
 
 sys.exit(main())

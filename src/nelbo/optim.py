@@ -10,8 +10,8 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from nelbo.config import Spec
 from nelbo.core import Progress
+from nelbo.core.spec import Spec
 from nelbo.schedules import Constant, Schedule
 
 M = TypeVar("M", bound=nn.Module)

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from nelbo.config import Spec
 from nelbo.core import Progress
+from nelbo.core.spec import Spec
 
 
 class Schedule(Spec):

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from nelbo import api
 from nelbo.bench import machine, own, plain, twin
 from nelbo.bench.lap import Energy
-from nelbo.core import Progress, names
+from nelbo.core import Progress
+from nelbo.core.registry import names
 from nelbo.data import Batches
 from nelbo.errors import ConfigError
 from nelbo.optim import Adam, AdamW
-from nelbo.recipe import resolve
-from nelbo.store import Run
+from nelbo.training import api
+from nelbo.training.recipe import resolve
+from nelbo.training.store import Run
 
 CPU = torch.device("cpu")
 TWINS = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nelbo import config
-from nelbo.recipe import resolve
+from nelbo.core import config
+from nelbo.training.recipe import resolve
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 

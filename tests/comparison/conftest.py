@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo import api, config, store
-from nelbo import card as cards
+from nelbo.core import config, files
+from nelbo.evaluation import card as cards
 from nelbo.metrics import Value
-from nelbo.store import Run
+from nelbo.training import api
+from nelbo.training.store import Run
 
 N = 60
 NAMES = {"bound": ("nelbo", "reconstruction", "kl"), "latent": ("active_units",), "error": ("mse",)}
@@ -82,7 +83,7 @@ def made(tiny_run: Run, tmp_path: Path) -> Callable[..., Run]:
         } | (card or {})  # fmt: skip
         stem = cards.stem(table["split"], table["checkpoint"], table["samples"])
         run.write_json(f"{stem}.json", table)
-        store.write_tensors(run.path / f"{stem}.safetensors", kept, {"weights": table["weights"]})
+        files.write_tensors(run.path / f"{stem}.safetensors", kept, {"weights": table["weights"]})
         return run
 
     return make

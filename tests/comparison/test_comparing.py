@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from nelbo import wording
-from nelbo.comparison import compare, tables
+from nelbo.evaluation import labels
+from nelbo.evaluation.comparison import compare, tables
 from nelbo.report.rendering import macros, sentence
 
 BETA = {"objective.beta": 4.0}
@@ -214,7 +214,7 @@ def test_what_is_measured_is_said_while_it_is(nelbo, made):
 
 @pytest.mark.parametrize(("error", "digits"), [(12.3, 0), (1.23, 1), (0.123, 2), (0.0099, 4), (1e-12, 8)])
 def test_two_digits_of_an_error_are_shown(error, digits):
-    assert wording.decimals(error) == digits
+    assert labels.decimals(error) == digits
 
 
 def test_long_names_are_broken_not_cut(nelbo, made):

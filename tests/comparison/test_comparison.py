@@ -12,10 +12,10 @@ import torch
 from scipy import stats
 
 import nelbo
-from nelbo import store
-from nelbo.comparison import Comparison, compare, draw
-from nelbo.comparison.compared import HIGHER, LOWER, _best
-from nelbo.comparison.values import Cell
+from nelbo.core import files
+from nelbo.evaluation.comparison import Comparison, compare, draw
+from nelbo.evaluation.comparison.compared import HIGHER, LOWER, _best
+from nelbo.evaluation.comparison.values import Cell
 
 from .conftest import N, numbers
 
@@ -184,8 +184,8 @@ def test_a_number_that_is_no_mean_over_images_has_no_interval_over_them(two_by_t
 def test_numbers_of_single_images_that_do_not_fit_are_not_paired(damage, note, made):
     runs = [made("a"), made("b", settings=BETA)]
     file = runs[1].path / "evaluation" / "test-best-k0.safetensors"
-    kept, about = store.read_tensors(file)
-    store.write_tensors(file, damage(kept), about)
+    kept, about = files.read_tensors(file)
+    files.write_tensors(file, damage(kept), about)
     one = next(one for one in compare(runs).paired if one.metric == "nelbo")
     assert one.over_images is None
     assert note in one.note

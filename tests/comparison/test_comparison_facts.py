@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import nelbo
-from nelbo import wording
-from nelbo.comparison import compare
-from nelbo.comparison.facts import classes
+from nelbo.evaluation import labels
+from nelbo.evaluation.comparison import compare
+from nelbo.evaluation.comparison.facts import classes
 
 BETA = {"objective.beta": 4.0}
 EVERY = ("nelbo", "reconstruction", "kl", "active_units", "mse")
@@ -42,7 +42,7 @@ def test_what_differs_is_named_and_not_subtracted(planted, cause, metrics, words
     caution = about(found, cause)
     assert caution.metrics == metrics
     assert words in caution.message
-    assert f"Not compared: {wording.label(metrics[0])}" in caution.message
+    assert f"Not compared: {labels.label(metrics[0])}" in caution.message
     assert {one.metric for one in found.paired} == set(EVERY) - set(metrics)
     for row in found.metrics:
         assert row.cells["B"].comparable is (row.name not in metrics)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nelbo.comparison.intervals import Interval, mean_and_error, over_images, over_seeds
+from nelbo.evaluation.comparison.intervals import Interval, mean_and_error, over_images, over_seeds
 
 TRIALS = 3000
 

@@ -8,12 +8,14 @@ import shutil
 import numpy as np
 import pytest
 
-from nelbo import api, card, config
-from nelbo.comparison import compare
-from nelbo.comparison.members import unique_names
-from nelbo.comparison.words import by_group, by_value, labels, letters, listed, shown
+from nelbo.core import config
 from nelbo.errors import ConfigError, RunError
-from nelbo.store import Run
+from nelbo.evaluation import card
+from nelbo.evaluation.comparison import compare
+from nelbo.evaluation.comparison.members import unique_names
+from nelbo.evaluation.comparison.words import by_group, by_value, labels, letters, listed, shown
+from nelbo.training import api
+from nelbo.training.store import Run
 
 BETA = {"objective.beta": 4.0}
 

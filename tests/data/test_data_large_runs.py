@@ -14,8 +14,8 @@ from nelbo.cli import main
 from nelbo.data import Images, OnDisk, ondisk
 from nelbo.doctor.copies import blank, exact_copies, fingerprints
 from nelbo.pictures import draw
-from nelbo.recipe import Recipe, resolve
-from nelbo.view import View
+from nelbo.pictures.view import View
+from nelbo.training.recipe import Recipe, resolve
 
 CONFIGURATION = {
     "data.validation": 0.2,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo.config import build, override, to_dict
+from nelbo.core.config import build, override, to_dict
 from nelbo.data import Data, Images
 from nelbo.errors import ConfigError, DataError
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nelbo import core
-from nelbo.config import to_dict
+from nelbo.core import registry
+from nelbo.core.config import to_dict
 from nelbo.data import Batches, Binarise, Data, Dequantise, DynamicBinarise, Images, Resize, Scale, Transform
 from nelbo.data.transforms import check_order
 from nelbo.errors import ConfigError, DataError
@@ -140,7 +140,9 @@ def test_floating_point_levels_are_levels_too():
 
 
 def test_a_transform_of_which_nothing_is_known_leaves_neither_levels_nor_binary_pixels(monkeypatch):
-    monkeypatch.setitem(core._entries, "transform", dict(core._entries["transform"]))  # forgotten afterwards
+    monkeypatch.setitem(
+        registry._entries, "transform", dict(registry._entries["transform"])
+    )  # forgotten afterwards
 
     class Blur(Transform):
         def batch(self, x_BCHW, generator):

@@ -15,14 +15,15 @@ import pytest
 from torch import Tensor
 
 import nelbo
-from nelbo import api, config
 from nelbo.cli import main
+from nelbo.cli.parsing import VERBS, parse
+from nelbo.core import config
 from nelbo.data import Data
 from nelbo.doctor import Diagnosis, Finding
 from nelbo.errors import TrainingFailed
-from nelbo.recipe import resolve
-from nelbo.store import Run
-from nelbo.verbs import VERBS, parse
+from nelbo.training import api
+from nelbo.training.recipe import resolve
+from nelbo.training.store import Run
 
 SHORT: dict[str, Any] = {
     "epochs": 16,

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import nelbo
-from nelbo.core import names
-from nelbo.store import Run
+from nelbo.core.registry import names
+from nelbo.training.store import Run
 
 GREY: dict[str, Any] = {"data.transforms": []}
 GAUSSIAN = {"model.likelihood": "gaussian", "objective.beta": 1}

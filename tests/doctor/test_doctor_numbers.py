@@ -170,7 +170,7 @@ def test_explained_variance_leaves_out_the_noise_of_binarisation(lab):
 @pytest.fixture
 def twice_squashed() -> Any:
     """A likelihood that takes sigmoid outputs for logits; forgotten again afterwards."""
-    from nelbo import core
+    from nelbo.core import registry
     from nelbo.dists import Likelihood
     from nelbo.dists.bernoulli import BernoulliImage
 
@@ -188,7 +188,7 @@ def twice_squashed() -> Any:
             return TwiceModule()
 
     yield {"model.likelihood": "twice-squashed"}
-    core._entries["likelihood"].pop("twice-squashed")
+    registry._entries["likelihood"].pop("twice-squashed")
 
 
 def test_a_sigmoid_taken_for_logits_is_out_of_reach(lab, twice_squashed):

@@ -14,16 +14,16 @@ import pytest
 import nelbo
 from nelbo import doctor
 from nelbo.cli import main
-from nelbo.config import parse_flags
-from nelbo.core import lookup, names
+from nelbo.core.catalogue import docline
+from nelbo.core.config import parse_flags
+from nelbo.core.registry import lookup, names
 from nelbo.data import Data
 from nelbo.doctor.command import flag_value, together, train_command
 from nelbo.doctor.latent import against_collapse
 from nelbo.doctor.opening import also, open_case, tell_apart
 from nelbo.errors import ConfigError, DataError, RunError
-from nelbo.recipe import resolve
-from nelbo.registering import docline
-from nelbo.store import Run
+from nelbo.training.recipe import resolve
+from nelbo.training.store import Run
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 
@@ -313,9 +313,9 @@ def test_a_check_may_come_from_a_file(tmp_path, lab, capsys):
         assert finding["check"] == "odd-seed"
         assert finding["command"] == f"nelbo train {config} --seed 2 --import {file}"
     finally:
-        from nelbo import core
+        from nelbo.core import registry
 
-        core._entries["check"].pop("odd-seed", None)
+        registry._entries["check"].pop("odd-seed", None)
 
 
 def test_the_package_exports_what_a_check_needs():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nelbo.core import lookup
+from nelbo.core.registry import lookup
 from nelbo.data import Images, Splits
 from nelbo.metrics import Split, fid, frechet
 from nelbo.models import BuiltModel

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from nelbo import card as card_of
-from nelbo.core import Draw, Progress, Terms, lookup, names
+from nelbo.core import Draw, Progress, Terms
+from nelbo.core.registry import lookup, names
 from nelbo.data import Images, Splits
 from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
+from nelbo.evaluation import card as card_of
 from nelbo.metrics import Means, Split, Value, bound_of, importance, latent_statistics, quantities
 from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel, base
 from nelbo.objectives import ELBO
-from nelbo.store import find
+from nelbo.training.store import find
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo.core import lookup
+from nelbo.core.registry import lookup
 from nelbo.data import Images, Scale, Splits
 from nelbo.metrics import Split, error
 from nelbo.metrics.error import ssim, window_for

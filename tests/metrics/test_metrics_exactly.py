@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from nelbo import card, engine
-from nelbo.core import lookup, names
+from nelbo import engine
+from nelbo.core.registry import lookup, names
 from nelbo.data import Images, Splits
 from nelbo.engine import precision
+from nelbo.evaluation import card
 from nelbo.metrics import Split
 from nelbo.metrics.base import exactly
 from nelbo.models import VAE
-from nelbo.view import View
+from nelbo.pictures.view import View
 
 CPU = torch.device("cpu")
 
@@ -71,7 +72,7 @@ def test_a_metric_is_float32_and_the_same_inside_anothers_bf16(model, name):
 
 
 def test_a_run_trained_in_bf16_is_measured_looked_at_and_drawn_in_float32(tiny_recipe, tmp_path):
-    from nelbo import api
+    from nelbo.training import api
 
     run = api.train(tiny_recipe({"precision": "bf16", "epochs": 1}), runs=tmp_path, name="low", device="cpu")
     found = card.evaluate(run, samples=4, metrics=["bound", "importance"], device="cpu")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo.core import lookup
+from nelbo.core.registry import lookup
 from nelbo.data import Images, Splits
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.metrics import Split, disentangle

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nelbo.core import lookup
+from nelbo.core.registry import lookup
 from nelbo.data import Images, Splits
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.metrics import Split, information

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nelbo.core import lookup
+from nelbo.core.registry import lookup
 from nelbo.data import Images, Splits
 from nelbo.metrics import Split, probes
 from nelbo.metrics.probes import UNITS, agreement, clusters, linear_probe, nearest_neighbours

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from nelbo import card as card_of
-from nelbo.core import lookup
+from nelbo.core import files
+from nelbo.core.registry import lookup
 from nelbo.data import Binarise, Data, DynamicBinarise, Images, Scale, Splits, materialise
+from nelbo.evaluation import card as card_of
 from nelbo.metrics import Split, classifier, frechet
 from nelbo.metrics.neighbours import neighbourhoods
 from nelbo.metrics.quality import generated, real, share
@@ -298,7 +299,7 @@ def test_a_damaged_file_is_replaced(own_cache, trained, damage):
     elif damage == "other tensors":
         (own_cache / "x").mkdir()
         other = classifier.Classifier((1, 4, 4), (0.0, 1.0), torch.arange(3))
-        classifier.store.write_tensors(file, other.state_dict(), {"fingerprint": other.fingerprint})
+        files.write_tensors(file, other.state_dict(), {"fingerprint": other.fingerprint})
     else:
         file.write_bytes(b"")
     assert classifier.obtain(data, quiet).fingerprint == fingerprint

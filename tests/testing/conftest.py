@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from nelbo import core
+from nelbo.core import registry
 
 
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for axis in core.HOMES:
-        core.names(axis)  # what is built in stays
-    monkeypatch.setattr(core, "_entries", {axis: dict(found) for axis, found in core._entries.items()})
+    for axis in registry.HOMES:
+        registry.names(axis)  # what is built in stays
+    monkeypatch.setattr(
+        registry, "_entries", {axis: dict(found) for axis, found in registry._entries.items()}
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,7 +13,7 @@ from nelbo import engine
 from nelbo.bench.plain import step, stock
 from nelbo.data import Batches, Splits
 from nelbo.engine import Precision
-from nelbo.recipe import Recipe
+from nelbo.training.recipe import Recipe
 
 LARGE = {"cpu": 2048, "mps": 2048, "cuda": 8192}
 TRIES = 7

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo import api
 from nelbo.bench.lap import Energy, Lap, Memory, seconds_to_target
 from nelbo.errors import Interrupted
-from nelbo.recipe import Recipe, resolve
+from nelbo.training import api
+from nelbo.training.recipe import Recipe, resolve
 
 
 class Enough(Exception):

@@ -18,7 +18,7 @@ from nelbo.data import Splits
 from nelbo.errors import ConfigError
 from nelbo.objectives import Owner
 from nelbo.optim import Adam, AdamW, Optimizer
-from nelbo.recipe import Recipe
+from nelbo.training.recipe import Recipe
 
 STOCK = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 

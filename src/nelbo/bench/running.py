@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from nelbo import api, engine
+from nelbo import engine
 from nelbo.bench import machine, own, plain, twin
 from nelbo.bench.lap import Energy, Lap
 from nelbo.data import Splits
 from nelbo.errors import ConfigError, TrainingFailed, did_you_mean
-from nelbo.recipe import Recipe, resolve
+from nelbo.training import api
+from nelbo.training.recipe import Recipe, resolve
 
 Tell = Callable[[str, dict[str, Any]], None]
 

@@ -23,7 +23,7 @@ from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
-from nelbo.recipe import Recipe
+from nelbo.training.recipe import Recipe
 
 NOT_HERE = "JAX is not installed (or cannot be imported)"
 

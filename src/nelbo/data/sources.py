@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nelbo.config import Spec
-from nelbo.core import lookup, names
+from nelbo.core.registry import lookup, names
+from nelbo.core.spec import Spec
 from nelbo.data import mirrors
 from nelbo.data.download import Remote, data_root, is_present, obtain, verified_content, verify
 from nelbo.data.idx import gunzip, parse_idx

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from nelbo.config import Spec, build, to_dict
-from nelbo.core import lookup, names
+from nelbo.core.config import build, to_dict
+from nelbo.core.registry import lookup, names
+from nelbo.core.spec import Spec
 from nelbo.data.arrays import load_array_file
 from nelbo.data.folder import load_folder
 from nelbo.data.images import Images, Loaded, Pixels, Splits

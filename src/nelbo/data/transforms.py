@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
-from nelbo.config import Spec
+from nelbo.core.spec import Spec
 from nelbo.data.images import LEVELS, Images
 from nelbo.data.ondisk import OnDisk
 from nelbo.data.resize import resize_pixels

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from nelbo.config import Spec
+from nelbo.core.spec import Spec
 
 LOG_2PI = math.log(2.0 * math.pi)
 TOP_LEVEL = 255  # of an 8-bit pixel: x = level / 255

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from nelbo.core import lookup, names
+from nelbo.core.registry import lookup, names
 from nelbo.dists import base as dists
 from nelbo.dists.base import Posterior
 from nelbo.dists.flows import Chain, Stopped

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nelbo.config import Spec
+from nelbo.core.spec import Spec
 
 FLOOR = 2.5e-4  # a sixteenth of an 8-bit level on [0, 1]: narrower than anything such pixels can show
 RANGE = 1e6  # of a spread for each pixel: from the floor to a million times the floor

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from nelbo.core import lookup, names, register
+from nelbo.core.registry import lookup, names, register
 from nelbo.doctor.case import Case, Kind, NotLooked, Part
 from nelbo.doctor.command import together
 from nelbo.doctor.opening import open_case

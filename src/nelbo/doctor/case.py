@@ -11,14 +11,14 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
-from nelbo.api import FROM_PYTHON
 from nelbo.data import Data, Images, Splits
 from nelbo.doctor.command import distinct_command, train_command, train_in_python
 from nelbo.errors import NelboError
 from nelbo.metrics import LatentStatistics, Split, latent_statistics
 from nelbo.models import BuiltModel
-from nelbo.recipe import Recipe
-from nelbo.store import Run
+from nelbo.training.api import FROM_PYTHON
+from nelbo.training.recipe import Recipe
+from nelbo.training.store import Run
 
 T = TypeVar("T")
 Kind = Literal["run", "config", "data"]

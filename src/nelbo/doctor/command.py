@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nelbo.config import kebab
+from nelbo.core.spec import kebab
 
 
 def train_command(

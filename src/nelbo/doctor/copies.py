@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nelbo.core.files import atomic
 from nelbo.data import Data, Images, Loaded, Splits, materialise
 from nelbo.data.arrays import IMAGE_KEYS, LABEL_KEYS
-from nelbo.store import atomic
 
 NEAR = 0.015  # of the distance of two images taken at random; 0.05 is the closest pair of 1,000 in MNIST
 COMPARED = 100_000  # images among which near copies are looked for, evenly spaced where there are more

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo import config
+from nelbo.core import config
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked, some
 from nelbo.doctor.configuration import beta_over_training, fixed_sigma

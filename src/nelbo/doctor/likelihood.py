@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.config import to_dict
+from nelbo.core.config import to_dict
 from nelbo.data import Transform
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked

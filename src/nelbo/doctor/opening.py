@@ -8,14 +8,16 @@ from typing import Literal
 
 import torch
 
-from nelbo import api, config, engine, store
-from nelbo.core import names
+from nelbo import engine
+from nelbo.core import config
+from nelbo.core.registry import names
 from nelbo.data import Data, Splits
 from nelbo.doctor.case import Case, Kind, Part
 from nelbo.errors import ConfigError, DataError, RunError, UnknownName, did_you_mean
 from nelbo.models import BuiltModel
-from nelbo.recipe import Recipe, named, resolve
-from nelbo.store import Run
+from nelbo.training import api, store
+from nelbo.training.recipe import Recipe, named, resolve
+from nelbo.training.store import Run
 
 NONE_YET = "a configuration has none yet; train it, and ask about its run"
 ALONE = "data alone has none; ask about a configuration or a run"

@@ -12,8 +12,8 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor
 
-from nelbo.config import Spec
 from nelbo.core import Progress
+from nelbo.core.spec import Spec
 from nelbo.schedules import Constant, Schedule
 
 S = TypeVar("S", bound=Spec)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.config import Spec
 from nelbo.core import Progress
+from nelbo.core.spec import Spec
 from nelbo.engine.capturing import STEPS_AT_ONCE, WARM_UP, Captured, CUDARecorder, Recorder
 from nelbo.engine.compiling import Compiled, compiling
 from nelbo.engine.dials import Dials, Hidden, NotFixed, Number, moving, with_dials

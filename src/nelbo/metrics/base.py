@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from nelbo.core import register
+from nelbo.core.registry import register
 from nelbo.data import Batches, Images, Splits, Transform
 from nelbo.engine import fixed_seed, products, seed_streams
 from nelbo.models import BuiltModel

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 
-from nelbo import store
+from nelbo.core import files
 from nelbo.data import Splits, frozen, materialise
 from nelbo.engine import CACHE, cache_folder, fixed_seed
 from nelbo.errors import RunError
@@ -121,7 +121,7 @@ def obtain(splits: Splits, tell: Tell) -> Classifier:
         return classifier
     classifier = train(splits, tell)
     try:
-        store.write_tensors(file, classifier.state_dict(), {"fingerprint": classifier.fingerprint})
+        files.write_tensors(file, classifier.state_dict(), {"fingerprint": classifier.fingerprint})
     except (OSError, SafetensorError):
         classifier.unkept = f"not kept: {file.parent} cannot be written to; set {CACHE} to a folder"
     return classifier
@@ -138,7 +138,7 @@ def _kept(splits: Splits, file: Path) -> Classifier | None:
         return None
     classifier = _blank(splits)
     try:
-        tensors, about = store.read_tensors(file)
+        tensors, about = files.read_tensors(file)
         classifier.load_state_dict(tensors)
     except (RunError, RuntimeError):
         return None

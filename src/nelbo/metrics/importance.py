@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nelbo import store
+from nelbo.core import files
 from nelbo.errors import RunError
 from nelbo.metrics.base import Split, Value, metric
 from nelbo.metrics.bound import bits, not_a_bound, note_for
@@ -95,7 +95,7 @@ class Estimates:
             return nothing
         file = split.scratch / _name(split, at, size)
         try:
-            tensors, _ = store.read_tensors(file) if file.is_file() else ({}, {})
+            tensors, _ = files.read_tensors(file) if file.is_file() else ({}, {})
         except RunError:  # cut off while it was written: measured again
             return nothing
         return cls(tensors["nll"], tensors["effective"]) if tensors else nothing
@@ -103,7 +103,7 @@ class Estimates:
     def _save(self, split: Split, at: list[int], size: int) -> None:
         if split.scratch is not None and len(self.effective_N):
             tensors = {"nll": self.nll_PN, "effective": self.effective_N}
-            store.write_tensors(split.scratch / _name(split, at, size), tensors, {})
+            files.write_tensors(split.scratch / _name(split, at, size), tensors, {})
 
 
 def _name(split: Split, at: list[int], size: int) -> str:

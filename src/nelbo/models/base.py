@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nelbo.config import Spec
-from nelbo.core import Draw, lookup, names
+from nelbo.core import Draw
+from nelbo.core.registry import lookup, names
+from nelbo.core.spec import Spec
 from nelbo.dists.base import Of, exact, given, offer
 from nelbo.dists.spaces import Where
 from nelbo.errors import NotABound

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from nelbo.config import Spec
+from nelbo.core.spec import Spec
 
 Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh"]
 Width = Annotated[int, Field(ge=1)]

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from nelbo.config import Spec
-from nelbo.core import Draw, Progress, Terms, lookup, names
+from nelbo.core import Draw, Progress, Terms
+from nelbo.core.registry import lookup, names
+from nelbo.core.spec import Spec
 
 Side = Literal["encoder", "decoder"]
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nelbo.config import Spec
+from nelbo.core.spec import Spec
 from nelbo.dists.base import full
 from nelbo.nets import MLP, Activation, Net
 from nelbo.nets.base import Shape, Width

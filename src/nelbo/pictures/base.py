@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import torch
 
-from nelbo.core import lookup, names, register
-from nelbo.store import atomic
-from nelbo.view import NotApplicable, View
+from nelbo.core.files import atomic
+from nelbo.core.registry import lookup, names, register
+from nelbo.pictures.view import NotApplicable, View
 
 if TYPE_CHECKING:  # matplotlib takes long to import, and a list of pictures needs none
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from nelbo.pictures.base import (
     reconstructed,
     start_of_traversal,
 )
-from nelbo.view import View
+from nelbo.pictures.view import View
 
 
 @picture(group="checkpoints", order=1)

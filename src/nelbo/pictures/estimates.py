@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from nelbo import card, plots
+from nelbo import plots
+from nelbo.evaluation import card
 from nelbo.metrics.importance import curve_points
 from nelbo.pictures.base import Drawn, picture
-from nelbo.view import NotApplicable, View
+from nelbo.pictures.view import NotApplicable, View
 
 
 @picture(group="estimates", order=1, in_report="chart")

@@ -13,7 +13,7 @@ from nelbo.data import Images, materialise
 from nelbo.metrics import disentangle
 from nelbo.metrics.factors import prepared
 from nelbo.pictures.base import SHOWN, Drawn, picture
-from nelbo.view import NotApplicable, View
+from nelbo.pictures.view import NotApplicable, View
 
 
 @picture(group="factors", order=1)

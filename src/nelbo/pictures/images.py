@@ -14,7 +14,7 @@ from nelbo.pictures.base import (
     reconstructed,
     some_classes,
 )
-from nelbo.view import View
+from nelbo.pictures.view import View
 
 
 @picture(group="images", order=1)

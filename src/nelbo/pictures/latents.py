@@ -11,7 +11,7 @@ from nelbo import plots
 from nelbo.dists.normal import StandardNormalModule
 from nelbo.metrics.latent import ACTIVE_VARIANCE
 from nelbo.pictures.base import Drawn, class_names, picture
-from nelbo.view import NotApplicable, View
+from nelbo.pictures.view import NotApplicable, View
 
 
 @picture(group="latent", order=1, in_report="both")

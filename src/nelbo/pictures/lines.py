@@ -17,7 +17,7 @@ from nelbo.pictures.base import (
     some_classes,
     start_of_traversal,
 )
-from nelbo.view import NotApplicable, View
+from nelbo.pictures.view import NotApplicable, View
 
 
 @picture(group="walks", order=1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from nelbo import plots
 from nelbo.pictures.base import Drawn, picture
-from nelbo.view import NotApplicable, View
+from nelbo.pictures.view import NotApplicable, View
 
 
 @picture(group="training", order=1, in_report="chart")

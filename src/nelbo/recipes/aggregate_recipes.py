@@ -10,8 +10,8 @@ from nelbo.objectives.info_vae import InfoVAE
 from nelbo.objectives.swae import SWAE
 from nelbo.objectives.tcvae import TCVAE
 from nelbo.objectives.wae import WAE
-from nelbo.recipe import Recipe, recipe
 from nelbo.recipes.model_recipes import NETS, on_digits
+from nelbo.training.recipe import Recipe, recipe
 
 
 def _digits(objective: Objective, posterior: Posterior = DiagonalGaussian()) -> Recipe:  # noqa: B008  frozen

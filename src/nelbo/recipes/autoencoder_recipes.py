@@ -16,9 +16,9 @@ from nelbo.objectives.rae import RAE
 from nelbo.objectives.rae_gp import RAEGP
 from nelbo.objectives.rae_l2 import RAEL2
 from nelbo.objectives.vae_gan import VAEGAN
-from nelbo.recipe import Recipe, recipe
 from nelbo.recipes.model_recipes import NETS, on_digits
 from nelbo.schedules import Linear
+from nelbo.training.recipe import Recipe, recipe
 
 
 def _on_digits(objective: Objective, posterior: Posterior | None = None, **more: Any) -> Recipe:

@@ -10,9 +10,9 @@ from nelbo.objectives.iwae import IWAE
 from nelbo.objectives.miwae import MIWAE
 from nelbo.objectives.piwae import PIWAE
 from nelbo.objectives.renyi import Renyi
-from nelbo.recipe import Recipe, recipe
 from nelbo.recipes.model_recipes import on_digits
 from nelbo.schedules import Cyclic, Linear, Sigmoid
+from nelbo.training.recipe import Recipe, recipe
 
 WARM_UP = Linear(epochs=20)  # without it the latents are ignored for ten epochs
 

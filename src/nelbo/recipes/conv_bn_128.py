@@ -8,7 +8,7 @@ from nelbo.models import VAE
 from nelbo.nets import Conv
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
-from nelbo.recipe import Recipe, recipe
+from nelbo.training.recipe import Recipe, recipe
 
 PIXELS, LATENT, KL_WEIGHT = 32 * 32, 128, 0.1
 

@@ -5,8 +5,8 @@ from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
-from nelbo.recipe import Recipe, recipe
 from nelbo.schedules import Cosine, Linear
+from nelbo.training.recipe import Recipe, recipe
 
 
 @recipe

@@ -11,8 +11,8 @@ from nelbo.nets import MLP
 from nelbo.objectives import ELBO, Objective
 from nelbo.objectives.vq import VQ
 from nelbo.optim import Adam
-from nelbo.recipe import Recipe, recipe
 from nelbo.schedules import Linear
+from nelbo.training.recipe import Recipe, recipe
 
 NETS: dict[str, Any] = {"encoder": MLP(hidden=(256, 128)), "decoder": MLP(hidden=(128, 256))}
 

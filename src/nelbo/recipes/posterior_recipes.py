@@ -10,9 +10,9 @@ from nelbo.dists.radial import Radial
 from nelbo.dists.spline import Spline
 from nelbo.models import VAE
 from nelbo.objectives import ELBO
-from nelbo.recipe import Recipe, recipe
 from nelbo.recipes.model_recipes import NETS, on_digits
 from nelbo.schedules import Linear
+from nelbo.training.recipe import Recipe, recipe
 
 
 def _with(posterior: Posterior) -> Recipe:

@@ -11,9 +11,9 @@ from nelbo.dists.real_nvp import RealNVP
 from nelbo.dists.vamp import Vamp
 from nelbo.models import VAE
 from nelbo.objectives import ELBO
-from nelbo.recipe import Recipe, recipe
 from nelbo.recipes.model_recipes import NETS, on_digits
 from nelbo.schedules import Linear
+from nelbo.training.recipe import Recipe, recipe
 
 
 def _under(prior: Prior) -> Recipe:

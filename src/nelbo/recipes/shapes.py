@@ -5,7 +5,7 @@ from nelbo.models import VAE
 from nelbo.nets import Conv
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
-from nelbo.recipe import Recipe, recipe
+from nelbo.training.recipe import Recipe, recipe
 
 
 @recipe

@@ -16,8 +16,8 @@ from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
-from nelbo.recipe import Recipe, recipe
 from nelbo.schedules import Linear
+from nelbo.training.recipe import Recipe, recipe
 
 
 def _living(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from nelbo import comparison
-from nelbo.comparison import tables
 from nelbo.errors import NelboError
+from nelbo.evaluation import comparison
+from nelbo.evaluation.comparison import tables
 from nelbo.plots.style import CURVES
 from nelbo.report import charts, figures
 from nelbo.report.gathered import Facts

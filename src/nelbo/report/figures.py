@@ -8,16 +8,16 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nelbo.core import lookup, names
+from nelbo.core.catalogue import docline
+from nelbo.core.registry import lookup, names
 from nelbo.errors import NelboError
-from nelbo.loop import Tell
 from nelbo.pictures import GROUPS, Picture, heading
-from nelbo.registering import docline
+from nelbo.training.loop import Tell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from nelbo.view import View
+    from nelbo.pictures.view import View
 
 DPI = 130  # one and a third dots of a figure's own size: sharp on most screens, small in the page
 PALETTE_ERROR = 1.5  # grey levels, root mean square: above it a picture has more colours than a palette holds

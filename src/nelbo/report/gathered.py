@@ -8,21 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nelbo import api, card, config
-from nelbo.comparison.words import differences, shown
-from nelbo.config import Spec, kebab
-from nelbo.core import names
+from nelbo.core import config
+from nelbo.core.catalogue import docline, entries
+from nelbo.core.registry import names
+from nelbo.core.spec import Spec, kebab
 from nelbo.doctor import Diagnosis, diagnose
 from nelbo.errors import DataError, NelboError, UnknownName
-from nelbo.loop import Tell
+from nelbo.evaluation import card
+from nelbo.evaluation.comparison.words import differences, shown
 from nelbo.metrics.bound import GREY_NOTE
 from nelbo.metrics.importance import curve_points
-from nelbo.recipe import Recipe, named
-from nelbo.registering import docline, entries
+from nelbo.pictures.view import View
 from nelbo.report import figures
 from nelbo.report.figures import Drawing
-from nelbo.store import Run
-from nelbo.view import View
+from nelbo.training import api
+from nelbo.training.loop import Tell
+from nelbo.training.recipe import Recipe, named
+from nelbo.training.store import Run
 
 SAMPLES = 500
 NUMBERS = re.compile(r"\[\n((?: +[-+.\w]+,\n)+)\]")

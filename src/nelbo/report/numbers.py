@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from nelbo import wording
+from nelbo.evaluation import labels
 from nelbo.report.gathered import Facts
 
 NOT_A_LIKELIHOOD = "grey pixels: a cross-entropy, not a likelihood"
@@ -41,7 +41,7 @@ def headline(facts: Facts) -> list[Tile]:
 
 def _tile(title: str, facts: Facts, name: str) -> Tile:
     entry = facts.metrics[name]
-    value, spread, note = wording.shown(entry)
+    value, spread, note = labels.shown(entry)
     if entry["value"] is None:
         return Tile(title, value, note=note, missing=True)
     if name == "active_units":

@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from nelbo.api import FROM_PYTHON
-from nelbo.config import to_dict
-from nelbo.recipe import flatten
-from nelbo.registering import docline
+from nelbo.core.catalogue import docline
+from nelbo.core.config import to_dict
+from nelbo.evaluation.tables import Cell, Table, plain
 from nelbo.report.gathered import Facts, components
-from nelbo.tables import Cell, Table, plain
+from nelbo.training.api import FROM_PYTHON
+from nelbo.training.recipe import flatten
 
 Pairs = list[tuple[str, Any]]
 

@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from nelbo import __version__, tables
-from nelbo.comparison.members import unique_names
-from nelbo.registering import docline, entries
+from nelbo import __version__
+from nelbo.core.catalogue import docline, entries
+from nelbo.evaluation import tables
+from nelbo.evaluation.comparison.members import unique_names
+from nelbo.evaluation.labels import label
 from nelbo.report import figures, numbers, origin, training
 from nelbo.report.compared import side_by_side
 from nelbo.report.gathered import Facts
 from nelbo.report.rendering import environment, macros
-from nelbo.wording import label
 
 GENERATOR = "nelbo report"
 

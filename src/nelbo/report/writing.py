@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from nelbo import store
-from nelbo.api import quiet
+from nelbo.core import files
 from nelbo.errors import ConfigError
-from nelbo.loop import Tell
 from nelbo.report.gathered import Request, gather
 from nelbo.report.page import GENERATOR, page
-from nelbo.store import Run
+from nelbo.training import store
+from nelbo.training.api import quiet
+from nelbo.training.loop import Tell
+from nelbo.training.store import Run
 
 NAME = "report.html"
 
@@ -55,7 +56,7 @@ def write(
         tell("run", {"name": run.name})
         facts.append(gather(run, share, tell))
     text = page(facts)
-    with store.atomic(target) as temporary:
+    with files.atomic(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Written(target, {one.name: dict(one.left_out) for one in facts})
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol, get_args
 import torch
 from torch import Tensor
 
-from nelbo.config import Spec
-from nelbo.core import lookup, names
+from nelbo.core.registry import lookup, names
+from nelbo.core.spec import Spec
 from nelbo.dists.base import Space
 from nelbo.dists.spaces import IN_WORDS
 from nelbo.errors import ConfigError, DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nelbo.config import Spec
+from nelbo.core.spec import Spec
 from nelbo.errors import ConfigError
 from nelbo.testing.likelihoods import check_likelihood
 from nelbo.testing.models import check_model

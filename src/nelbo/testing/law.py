@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from nelbo.config import Spec
+from nelbo.core.spec import Spec
 from nelbo.engine import fixed_seed
 from nelbo.errors import ConfigError, UnknownName, did_you_mean
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nelbo.config import Spec
-from nelbo.core import names
+from nelbo.core.registry import names
+from nelbo.core.spec import Spec
 from nelbo.dists.gaussian import GaussianImage
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.engine import fixed_seed

@@ -13,8 +13,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from nelbo.config import Spec, kebab
-from nelbo.core import lookup, names
+from nelbo.core.registry import lookup, names
+from nelbo.core.spec import Spec, kebab
 from nelbo.errors import ConfigError, NelboError
 from nelbo.testing.law import NOT, SEED, Law, LawBroken, does_not_apply
 

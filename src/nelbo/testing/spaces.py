@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nelbo.core import lookup, names
+from nelbo.core.registry import lookup, names
 from nelbo.dists import DiagonalGaussian, Posterior, Prior, StandardNormal
 from nelbo.dists.base import Space
 from nelbo.dists.hyperbolic import from_origin, to_origin

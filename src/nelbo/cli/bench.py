@@ -1,0 +1,153 @@
+"""The verb that times training on this machine, and how its table looks on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from nelbo.cli import flags
+from nelbo.cli.flags import plain
+
+
+@dataclass
+class Bench:
+    """Time training on this machine, side by side: a tutorial's loop, nelbo in several ways, JAX where installed.
+
+    All sides run in turn in this process, each --repeat times. The clock stops for compilation, validation and
+    saving, and the first epoch is left out. Needs a quiet machine; `docs/speed.md` says how to read the table.
+    """
+
+    recipes: Positional[
+        Annotated[tuple[str, ...], plain("names of recipes; none for digits", metavar="[RECIPE ...]")]
+    ] = ()
+    repeat: Annotated[int, arg(help="turns; medians and spread are over them", metavar="INT")] = 3
+    epochs: Annotated[int, arg(help="of each training, the first left out", metavar="INT")] = 2
+    sides: Annotated[
+        str | None, plain("some only: plain,nelbo,jax and others; a wrong name lists them", metavar="NAMES")
+    ] = None
+    target: Annotated[
+        float | None,
+        plain(
+            "also: seconds of training until the negative bound is this low, nats an image", metavar="FLOAT"
+        ),
+    ] = None
+    device: flags.Device = "auto"
+    data_dir: flags.DataDir = None
+    import_: flags.Imports = ()
+    json: flags.Json = False
+
+    def run(self) -> None:
+        from nelbo import bench
+        from nelbo.cli import console
+        from nelbo.core.catalogue import import_files
+        from nelbo.training.recipe import resolve
+
+        import_files(self.import_)
+        sides = (
+            tuple(bench.SIDES)
+            if self.sides is None
+            else tuple(word.strip() for word in self.sides.split(",") if word.strip())
+        )
+        recipes = self.recipes or ("digits",)
+        for name in recipes:
+            console.announce_download(resolve(name).data, self.data_dir)
+        found = bench.bench(
+            recipes, repeat=self.repeat, epochs=self.epochs, device=self.device,
+            data_dir=self.data_dir, sides=sides, target=self.target, tell=tell,
+        )  # fmt: skip
+        if self.json:
+            return console.emit(found)
+        return show(found)
+
+
+def tell(event: str, row: Mapping[str, Any]) -> None:
+    """A line on stderr for each thing that was timed or left out."""
+    from nelbo.cli import console
+
+    match event:
+        case "recipe":
+            console.say(f"{row['recipe']}: {len(row['sides'])} sides, {row['repeat']} times each")
+        case "lap":
+            seconds = ", ".join(f"{value:.3g}" for value in row["epochs"])
+            console.say(f"  {row['side']}, turn {row['turn']}: {seconds} s an epoch")
+        case "left out":
+            console.say(f"  left out {row['side']}: {row['why']}")
+
+
+# --- on a terminal ----------------------------------------------------------------------------
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """A table for each recipe, then the machine, then what was left out."""
+    from nelbo.cli import console
+
+    heads = [
+        "side",
+        "s epoch",
+        "lowest-highest",
+        "images/s",
+        "ratio",
+        "arithmetic",
+        "% rate",
+        "compile s",
+        "MB",
+    ]
+    for name, recipe in found["recipes"].items():
+        rows = [[side, *_cells(row)] for side, row in recipe["rows"].items()]
+        title = f"{name}: {recipe['images']:,} images, batches of {recipe['batch_size']}"
+        console.show(heads, rows, title, fixed=len(heads))
+        _more(recipe["rows"], found["settings"]["target"])
+        for side, row in recipe["rows"].items():
+            for note in row["notes"]:
+                console.write(f"{side}: {note}")
+        for side, why in recipe["left_out"].items():
+            console.write(f"left out {side}: {why}")
+        console.write("")
+    for line in _about(found):
+        console.write(line)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    seconds, ratio = row["seconds_an_epoch"], row["ratio_to_plain"]
+    return [
+        f"{seconds['median']:.3g}",
+        f"{seconds['low']:.3g}-{seconds['high']:.3g}",
+        f"{row['images_per_second']['median']:,.0f}",
+        f"{ratio['median']:.2f}" if ratio else "-",
+        f"{row['precision']} {row['how'].partition(',')[0].partition(' ')[0]}",
+        f"{row['percent_of_product_rate']:.1f}",
+        f"{row['compile_seconds']['median']:.1f}",
+        "-" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f}",
+    ]
+
+
+def _more(rows: Mapping[str, Any], target: float | None) -> None:
+    """What was asked for, or could be read, only here."""
+    from nelbo.cli import console
+
+    heads = {"seconds_to_target": f"s to {target} nats", "joules_an_epoch": "J an epoch"}
+    heads = {key: head for key, head in heads.items() if any(row[key] for row in rows.values())}
+    if heads:
+        cells = [[side, *(_median(row[key]) for key in heads)] for side, row in rows.items()]
+        console.show(["side", *heads.values()], cells)
+
+
+def _median(entry: Mapping[str, Any] | None) -> str:
+    return "-" if entry is None else f"{entry['median']:.3g}"
+
+
+def _about(found: Mapping[str, Any]) -> list[str]:
+    environment, products = found["environment"], found["machine"]["products"]
+    settings = found["settings"]
+    hardware = ", ".join(environment.get("gpus", [])) if settings["device"] != "cpu" else ""
+    rates = ", ".join(f"{name} {row['flops_per_second'] / 1e9:,.0f}" for name, row in products.items())
+    return [
+        f"medians of {settings['repeat']}; ratios to plain, turn by turn; "
+        f"{hardware or environment['processor']}, {environment['threads']} threads, "
+        f"torch {environment['packages']['torch']}, commit {environment.get('git', 'unknown')}",
+        f"% rate: of the matrix products this machine does in that arithmetic, GFLOP/s: {rates}",
+        f"energy: {found['machine']['energy']}",
+    ]

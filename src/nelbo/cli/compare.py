@@ -1,0 +1,120 @@
+"""The verb that compares runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional
+
+from nelbo.cli import flags
+from nelbo.cli.flags import plain
+from nelbo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nelbo.evaluation.comparison import Comparison
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+@dataclass
+class Compare:
+    """Compare runs and seeds: settings that differ, metrics, paired differences with intervals.
+
+    Runs that differ only in the seed are one group; the group of the first run is the baseline. Without --samples and
+    --metrics the numbers are those that the runs' cards hold; what is asked for and missing is measured.
+    """
+
+    names: Positional[
+        Annotated[
+            tuple[str, ...],
+            plain("run folders, names under --runs, or latest", name="run", metavar="RUN RUN ..."),
+        ]
+    ] = ()
+    checkpoint: flags.Checkpoint = "best"
+    split: flags.SplitName = "test"
+    samples: Annotated[
+        int | None,
+        plain("K of the importance-weighted NLL; default: that of each run's fullest card", metavar="INT"),
+    ] = None
+    metrics: Annotated[
+        str | None, plain("all, or some: bound,importance; default: what the cards hold", metavar="NAMES")
+    ] = None
+    out: Annotated[
+        Path | None, plain("the rate-distortion plot (.png, .pdf, .svg); default: in comparisons/ beside the runs",
+                           metavar="FILE")
+    ] = None  # fmt: skip
+    runs: flags.Runs = Path("runs")
+    device: flags.Device = "auto"
+    data_dir: flags.DataDir = None
+    import_: flags.Imports = ()
+    json: flags.Json = False
+
+    def run(self) -> None:
+        from nelbo.cli import console
+        from nelbo.core.catalogue import import_files
+        from nelbo.core.registry import names
+        from nelbo.evaluation import comparison
+        from nelbo.training import store
+
+        if self.out is not None:
+            if self.out.suffix.lower() not in FORMATS:
+                raise ConfigError(f"--out {self.out}: expected a file that ends in {', '.join(FORMATS)}")
+            store.check_folder(self.out.parent, "--out")
+        import_files(self.import_)
+        chosen = None
+        if self.metrics is not None:
+            every = self.metrics == "all"
+            chosen = names("metric") if every else [word.strip() for word in self.metrics.split(",")]
+        with console.Measuring() as listener:
+
+            def tell(event: str, row: dict[str, Any]) -> None:
+                if event == "measuring":
+                    k = f", K = {row['samples']}" if "importance" in row["metrics"] else ""
+                    console.say(f"measuring {', '.join(row['metrics'])} of {row['run']}{k}")
+                listener(event, row)
+
+            compared = comparison.compare(
+                self.names, split=self.split, checkpoint=self.checkpoint, samples=self.samples, metrics=chosen,
+                device=self.device, runs=self.runs, data_dir=self.data_dir, tell=tell,
+            )  # fmt: skip
+        for name, why in compared.left_out.items():
+            console.say(f"left out {name}: {why}")
+        file, why_not = self._figure(compared)
+        if self.json:
+            return console.emit(compared.to_dict() | {"figure": file and str(file), "figure_note": why_not})
+        show(compared)
+        return console.show_files([file]) if file else console.say(why_not)
+
+    def _figure(self, compared: Comparison) -> tuple[Path | None, str]:
+        from nelbo.core import files
+        from nelbo.evaluation import comparison
+
+        figure, why_not = comparison.draw(compared)
+        if figure is None:
+            return None, why_not
+        file = self.out or comparison.default_file(compared)
+        with files.atomic(file) as temporary:
+            figure.savefig(temporary, format=file.suffix[1:].lower())
+        return file, ""
+
+
+def show(comparison: Comparison) -> None:
+    """Print the tables of a comparison, then what their marks mean and the warnings."""
+    from nelbo.cli import console
+    from nelbo.evaluation.comparison import tables
+
+    configuration = tables.configuration(comparison)
+    printed = [
+        tables.groups(comparison),
+        *([configuration] if configuration else []),
+        tables.metrics(comparison),
+        *tables.paired(comparison),
+    ]
+    for place, table in enumerate(printed):
+        console.show_table(table, gap=place > 0)
+    notes = [note for table in printed for note in table.notes]
+    notes += [f"warning: {caution.message}" for caution in comparison.warnings]
+    if notes:
+        console.show([""], [[note] for note in notes], fixed=0)

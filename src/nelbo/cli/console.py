@@ -1,0 +1,306 @@
+"""Progress on stderr and tables on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from nelbo.evaluation import tables
+from nelbo.evaluation.tables import NONE, Row, Table
+
+WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
+NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
+LISTED = 12  # files named after a verb; the rest is counted
+
+QUANTITIES = {"total": "loss", "reconstruction": "recon", "kl": "KL"}
+
+
+def to_stdout() -> Console:
+    """Return a rich console on stdout, as wide as the terminal, COLUMNS or WIDTH."""
+    has_width = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Console(width=None if has_width else WIDTH, highlight=False, soft_wrap=False)
+
+
+def say(message: str) -> None:
+    """Print one line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def write(text: str) -> None:
+    """Print a text on stdout as it is."""
+    print(text)
+
+
+def emit(table: Any) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(table, allow_nan=False))
+
+
+def show_files(files: Sequence[Path]) -> None:
+    """Print the names of files that were written, on stdout; of many files the first ones."""
+    for file in files[:LISTED]:
+        print(f"  {file}")
+    if len(files) > LISTED:
+        print(f"  and {len(files) - LISTED} more in {files[-1].parent}")
+
+
+def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", fixed: int = 1) -> None:
+    """Print a table on stdout; the lines of its first `fixed` columns are not broken."""
+    table = RichTable(
+        title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for position, name in enumerate(columns):
+        table.add_column(name, no_wrap=position < fixed, overflow="ellipsis" if position < fixed else "fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    console = to_stdout()
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def show_table(table: Table, gap: bool = False) -> None:
+    """Print a table, after an empty line with `gap`; columns that have no room go into further tables."""
+    lines = [[_cells(row, _widths(table)) for row in section.rows] for section in table.sections]
+    every = [line for section in lines for line in section]
+    for places in _portions(table, every, to_stdout().width):
+        sides = [place for place in places if table.heads[place] in table.sides]
+        rows: list[list[str]] = []
+        notes: list[str] = []
+        for section, cells in zip(table.sections, lines, strict=True):
+            used = [i for i, line in enumerate(cells) if not sides or any(line[p] != NONE for p in sides)]
+            if rows and used:  # an empty line between sections
+                rows.append([""] * len(places))
+                notes.append("")
+            rows += [[cells[i][place] for place in places] for i in used]
+            notes += [section.rows[i].note for i in used]
+        title = f"\n{table.caption}" if gap else table.caption
+        whole = len(places) if table.whole is None else table.whole
+        _show_noted([table.heads[place] for place in places], rows, notes, title, whole)
+        gap = True
+
+
+def _widths(table: Table) -> list[int]:
+    """Return for each column how wide its numbers are, so that the ± stand below each other."""
+    columns = zip(*(row.cells for section in table.sections for row in section.rows), strict=True)
+    return [max((len(cell.text) for cell in column if cell.spread), default=0) for column in columns]
+
+
+def _cells(row: Row, widths: Sequence[int]) -> list[str]:
+    return [
+        f"{cell.text:<{width}} {cell.spread}" if cell.spread else cell.text
+        for cell, width in zip(row.cells, widths, strict=True)
+    ]
+
+
+def _portions(table: Table, lines: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
+    """Yield the columns of one printed table after another: the first side, and as many others as have room."""
+    room_of = [2 + max(map(len, column)) for column in zip(table.heads, *lines, strict=True)]
+    sides = [place for place, head in enumerate(table.heads) if head in table.sides]
+    always = [place for place in range(len(table.heads)) if place not in sides[1:]]
+    chosen = list(always)
+    for place in sides[1:]:
+        if len(chosen) > len(always) and sum(room_of[i] for i in [*chosen, place]) - 2 > width:
+            yield sorted(chosen)
+            chosen = list(always)
+        chosen.append(place)
+    yield sorted(chosen)
+
+
+def _show_noted(
+    heads: Sequence[str], rows: Sequence[list[str]], notes: Sequence[str], title: str, whole: int
+) -> None:
+    """Print rows with a column of notes. Notes that several rows share, or all on a narrow screen, go below."""
+    if not any(notes):
+        show(heads, rows, title, fixed=whole)
+        return
+    taken = sum(2 + max(map(len, cells)) for cells in zip(heads, *rows, strict=True))
+    narrow = to_stdout().width - taken < NOTE_WIDTH
+    clauses_of = [[note] if narrow else note.split("; ") for note in notes]
+    counts = Counter(clause for clauses in clauses_of for clause in clauses)
+    below: dict[str, str] = {}
+    cells = []
+    for row, clauses in zip(rows, clauses_of, strict=True):
+        for clause in clauses:
+            if clause and (narrow or (counts[clause] > 1 and len(clause) >= NOTE_WIDTH)):
+                below.setdefault(clause, f"[{len(below) + 1}]")
+        cells.append([*row, "; ".join(below.get(clause, clause) for clause in clauses)])
+    show([*heads, "" if narrow else "note"], cells, title, fixed=whole + narrow)
+    if below:
+        show(["", ""], [(mark, clause) for clause, mark in below.items()])
+
+
+def show_card(card: Mapping[str, Any]) -> None:
+    """Print the result of an evaluation as a table."""
+    show_table(tables.of_card(card))
+
+
+def show_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Print two checkpoints of one run side by side."""
+    show_table(tables.of_two_cards(first, other))
+
+
+def warn(card: Mapping[str, Any]) -> None:
+    """Print on stderr the warnings of a card that are too long for its table."""
+    for message in tables.warnings(card):
+        say(f"warning: {card['checkpoint']}: {message}")
+
+
+class Training:
+    """A listener to training: a bar and a line an epoch on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.bound = "NELBO"
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+        self.read_at = 0.0
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[loss]}"),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8)
+            self.task = self.bar.add_task("epoch 1", loss="")
+
+    def __enter__(self) -> Training:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def __call__(self, event: str, row: dict[str, Any]) -> None:
+        match event:
+            case "data":
+                self.bound = row.get("bound", self.bound)
+                self._data(row)
+            case "model":
+                self._model(row)
+            case "resume":
+                self._say(f"going on with epoch {row['epoch']}, batch {row['batch'] + 1}")
+            case "begin" if row["compiles"]:
+                self._say("compiling the training step: some seconds, and saved for the next run")
+            case "step" if self.bar:
+                self._step(self.bar, row)
+            case "epoch":
+                self._epoch(row)
+            case "warning":
+                self._say(f"warning: {row['message']}")
+
+    def _step(self, bar: Progress, row: Mapping[str, Any]) -> None:
+        bar.update(self.task, completed=row["batch"], total=row["batches"])
+        # Reading a loss waits for the device, so it is read four times a second and only for a person.
+        if "measured" in row and time.monotonic() - self.read_at > 0.25:
+            self.read_at = time.monotonic()
+            measured = row["measured"]
+            bar.update(self.task, loss=f"loss {float(measured.sums_SQ[-1, 0]) / measured.counts[-1]:.2f}")
+
+    def _model(self, row: Mapping[str, Any]) -> None:
+        self._say(outlined(row))
+
+    def _data(self, row: Mapping[str, Any]) -> None:
+        channels, height, width = row["shape"]
+        n = row["n"]
+        self._say(
+            f"{row['name']}: {n['train']} training, {n['validation']} validation and {n['test']} test images, "
+            f"{height} x {width} x {channels}, {row['pixels']} pixels, hash {row['hash']}"
+        )
+        if row.get("note"):
+            self._say(row["note"])
+        if row["pixels"] != "binary" and row.get("likelihood_of") == "binary":
+            self._say(
+                "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
+            )
+
+    def _epoch(self, row: Mapping[str, Any]) -> None:
+        parts = [f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
+        if row.get("beta", 1.0) != 1.0:
+            parts.append(f"beta {row['beta']:.3g}")
+        for split in ("train", "validation"):
+            terms = row.get(split, {})
+            values = [(name, terms[key]) for key, name in QUANTITIES.items() if key in terms]
+            if "bound" in terms:
+                values.append((self.bound, -terms["bound"]))
+            if values:
+                parts.append(f"{split} " + ", ".join(f"{name} {value:.2f}" for name, value in values))
+        if "latent" in row:
+            parts.append(f"{row['latent']['active_units']}/{row['latent']['dimensions']} active")
+        if row.get("best_epoch") == row["epoch"] and "validation" in row:
+            parts.append("best")
+        self._say(" | ".join(parts))
+        if self.bar:
+            self.bar.update(self.task, description=f"epoch {min(row['epoch'] + 1, self.epochs)}", completed=0)
+
+    def _say(self, line: str) -> None:
+        if self.bar:
+            self.bar.console.print(line, markup=False, highlight=False)
+        else:
+            say(line)
+
+
+def announce_download(data: Any, data_dir: Path | None) -> None:
+    """Print a line before a download that may take minutes."""
+    if not data.present(data_dir):
+        say(f"{data.source} is not here yet; downloading it, which may take a while")
+
+
+def outlined(row: Mapping[str, Any]) -> str:
+    """Return the shapes of a model in one line."""
+    shapes = " -> ".join(" x ".join(map(str, row[part])) for part in ("input", "latent", "output"))
+    return f"network: {shapes} (channels, height, width; latent between), {row['weights']:,} weights"
+
+
+class Measuring:
+    """A listener to an evaluation: the metric that runs and how far it is, on a terminal only."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        quiet = not sys.stderr.isatty()
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+        self.task = self.bar.add_task("measuring")
+
+    def __enter__(self) -> Measuring:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: str, row: Mapping[str, Any]) -> None:
+        match event:
+            case "metric":
+                self.bar.reset(self.task, description=f"measuring {row['name']}", total=None)
+            case "measured":
+                self.bar.update(self.task, completed=row["done"], total=row["total"])
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return (
+            " x ".join(map(str, value))
+            if value and all(isinstance(v, int) for v in value)
+            else ", ".join(map(str, value))
+        )
+    return (
+        {True: "yes", False: "no", None: "-"}.get(value, str(value))
+        if not isinstance(value, int) or isinstance(value, bool)
+        else str(value)
+    )

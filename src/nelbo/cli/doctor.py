@@ -1,0 +1,135 @@
+"""The verb that says what is wrong."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from nelbo.cli import flags
+from nelbo.cli.flags import plain
+from nelbo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nelbo.doctor import Diagnosis
+
+
+KINDS = {"run": "a run", "config": "a configuration", "data": "a set of images"}
+
+
+@dataclass
+class Doctor:
+    """Say what is wrong with a run, a configuration or data, from evidence, and what to change.
+
+    What names both a run and something else is the run; what names both a recipe and data is the recipe.
+    The exit code is 0 whatever is found. docs/doctor.md has a section on each finding.
+    """
+
+    what: Positional[
+        Annotated[
+            str,
+            plain(
+                "a run (folder, name under --runs, latest), a recipe's name or FILE.toml, or data: a folder, "
+                ".npy, .npz or a data set's name",
+                metavar="RUN|CONFIG|DATA",
+            ),
+        ]
+    ]
+    kind: Annotated[
+        Literal["auto", "run", "config", "data"], arg(help="how to read a name that could be several")
+    ] = "auto"
+    size: Annotated[
+        int | None, plain("height and width to which data is resized, as --data.size of train", metavar="INT")
+    ] = None
+    distinct: Annotated[
+        Path | None,
+        plain("write data without blank and repeated images there, for --data", metavar="FILE.npz"),
+    ] = None
+    runs: flags.Runs = Path("runs")
+    device: flags.Device = "auto"
+    data_dir: flags.DataDir = None
+    import_: flags.Imports = ()
+    json: flags.Json = False
+
+    def run(self) -> None:
+        from nelbo import doctor
+        from nelbo.cli import console
+        from nelbo.core.catalogue import import_files
+        from nelbo.doctor.opening import also
+
+        import_files(self.import_)
+        if self.distinct is not None:
+            return self._write_distinct(self.distinct)
+        found = doctor.diagnose(
+            self.what, kind=self.kind, runs=self.runs, data_dir=self.data_dir, size=self.size, device=self.device,
+            imports=tuple(map(str, self.import_)),
+        )  # fmt: skip
+        if self.json:
+            return console.emit(found.to_dict())
+        for other in also(self.what, found.kind, self.runs) if self.kind == "auto" else []:
+            console.say(f"{self.what} is read as a {found.kind}; as {other}: --kind {other}")
+        return console.write("\n".join(lines(found)))
+
+    def _write_distinct(self, file: Path) -> None:
+        from nelbo.cli import console
+        from nelbo.core import config
+        from nelbo.data import Data
+        from nelbo.doctor import copies
+        from nelbo.training import store
+
+        if self.kind not in ("auto", "data"):
+            raise ConfigError(f"--distinct is about data, not a {self.kind}; leave --kind at data")
+        if file.suffix != ".npz":
+            raise ConfigError(f"--distinct {file}: expected a file ending in .npz")
+        if file.exists():
+            raise ConfigError(f"--distinct {file}: there is such a file already; choose another name")
+        store.check_folder(file.parent, "--distinct")
+        before = config.build(Data, {"source": self.what, "size": self.size}, "data").load(self.data_dir)
+        after = copies.distinct(before)
+        copies.write_npz(after, file)
+        kept = {"train": len(after.train), "test": len(after.test or ())}
+        if self.json:
+            return console.emit(
+                {"file": str(file), "n": kept, "dropped": len(before.train) - len(after.train)}
+            )
+        console.say(f"{len(after.train):,} of {len(before.train):,} training images are new, and are written")
+        return console.show_files([file])
+
+
+def lines(found: Diagnosis) -> Iterator[str]:
+    """A diagnosis as text; a command stays on one line, to be copied."""
+    yield f"{found.subject}, {KINDS[found.kind]}"
+    for number, finding in enumerate(found.findings, 1):
+        yield ""
+        yield from _wrapped(f"{number}. {finding.what}", "   ", first="")
+        yield f"   ({finding.severity}; {finding.check})"
+        yield from _wrapped(f"Seen: {finding.evidence}.", "   ")
+        yield from _wrapped(f"Do: {finding.remedy}", "   ")
+        yield f"     {finding.command}"
+    if found.command:
+        yield ""
+        yield "All of it at once:"
+        yield f"     {found.command}"
+    yield ""
+    made = len(found.looked_at)
+    yield from _wrapped(
+        f"{'Looked at' if found.findings else 'Nothing found. Looked at'} {made}: {', '.join(found.looked_at)}.",
+        "  ",
+        "",
+    )
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.not_looked_at.items():
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        yield from _wrapped(f"Not looked at, because {why}: {', '.join(names)}.", "  ", "")
+
+
+def _wrapped(text: str, indent: str, first: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        text, 110, initial_indent=indent if first is None else first, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip

@@ -1,0 +1,80 @@
+"""The verbs that look at a trained run: pictures, samples, reconstructions, latents, lines, traversals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import arg
+
+from nelbo.cli import flags
+from nelbo.cli.flags import plain
+
+if TYPE_CHECKING:
+    from nelbo.pictures.export import Folder
+    from nelbo.pictures.view import View
+    from nelbo.training.store import Run
+
+A_REFERENCE = "12 (position in the split), FILE.png, example:CLASS or class:CLASS"
+
+
+@dataclass
+class OnView:
+    """Opens one checkpoint and one split of a run."""
+
+    run_: flags.RunName
+    checkpoint: flags.Checkpoint = "best"
+    split: flags.SplitName = "test"
+    seed: Annotated[int, arg(help="of every random choice", metavar="INT")] = 0
+    out: Annotated[Path | None, plain("where to write; default: a folder inside the run", metavar="PATH")] = (
+        None
+    )
+    runs: flags.Runs = Path("runs")
+    device: flags.Device = "auto"
+    data_dir: flags.DataDir = None
+    import_: flags.Imports = ()
+    json: flags.Json = False
+
+    def view(self) -> View:
+        from nelbo.core.catalogue import import_files
+        from nelbo.training import store
+
+        import_files(self.import_)
+        if self.out is not None:
+            store.check_folder(self.folder_of_output(self.out), "--out")
+        run = store.find(self.run_, self.runs)
+        return open_view(run, self.device, self.data_dir, self.checkpoint, self.split, self.seed)
+
+    def folder_of_output(self, out: Path) -> Path:
+        """Return the folder that `--out` writes into; `--out` is that folder unless a verb writes one file."""
+        return out
+
+    def folder(self, view: View) -> Folder:
+        from nelbo.pictures.export import Folder
+
+        return Folder(self.out or view.run.path / "generated")
+
+    def report(self, view: View, files: list[Path], **more: Any) -> None:
+        from nelbo.cli import console
+
+        table = {"run": view.run.name, "checkpoint": view.checkpoint, "split": view.split_name}
+        if self.json:
+            return console.emit(table | {"files": [str(file) for file in files]} | more)
+        return console.show_files(files)
+
+
+def open_view(
+    run: Run, device: str, data_dir: Path | None, checkpoint: str = "best", split: str = "test", seed: int = 0
+) -> View:
+    from nelbo.pictures.view import View
+
+    return View.open(run, checkpoint=checkpoint, split=split, device=device, data_dir=data_dir, seed=seed)
+
+
+def draw(
+    view: View, what: list[str], out: Path | None = None, formats: tuple[str, ...] = ("png",)
+) -> tuple[list[Path], dict[str, str]]:
+    from nelbo import pictures
+
+    return pictures.draw(view, what, out or view.run.path / "figures", formats=formats)

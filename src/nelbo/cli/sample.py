@@ -1,0 +1,75 @@
+"""`nelbo sample`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Suppress, UseAppendAction, arg
+
+from nelbo.cli.flags import plain
+from nelbo.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    pass
+
+from nelbo.cli.on_run import OnView
+
+
+@dataclass
+class Sample(OnView):
+    """Images from the prior or a sampler fitted to the training images; with --like, draws around given images.
+
+    Fields of the sampler are flags: --sampler gaussian-mixture --sampler.components 20 (see nelbo list sampler).
+    """
+
+    n: Annotated[int, arg(aliases=("-n",), help="how many (of each image, with --like)", metavar="INT")] = 16
+    like: Annotated[
+        tuple[str, ...],
+        UseAppendAction,
+        plain(
+            "an image to stay close to: 12 (position in the split), FILE.png, example:CLASS (the first of that "
+            "class), or all (an example of every class); repeat for more",
+            metavar="A",
+        ),
+    ] = ()
+    temperature: Annotated[float, arg(help="scales draws from the prior", metavar="FLOAT")] = 1.0
+    sampler: Annotated[
+        str, arg(help="where latents come from; chosen: what nelbo samplers RUN found best", metavar="NAME")
+    ] = "prior"
+    overrides: Suppress[dict[str, Any]] = field(default_factory=dict)
+
+    def run(self) -> None:
+        from nelbo.core import config
+        from nelbo.evaluation import samplers
+        from nelbo.pictures import export
+
+        settings = self._settings()
+        samplers.check_name(self.sampler)
+        view = self.view()
+        out = self.folder(view)
+        if self.like:
+            export.sample_like(view, out, self.n, list(self.like))
+            return self.report(view, out.files)
+        spec = samplers.asked(self.sampler, settings, view.run, view.model)
+        export.sample(view, out, self.n, sampler=spec)
+        return self.report(view, out.files, sampler=config.to_dict(spec))
+
+    def _settings(self) -> dict[str, Any]:
+        """The sampler's fields among the flags; raises ConfigError for what does not go together."""
+        found = {}
+        for key, value in self.overrides.items():
+            head, _, field_of_sampler = key.partition(".")
+            if head != "sampler":
+                hint = did_you_mean(head, ["sampler"])
+                raise ConfigError(f"no flag is called --{key.replace('_', '-')}; {hint}")
+            found[field_of_sampler] = value
+        if self.like and (found or self.sampler != "prior"):
+            raise ConfigError(
+                "--sampler and --like do not go together: draws around an image are its posterior's"
+            )
+        if self.temperature != 1.0 and self.sampler != "prior":
+            raise ConfigError(
+                f"--temperature scales draws from the prior, and --sampler is {self.sampler}; leave one of them out"
+            )
+        return found if self.temperature == 1.0 else {"temperature": self.temperature} | found

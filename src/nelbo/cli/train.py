@@ -1,0 +1,109 @@
+"""`nelbo train`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import Positional
+
+from nelbo.cli import flags
+from nelbo.cli.flags import plain
+from nelbo.cli.on_run import draw, open_view
+
+if TYPE_CHECKING:
+    from nelbo.training.store import Run
+
+
+@dataclass
+class Train:
+    """Train a recipe or a configuration file; the same command resumes an interrupted run.
+
+    Every field of the recipe is a flag: --epochs 5, --data PATH, --model.latent-dim 16,
+    --objective elbo --objective.beta 4, --optimizer.lr 3e-4, --seed 1, --precision bf16.
+    The model's parts need no prefix: --prior, --posterior, --likelihood, --latent-dim (see nelbo list).
+    `nelbo train RECIPE --dry-run` lists those that are set, and the shapes of the network.
+    """
+
+    recipe: Positional[
+        Annotated[str, plain("a recipe's name (see nelbo recipes) or FILE.toml", metavar="RECIPE")]
+    ]
+    runs: flags.Runs = Path("runs")
+    name: Annotated[str | None, plain("of the run folder; default: recipe and seed", metavar="NAME")] = None
+    device: flags.Device = "auto"
+    data_dir: flags.DataDir = None
+    overwrite: Annotated[bool, plain("replace a run of that name")] = False
+    dry_run: Annotated[bool, plain("check and print the configuration, read no data, train nothing")] = False
+    no_figures: Annotated[bool, plain("do not draw the pictures at the end")] = False
+    import_: flags.Imports = ()
+    json: flags.Json = False
+    overrides: tyro.conf.Suppress[dict[str, Any]] = field(default_factory=dict)
+
+    def run(self) -> None:
+        from nelbo.cli import console
+        from nelbo.core.catalogue import import_files
+        from nelbo.training import api
+        from nelbo.training.store import Run
+
+        import_files(self.import_)
+        recipe, folder = api.plan(
+            self.recipe, self.overrides, runs=self.runs, name=self.name, overwrite=self.overwrite
+        )
+        if self.dry_run:
+            return self._describe(recipe, folder)
+        finished = Run(folder).finished and not self.overwrite
+        console.announce_download(recipe.data, self.data_dir)
+        with console.Training(recipe.epochs) as listener:
+            run = api.train(
+                recipe, runs=self.runs, name=folder.name, device=self.device, data_dir=self.data_dir,
+                overwrite=self.overwrite, tell=listener,
+            )  # fmt: skip
+        if finished:
+            console.say(
+                f"{folder} is finished already; train it anew with --overwrite, or choose another --name"
+            )
+        return self._conclude(run)
+
+    def _describe(self, recipe: Any, folder: Path) -> None:
+        from nelbo import engine
+        from nelbo.cli import console
+        from nelbo.core import config
+        from nelbo.training import api
+
+        engine.check_precision(engine.pick_device(self.device), recipe.precision)
+        shape = recipe.data.shape_without_reading()
+        outline = None if shape is None else api.outline(recipe, shape)
+        table = {"run": str(folder), "config": config.to_dict(recipe), "network": outline}
+        if self.json:
+            return console.emit(table)
+        note = "" if outline is None else f"# {console.outlined(outline)}\n"
+        print(f"# would train in {folder}\n{note}{config.dumps(recipe)}", end="")
+        return None
+
+    def _conclude(self, run: Run) -> None:
+        """Measures the best checkpoint on the test split, draws the pictures, and prints where to look."""
+        from nelbo.cli import console
+        from nelbo.evaluation import card as cards
+
+        summary = run.summary
+        if "evaluate" not in summary["seconds"]:
+            begun = time.perf_counter()
+            card = cards.evaluate(
+                run, samples=0, metrics=cards.QUICK, device=self.device, data_dir=self.data_dir
+            )
+            summary["metrics"] = card["metrics"]
+            summary["seconds"]["evaluate"] = time.perf_counter() - begun
+            if not self.no_figures:
+                begun = time.perf_counter()
+                files, _ = draw(open_view(run, self.device, self.data_dir), [])
+                summary["seconds"]["figures"] = time.perf_counter() - begun
+                console.say(f"{len(files)} pictures in {run.path / 'figures'}")
+            run.write_json("summary.json", summary)
+        if self.json:
+            return console.emit({"run": run.name, "path": str(run.path), **summary})
+        console.show_card(cards.read(run, samples=0))
+        print(f"{summary['images_per_second']:,.0f} images/s in training. Next:  nelbo evaluate {run.path}")
+        return None

@@ -1,0 +1,44 @@
+"""`nelbo traverse`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from nelbo.errors import ConfigError
+
+if TYPE_CHECKING:
+    pass
+
+from nelbo.cli.on_run import A_REFERENCE, OnView
+
+
+@dataclass
+class Traverse(OnView):
+    """Latent dimensions moved one at a time from an image or a class mean: rows, animations, arrays."""
+
+    a: Positional[Annotated[str, arg(help=A_REFERENCE, metavar="[A]")]] = "0"
+    dimensions: Annotated[str, arg(help="which, as in 0,3,4", metavar="LIST")] = "all"
+    span: Annotated[float, arg(help="from -span to span", metavar="FLOAT")] = 3.0
+    steps: Annotated[int, arg(help="images a dimension", metavar="INT")] = 11
+
+    def run(self) -> None:
+        dimensions = _dimensions(self.dimensions)
+        view = self.view()
+        from nelbo.pictures import export
+
+        out = self.folder(view)
+        export.traverse(view, out, self.a, dimensions, self.span, self.steps)
+        self.report(view, out.files)
+
+
+def _dimensions(text: str) -> list[int]:
+    """`all` as an empty list, which stands for every dimension."""
+    if text == "all":
+        return []
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or not all(word.isdecimal() for word in words):
+        raise ConfigError(f"--dimensions {text}: expected numbers from 0, as in 0,3,4, or all")
+    return [int(word) for word in words]

@@ -1,0 +1,183 @@
+"""Specs to and from plain tables, TOML and flags; overrides of their fields."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+from pydantic import ValidationError
+
+from nelbo.core.registry import lookup
+from nelbo.core.spec import Spec, _options, kebab
+from nelbo.errors import ConfigError
+
+S = TypeVar("S", bound="Spec")
+
+
+def to_dict(spec: Spec) -> dict[str, Any]:
+    """The spec as plain tables; fields that are None are left out (TOML has no null)."""
+    table: dict[str, Any] = {"name": spec.name} if spec.axis else {}
+    for field in type(spec).model_fields:
+        value = _plain(getattr(spec, field))
+        if value is not None:
+            table[field] = value
+    return table
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        table = to_dict(value)
+        only_scalar = value.axis and value.scalar and set(table) == {"name", value.scalar}
+        return table[value.scalar] if only_scalar else table
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def build(cls: type[S], table: Mapping[str, Any] | Any, source: str = "configuration") -> S:
+    """Validates plain data into a spec; raises ConfigError with one line for each mistake."""
+    try:
+        return cls.model_validate(table)
+    except ValidationError as error:
+        lines = "\n".join(f"  {line}" for line in _explain(error))
+        raise ConfigError(f"{source} cannot be used:\n{lines}") from None
+
+
+def _explain(error: ValidationError) -> Iterable[str]:
+    for item in error.errors(include_url=False):
+        where = ".".join(kebab(str(part)) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "unknown_field":
+            where = ".".join(filter(None, [where, item["ctx"]["field"]]))
+            message = f"unknown field; {item['ctx']['hint']}"
+        elif item["type"] == "missing":
+            message = "is required and was not given"
+        elif item["type"] == "tuple_type":
+            message = f"expected a list, as in 32,16 or [32, 16] (got {item['input']!r})"
+        elif isinstance(item["input"], str | int | float | bool):
+            message = f"{message} (got {item['input']!r})"
+        yield f"{where}: {message}" if where else message
+
+
+def dumps(spec: Spec) -> str:
+    """The spec as TOML."""
+    return tomli_w.dumps(to_dict(spec))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as plain tables; raises ConfigError naming the file and the line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as TOML: {error}") from None
+
+
+# --- overrides --------------------------------------------------------------------------------
+
+
+def parse_value(text: str) -> Any:
+    """A flag's text as a TOML value where it is one, `none` as None, otherwise the text itself."""
+    if text.lower() in ("none", "null"):
+        return None
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text.lower()):  # .001 and 1., which TOML refuses
+        return float(text)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+        return value if isinstance(value, str | int | float | list | dict) else text  # a date is a name here
+    except tomllib.TOMLDecodeError:
+        items = text.split(",")
+        return [parse_value(item.strip()) for item in items if item.strip()] if len(items) > 1 else text
+
+
+def parse_flags(arguments: list[str]) -> dict[str, Any]:
+    """`["--model.latent-dim", "16", "--ema=0.99"]` -> `{"model.latent_dim": 16, "ema": 0.99}`."""
+    found: dict[str, Any] = {}
+    position = 0
+    while position < len(arguments):
+        flag = arguments[position]
+        if not flag.startswith("--"):
+            raise ConfigError(f"unexpected argument {flag!r}; fields are set as --field value")
+        key, given, text = flag[2:].partition("=")
+        position += 1
+        if not given:
+            if position >= len(arguments) or arguments[position].startswith("--"):
+                raise ConfigError(f"{flag} needs a value, as in {flag} VALUE")
+            text = arguments[position]
+            position += 1
+        found[key.replace("-", "_")] = parse_value(text)
+    return found
+
+
+def override(spec: S, overrides: Mapping[str, Any], source: str = "these flags") -> S:
+    """A copy of the spec with dotted fields replaced; naming another class drops the old fields.
+
+    `{"objective": "iwae", "objective.k": 5}` first swaps the objective, then sets its field.
+    """
+    table = to_dict(spec)
+    for key in sorted(overrides, key=lambda dotted: dotted.count(".")):
+        _set(table, type(spec), key.split("."), overrides[key])
+    return build(type(spec), table, source)
+
+
+def _set(table: dict[str, Any], cls: type[Spec], path: list[str], value: Any) -> None:
+    head, rest = path[0], path[1:]
+    field_spec = _spec_of_field(cls, head)
+    here = table.get(head)
+    if rest and field_spec is not None:
+        if here is None and not cls.model_fields[head].is_required():  # of a class that was named just now
+            here = _plain(cls.model_fields[head].default)
+        if not isinstance(here, dict):
+            here = dict(field_spec.from_scalar(here) or {}) if here is not None else {}
+        concrete = field_spec
+        if field_spec.is_abstract() and isinstance(here.get("name"), str):
+            concrete = lookup(field_spec.axis, here["name"])
+        table[head] = here
+        _set(here, concrete, rest, value)
+    elif rest:
+        _set(table.setdefault(head, {}) if isinstance(here, dict) else {}, Spec, rest, value)
+        if not isinstance(here, dict):
+            table[".".join(path)] = value  # refused by validation, which names it
+    elif field_spec is not None and not isinstance(value, Mapping) and value is not None:
+        scalar = field_spec.from_scalar(value)
+        same_class = not field_spec.is_abstract() or (
+            isinstance(here, dict) and (scalar or {}).get("name") == here.get("name")
+        )
+        if isinstance(here, dict) and scalar is not None and same_class:
+            here.update(scalar)
+        else:
+            table[head] = value
+    elif value is None:
+        table.pop(head, None)
+    else:
+        table[head] = value
+
+
+def _spec_of_field(cls: type[Spec], field: str) -> type[Spec] | None:
+    """The spec class that a field holds, if it holds one."""
+    info = cls.model_fields.get(field)
+    if info is None:
+        return None
+    return next((o for o in _options(info.annotation) if inspect.isclass(o) and issubclass(o, Spec)), None)
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted fields in which two configurations differ, each as `field: left -> right`."""
+    lines: list[str] = []
+    for key in sorted({*a, *b}):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            lines += differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            lines.append(f"{kebab(prefix + key)}: {left!r} -> {right!r}")
+    return lines

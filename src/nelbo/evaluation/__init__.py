@@ -1,0 +1,1 @@
+"""The numbers of trained runs: the card, samplers, comparison."""

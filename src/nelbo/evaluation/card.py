@@ -1,0 +1,282 @@
+"""The evaluation card: what every metric says of one checkpoint on one split, kept in the run folder.
+
+evaluation/{split}-{checkpoint}-k{samples}.json          the card
+evaluation/{split}-{checkpoint}-k{samples}.safetensors   the numbers of single images, for paired comparisons
+evaluation/unfinished/{split}-k{samples}-{weights}/      what an interrupted measurement has done
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nelbo import engine
+from nelbo.core import files
+from nelbo.core.registry import lookup, names
+from nelbo.data import Batches
+from nelbo.errors import ConfigError, RunError
+from nelbo.metrics import Split, Value
+from nelbo.metrics.bound import note_for
+from nelbo.models import BuiltModel
+from nelbo.training import api, store
+from nelbo.training.loop import Tell
+from nelbo.training.store import Run
+
+SECTIONS = ("bound", "importance", "latent", "information", "error", "quality", "probes", "factors")
+"""The order in which metrics are shown; others follow by name."""
+PRECISION = "fp32"  # of every measurement (`metrics.base.exactly`)
+OF_K = ("importance",)  # the sections whose numbers depend on K
+DIRTY = "+changes"  # ends a commit that is not all of the code (`engine.describe`)
+MOST_SAMPLES = 10_000_000  # an image; a typing error would run for years
+QUICK = ("bound", "latent", "error")
+"""What is measured at the end of training; `nelbo evaluate` measures all."""
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    checkpoint: str = "best",
+    split: str = "test",
+    samples: int = 500,
+    metrics: Sequence[str] | None = None,
+    device: str = "auto",
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    data: object | None = None,
+    tell: Tell = api.quiet,
+) -> dict[str, Any]:
+    """Measures a checkpoint on a split: {run, checkpoint, split, n, data_hash, metrics: {name: {value, ...}}}.
+
+    samples   K of the importance-weighted estimate; 0 leaves it out
+    metrics   names of registered metrics (`nelbo list metric`); all by default
+    tell      hears `metric` ({name}) when one begins and `measured` ({name, done, total}) while it runs
+
+    The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same weights;
+    `earlier` says which were measured elsewhere. The same call gives the same numbers; an interrupted one goes on; with
+    another K only what depends on it is measured again.
+    """
+    if not 0 <= samples <= MOST_SAMPLES:
+        raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
+    chosen = {name: lookup("metric", name) for name in sorted(metrics or names("metric"), key=_position)}
+    found = store.find(run, Path(runs))
+    where = engine.pick_device(device)
+    model = api.load(found, checkpoint=checkpoint, device=device)
+    weights = fingerprint(model)
+    scratch = found.path / "evaluation" / "unfinished" / f"{split}-k{samples}-{weights}"
+    view = api.open_split(
+        found,
+        split,
+        where,
+        data_dir=data_dir,
+        data=data,
+        samples=samples,
+        scratch=scratch,
+        asked=bool(metrics),
+    )
+    begun = time.perf_counter()
+    card = {
+        "run": found.name,
+        "checkpoint": checkpoint,
+        "epoch": found.epoch(checkpoint),
+        "split": split,
+        **_conditions(model, view),
+        "weights": weights,
+        "precision": PRECISION,
+        "environment": engine.describe(where),
+    }
+    carried = _carried_over(found, card, chosen)
+    measured: dict[str, dict[str, Value]] = {}
+    for name in (name for name in chosen if name not in carried):
+        tell("metric", {"name": name})
+        measured[name] = dict(chosen[name](model, dataclasses.replace(view, tell=_progress(tell, name))))
+    values = {key: value for section in measured.values() for key, value in section.items()}
+    card |= {
+        "seconds": round(time.perf_counter() - begun, 3),
+        "metrics": {key: value.to_dict() for key, value in values.items()},
+        "sections": {name: list(section) for name, section in measured.items()},
+    }
+    card = _keep(found, card, {key: value.per_image_N for key, value in values.items()})
+    if "importance" in chosen:
+        _finished(scratch)
+    return card
+
+
+def _conditions(model: BuiltModel, view: Split) -> dict[str, Any]:
+    """On which images, with which noise and under which kind of likelihood a card is measured."""
+    return {
+        "n": len(view.images),
+        "samples": view.samples,
+        "seed": view.seed,
+        "data_hash": view.data.hash,
+        "images_hash": images_hash(view),
+        "log_px": note_for(model, view),
+    }
+
+
+def _finished(scratch: Path) -> None:
+    """Removes what an interrupted measurement had left, and the folder of all such where there are no others."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        scratch.parent.rmdir()
+
+
+def _progress(tell: Tell, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: tell("measured", {"name": name, "done": done, "total": total})
+
+
+def _position(name: str) -> tuple[int, str]:
+    return (SECTIONS.index(name) if name in SECTIONS else len(SECTIONS), name)
+
+
+# --- in the run folder ------------------------------------------------------------------------
+
+
+def fingerprint(model: nn.Module) -> str:
+    """12 hex digits over the weights: two cards of equal fingerprints measured the same model."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def images_hash(view: Split) -> str:
+    """16 hex digits over the pixels and labels that are measured, as a model sees them, in their order.
+
+    Equal where two cards measured the same images, whatever the models were trained on.
+    """
+    digest = hashlib.sha256(str(list(view.images.shape)).encode())
+    for x_BCHW in Batches(view.images, view.transforms, view.batch_size, device=torch.device("cpu")).epoch():
+        digest.update(x_BCHW.contiguous().numpy().data)
+    if view.images.labels_N is not None:
+        digest.update(view.images.labels_N.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def stem(split: str, checkpoint: str, samples: int) -> str:
+    """Where a card lies in its run folder, without the suffix."""
+    return f"evaluation/{split}-{checkpoint}-k{samples}"
+
+
+def read(
+    run: Run,
+    split: str = "test",
+    checkpoint: str = "best",
+    samples: int | None = None,
+    having: str | None = None,
+) -> dict[str, Any]:
+    """The card that is kept, or an empty table: of `samples`, or else the fullest, and of equals the largest K.
+
+    having   a value that it must hold
+    """
+    if samples is not None:
+        return run.read_json(stem(split, checkpoint, samples) + ".json", missing={})
+    found = (run.path / "evaluation").glob(f"{split}-{checkpoint}-k*.json")
+    cards = [run.read_json(f"evaluation/{file.name}", missing={}) for file in found]
+    fitting = [card for card in cards if having is None or having in card.get("metrics", {})]
+    return max(fitting, key=lambda card: (len(card.get("metrics", {})), card.get("samples", 0)), default={})
+
+
+def is_of(card: Mapping[str, Any], weights: str) -> bool:
+    """Whether a card that was kept is of these weights; one that an older nelbo measured in bf16 is not believed."""
+    return card.get("weights") == weights and card.get("precision") == PRECISION
+
+
+def read_per_image(run: Run, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The numbers of single images that belong to a card, float64 of shape N, in the split's order."""
+    file = run.path / (stem(card["split"], card["checkpoint"], card["samples"]) + ".safetensors")
+    if not file.is_file():
+        return {}
+    tensors, about = files.read_tensors(file)
+    return tensors if about.get("weights") == card.get("weights") else {}
+
+
+def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) -> dict[str, Any]:
+    """Writes a card, together with what an earlier one says of the same weights by other metrics."""
+    per_image = {name: each_N for name, each_N in found.items() if each_N is not None}
+    where = stem(card["split"], card["checkpoint"], card["samples"])
+    try:
+        before = run.read_json(where + ".json", missing={})
+        before_each = read_per_image(run, card)
+    except RunError:  # a damaged card is replaced
+        before, before_each = {}, {}
+    if before and _alike(before, card):
+        metrics, sections = before["metrics"] | card["metrics"], before["sections"] | card["sections"]
+        order = sorted(sections, key=_position)
+        shown = [name for section in order for name in sections[section] if name in metrics]
+        added = {name for name in shown if name not in card["metrics"]}
+        elsewhere = _measured_elsewhere(before, card)
+        card = card | {
+            "metrics": {name: metrics[name] for name in shown},
+            "sections": {section: sections[section] for section in order},
+        }
+        card |= {"earlier": elsewhere} if elsewhere else {}
+        per_image = {name: value for name, value in before_each.items() if name in added} | per_image
+    files.write_tensors(run.path / (where + ".safetensors"), per_image, {"weights": card["weights"]})
+    run.write_json(where + ".json", card)
+    return card
+
+
+def _alike(before: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
+    """Whether an earlier card is of the same weights, images and noise."""
+    same = ("weights", "data_hash", "images_hash", "seed", "precision")
+    return all(before.get(key) == card[key] for key in same)
+
+
+def _carried_over(run: Run, card: Mapping[str, Any], wanted: Iterable[str]) -> tuple[str, ...]:
+    """Writes the card of this K with the wanted sections that do not depend on it, from cards of other K.
+
+    Of those only that the same code measured on the same machine, and whose every number exists: what was missing
+    may be there now.
+    """
+    if str(card["environment"].get("git", "")).endswith(DIRTY):
+        return ()
+    for samples in sorted(_samples_of_cards(run, card) - {card["samples"]}, reverse=True):
+        with contextlib.suppress(RunError, KeyError):  # a damaged card is nobody's source
+            other = read(run, card["split"], card["checkpoint"], samples)
+            if not _alike(other, card) or other["environment"] != card["environment"]:
+                continue
+            sections = {
+                name: list(shown)
+                for name, shown in other["sections"].items()
+                if name in wanted
+                and name in SECTIONS
+                and name not in OF_K
+                and name not in other.get("earlier", {})
+                if shown and all(other["metrics"][one]["value"] is not None for one in shown)
+            }
+            metrics = {one: other["metrics"][one] for shown in sections.values() for one in shown}
+            if sections:
+                per_image = {
+                    one: each_N for one, each_N in read_per_image(run, other).items() if one in metrics
+                }
+                made = {**card, "seconds": other["seconds"], "metrics": metrics, "sections": sections}
+                _keep(run, made, per_image)
+                return tuple(sections)
+    return ()
+
+
+def _samples_of_cards(run: Run, card: Mapping[str, Any]) -> set[int]:
+    found = (run.path / stem(card["split"], card["checkpoint"], 0)).parent.glob("*.json")
+    start = f"{card['split']}-{card['checkpoint']}-k"
+    numbers = [file.stem.removeprefix(start) for file in found if file.stem.startswith(start)]
+    return {int(number) for number in numbers if number.isdecimal()}
+
+
+def _measured_elsewhere(before: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment (version, commit, device) of each section kept from an earlier card, where it is another."""
+    of = dict.fromkeys(before["sections"], before["environment"]) | before.get("earlier", {})
+    return {
+        section: environment
+        for section, environment in of.items()
+        if section not in card["sections"] and environment != card["environment"]
+    }

@@ -1,0 +1,25 @@
+"""Several runs and seeds side by side: what differs, by how much, how sure, and what cannot be compared.
+
+`nelbo.compare(["digits-s0", "digits-s1", ...])` gives a `Comparison`: plain values, `to_dict()` for JSON.
+"""
+
+from __future__ import annotations
+
+from nelbo.evaluation.comparison.compared import compare
+from nelbo.evaluation.comparison.drawing import default_file, draw
+from nelbo.evaluation.comparison.intervals import Interval
+from nelbo.evaluation.comparison.values import Caution, Cell, Comparison, Difference, Group, MetricRow, RunRow
+
+__all__ = [
+    "Caution",
+    "Cell",
+    "Comparison",
+    "Difference",
+    "Group",
+    "Interval",
+    "MetricRow",
+    "RunRow",
+    "compare",
+    "default_file",
+    "draw",
+]

@@ -1,0 +1,70 @@
+"""The picture of a comparison: rate against distortion."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nelbo.evaluation.comparison.values import Cell, Comparison
+from nelbo.evaluation.comparison.words import listed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw(comparison: Comparison) -> tuple[Figure | None, str]:
+    """The rate-distortion plane of the groups that can be compared, and what has to be said beside it.
+
+    Of groups that cannot be compared with each other the largest set is drawn, on a tie the first. None with
+    the reason where no run has both a KL and a reconstruction.
+    """
+    distortion, rate = comparison.metric("reconstruction"), comparison.metric("kl")
+    if distortion is None or rate is None:
+        return None, "no rate-distortion plane: the cards hold no bound (--metrics bound)"
+    numbered = [
+        [name for name in names if _has(rate.cells.get(name)) and _has(distortion.cells.get(name))]
+        for names in distortion.classes
+    ]
+    names = max(numbered, key=len)
+    if not names:
+        return None, "no rate-distortion plane: no run has both a KL and a reconstruction"
+    from nelbo.plots import rate_distortion
+
+    drawable = [name for own in numbered for name in own]
+    apart = [name for name in drawable if name not in names]
+    without = [group.name for group in comparison.groups if group.name not in drawable]
+    several = any(len(comparison.group(name).runs) > 1 for name in names)
+    notes = [
+        "Dashed: equal NELBO = rate + distortion; lower left is better."
+        + (" Large: the mean of a group's runs; small: one run." if several else ""),
+        f"log p(x | z): {kind}." if (kind := comparison.group(names[0]).log_px) else "",
+        f"Not drawn, because it cannot be compared: {listed(apart)}." if apart else "",
+        f"Not drawn, because it has no KL: {listed(without)}." if without else "",
+    ]
+    points = {
+        comparison.group(name).title: list(
+            zip(_numbers(rate.cells[name]), _numbers(distortion.cells[name]), strict=True)
+        )
+        for name in names
+    }
+    title = f"rate and distortion · {comparison.checkpoint} · {comparison.split}"
+    return rate_distortion(points, title=title, notes=notes), ""
+
+
+def default_file(comparison: Comparison) -> Path:
+    """comparisons/{what is compared}/rate-distortion.png beside the first run; other runs, another folder."""
+    runs = [run for group in comparison.groups for run in group.runs]
+    asked = [sorted(str(Path(run.path).resolve()) for run in runs), comparison.split, comparison.checkpoint]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
+    folder = f"{runs[0].name.rpartition('/')[2]}-and-{len(runs) - 1}-{digest}"
+    return Path(runs[0].path).parent / "comparisons" / folder / "rate-distortion.png"
+
+
+def _has(cell: Cell | None) -> bool:
+    return cell is not None and cell.mean is not None
+
+
+def _numbers(cell: Cell) -> list[float]:
+    return [value for value in cell.values if value is not None]

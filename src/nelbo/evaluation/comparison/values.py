@@ -1,0 +1,150 @@
+"""What a comparison is, in plain values: for tables, JSON and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from nelbo.evaluation.comparison.intervals import Interval
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run: what it cost, on what, by what code. `name` is unique within the comparison."""
+
+    name: str
+    path: str
+    seed: int
+    epochs: int
+    best_epoch: int | None
+    epoch: int
+    weights: int
+    train_seconds: float
+    images_per_second: float
+    hardware: str
+    code: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """Runs whose configuration differs only in the seed. `name` is a letter, `label` says what is special.
+
+    log_px  what has to be said of log p(x | z): cross-entropy of grey pixels, density, ...; "" for a probability
+    """
+
+    name: str
+    label: str
+    log_px: str
+    runs: tuple[RunRow, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}: {self.label}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """A metric of a group: mean over seeds, its standard error (None for one seed), and each run's number.
+
+    mean        None where there is no number; `note` then begins with what to call it
+    comparable  with the baseline: same images, same kind of number, same estimator
+    """
+
+    mean: float | None
+    standard_error: float | None
+    values: tuple[float | None, ...]
+    note: str
+    comparable: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MetricRow:
+    """A metric over all groups.
+
+    better   lower, higher, or "" where neither is better in itself
+    best     the group that is better than every other one, or None where an interval contains zero
+    best_of  what the intervals behind it vary: seeds, or only the images of single runs
+    classes  groups whose numbers can be compared with each other
+    """
+
+    name: str
+    section: str
+    unit: str
+    better: Literal["lower", "higher", ""]
+    cells: dict[str, Cell]
+    classes: tuple[tuple[str, ...], ...]
+    best: str | None = None
+    best_of: Literal["seeds", "images", ""] = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+    """A group minus the baseline in one metric, on the same images, and how sure that is.
+
+    over_images  None where the metric is no mean over images; `note` says why
+    over_seeds   None unless both groups have several seeds that differ
+    """
+
+    metric: str
+    group: str
+    baseline: str
+    value: float
+    over_images: Interval | None
+    over_seeds: Interval | None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caution:
+    """What has to be known before numbers are compared.
+
+    about    images, likelihood, K, ...: one word for programs
+    metrics  that cannot be compared because of it; empty where all can, with care
+    values   what it is for each group
+    """
+
+    about: str
+    message: str
+    metrics: tuple[str, ...] = ()
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several runs side by side.
+
+    n            images of the split; None where the groups were measured on different ones
+    samples      K of importance-weighted numbers; None where there are none, or not all have the same
+    baseline     the group of the run that was given first: the others are compared with it
+    differences  configuration fields that are not the same in all groups: {field: {group: value}}
+    left_out     what was given and could not be compared: {name: why}
+    """
+
+    split: str
+    checkpoint: str
+    n: int | None
+    samples: int | None
+    baseline: str
+    groups: tuple[Group, ...]
+    differences: dict[str, dict[str, Any]]
+    metrics: tuple[MetricRow, ...]
+    paired: tuple[Difference, ...]
+    warnings: tuple[Caution, ...]
+    left_out: dict[str, str]
+
+    def group(self, name: str) -> Group:
+        return next(group for group in self.groups if group.name == name)
+
+    def metric(self, name: str) -> MetricRow | None:
+        return next((row for row in self.metrics if row.name == name), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain tables and lists, for JSON."""
+        table: dict[str, Any] = dataclasses.asdict(self)
+        for group, row in zip(self.groups, table["groups"], strict=True):
+            row["seeds"] = list(group.seeds)
+        return table

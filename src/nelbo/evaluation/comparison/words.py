@@ -1,0 +1,121 @@
+"""Settings and groups in words, for tables, labels and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+from nelbo.core.spec import kebab
+
+LABELLED = 3  # differing fields that a group's label names; with more it is called by its runs
+
+
+def shown(value: Any) -> str:
+    """A setting in short: 4, relu, [256, 128], linear(epochs 20); `-` where a configuration has no such field."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case Mapping():
+            inside = [f"{kebab(str(key))} {shown(inner)}" for key, inner in value.items() if key != "name"]
+            return f"{value.get('name', '')}({', '.join(inside)})" if inside else str(value.get("name", ""))
+        case list() | tuple():
+            return f"[{', '.join(map(shown, value))}]" if value else "none"
+    return str(value)
+
+
+def listed(names: Iterable[Any]) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    *most, last = map(str, names)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def by_value(values: Mapping[str, Any]) -> str:
+    """`4 in A and B, 1 in C`: groups of equal value together, in order."""
+    return ", ".join(f"{value} in {names}" for value, names in _alike(values))
+
+
+def by_group(values: Mapping[str, Any]) -> str:
+    """`A and B: a longer phrase; C: another`."""
+    return "; ".join(f"{names}: {value}" for value, names in _alike(values))
+
+
+def _alike(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    groups: dict[str, list[str]] = {}
+    for group, value in values.items():
+        groups.setdefault(shown(value), []).append(group)
+    return [(value, listed(names)) for value, names in groups.items()]
+
+
+def letters(count: int) -> list[str]:
+    """A, B, ..., Z, AA, AB, ..."""
+    names = []
+    for number in range(count):
+        name, rest = "", number + 1
+        while rest:
+            rest, digit = divmod(rest - 1, 26)
+            name = chr(ord("A") + digit) + name
+        names.append(name)
+    return names
+
+
+def differences(tables: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
+    """The dotted fields that are not the same in all configurations: {field: {group: value or None}}.
+
+    Where components of different names stand in one field, that field is the difference, with all that is in it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key in dict.fromkeys(key for table in tables.values() for key in table):
+        values = {group: table.get(key) for group, table in tables.items()}
+        first = next(iter(values.values()))
+        if all(value == first for value in values.values()):
+            continue
+        nested = [value for value in values.values() if isinstance(value, Mapping)]
+        if len(nested) == len(values) and len({value.get("name") for value in nested}) == 1:
+            found |= differences(values, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = values
+    return found
+
+
+def labels(differing: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is special about each group: its recipe; what it changes in the baseline; or what its runs are called.
+
+    differing  as `differences` gives it;  runs  {group: names of its runs}, the baseline first
+    """
+    recipes = [str(name) for name in differing.get("recipe", {}).values()]
+    if len(set(recipes)) == len(runs) and "custom" not in recipes:
+        return recipes
+    ends = [key.rpartition(".")[2] for key in differing]
+    short = {key: end if ends.count(end) == 1 else key for key, end in zip(differing, ends, strict=True)}
+    baseline = next(iter(runs))
+    found = []
+    for group, names in runs.items():
+        changed = [
+            f"{kebab(short[key])} {_briefly(table[group])}"
+            for key, table in differing.items()
+            if table[group] != table[baseline]
+        ]
+        found.append(", ".join(changed) if 0 < len(changed) <= LABELLED else _stem(names))
+    return found
+
+
+def _briefly(value: Any) -> str:
+    """As `shown`; of a component only its name."""
+    match value:
+        case Mapping():
+            return str(value.get("name", shown(value)))
+        case list() if value:
+            return ",".join(map(_briefly, value))
+    return shown(value)
+
+
+def _stem(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    common = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in common).removesuffix("-s").rstrip("-_. /") or names[0]

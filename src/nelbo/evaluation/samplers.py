@@ -1,0 +1,373 @@
+"""Samplers fitted to a trained run, and the choice of one: by validation images, reported on test images.
+
+evaluation/samplers.json                        what `compare` measured, and which sampler it chose
+evaluation/unfinished/samplers-{weights}.json   what an interrupted one has done
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from nelbo import engine
+from nelbo.core import config
+from nelbo.core.registry import lookup, names
+from nelbo.core.spec import kebab
+from nelbo.data import Images, frozen, materialise
+from nelbo.errors import ConfigError, DataError, NelboError
+from nelbo.evaluation.card import PRECISION, fingerprint
+from nelbo.metrics import Split, Value, exactly
+from nelbo.metrics import fid as inception
+from nelbo.metrics.quality import MAIN, DrawLatents, Judge, Refusal, choice
+from nelbo.models import BuiltModel
+from nelbo.samplers import Fitted, Latents, Sampler
+from nelbo.samplers.base import of_posterior
+from nelbo.training import api, store
+from nelbo.training.loop import Tell
+from nelbo.training.store import Run
+
+FILE = "evaluation/samplers.json"
+CHOSEN = "chosen"
+MOST_LATENTS = 100_000  # training images that a sampler is fitted to
+DECODE_AT_ONCE = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """What samplers are fitted to: the latents of the training and validation images of a model.
+
+    split   any split of the data; its device and its transforms count
+    seed    of fits
+    """
+
+    model: BuiltModel
+    split: Split
+    seed: int = 0
+
+    @cached_property
+    def train(self) -> Latents:
+        images = self.split.data.train
+        if len(images) > MOST_LATENTS:
+            images = images.select(choice(len(images), MOST_LATENTS))
+        return self._of(images, self.split.seed)
+
+    @cached_property
+    def validation(self) -> Latents | None:
+        images = self.split.data.validation
+        return None if images is None else self._of(images, self.split.seed + 1)
+
+    def _of(self, images: Images, seed: int) -> Latents:
+        split = dataclasses.replace(self.split, images=images, seed=seed)
+        found = [
+            tuple(part.float() for part in of_posterior(self.model.encode(x_BCHW)))
+            for x_BCHW in split.batches()
+        ]
+        z_NZ, mean_NZ, std_NZ = (torch.cat(parts) for parts in zip(*found, strict=True))
+        seen = frozen(images, split.transforms)
+        rest = [transform for transform in split.transforms if not transform.random]
+
+        def again(at_M: Tensor) -> Tensor:
+            x_MCHW = materialise(seen.select(at_M), rest).to(split.device)
+            return of_posterior(self.model.encode(x_MCHW))[0].float()
+
+        return Latents(z_NZ, mean_NZ, std_NZ, again)
+
+    def fit(self, spec: Sampler) -> Fitted:
+        """Repeatable: in float32, with a random stream of its own."""
+        spec.check(self.model.where.space)
+        needed = spec.fewest(self.model.latent_dim) > 0
+        train, validation = (self.train, self.validation) if needed else (self._none(), None)
+        with exactly(self.split.device), engine.fixed_seed(self.seed, self.split.device):
+            return spec.fit(self.model, train, validation)
+
+    def _none(self) -> Latents:
+        empty = torch.zeros(0, self.model.latent_dim, device=self.split.device)
+        return Latents(empty, empty, empty, lambda at_M: empty)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSampler:
+    """A sampler fitted to a run. `latents(n)` and `sample(n)` give the same n with the same seed."""
+
+    spec: Sampler
+    model: BuiltModel
+    fitted: Fitted
+    device: torch.device
+
+    def latents(self, n: int, seed: int = 0) -> Tensor:
+        """n latents: (n, Z), float32 on the CPU."""
+        with engine.fixed_seed(seed, self.device), exactly(self.device):
+            return self.fitted.sample(n).float().cpu()
+
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """Means of p(x | z) for n latents: (n, C, H, W), float32 on the CPU."""
+        pieces = torch.split(self.latents(n, seed).to(self.device), DECODE_AT_ONCE)
+        with exactly(self.device):
+            return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
+
+
+def sampler(
+    run: str | Path | Run,
+    name: str | Sampler = CHOSEN,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    checkpoint: str = "best",
+    seed: int = 0,
+    device: str = "auto",
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    data: object | None = None,
+) -> RunSampler:
+    """Fits a sampler to the latents of a run's training images; `.sample(n)` then gives images.
+
+    name      a registered sampler (`nelbo list sampler`), a Sampler, or `chosen`: the best of `nelbo samplers RUN`
+    settings  its fields, as {"components": 20}
+
+    Raises UnknownName, ConfigError where it cannot work with these latents, DataError for too few images.
+    """
+    found = store.find(run, Path(runs))
+    check_name(name)
+    model = api.load(found, checkpoint=checkpoint, device=device)
+    where = engine.pick_device(device)
+    spec = asked(name, settings, found, model)
+    split = api.open_split(found, "train", where, data_dir=data_dir, data=data)
+    return RunSampler(spec, model, Encoded(model, split, seed).fit(spec), where)
+
+
+def check_name(name: str | Sampler) -> None:
+    """Raises UnknownName with the nearest spelling."""
+    if isinstance(name, str) and name != CHOSEN:
+        lookup("sampler", name)
+
+
+def asked(name: str | Sampler, settings: Mapping[str, Any] | None, run: Run, model: BuiltModel) -> Sampler:
+    """The sampler of that name with these settings; `chosen` is the one that was, for these very weights."""
+    if isinstance(name, Sampler):
+        spec = name
+    elif name == CHOSEN:
+        spec = _chosen(run, model)
+    else:
+        spec = config.build(Sampler, name, "sampler")
+    return config.override(spec, settings, "these settings of the sampler") if settings else spec
+
+
+def _chosen(run: Run, model: BuiltModel) -> Sampler:
+    table = run.read_json(FILE, missing={})
+    how = f"nelbo samplers {run.name} measures them and chooses one; or name one (nelbo list sampler)"
+    if not table:
+        raise ConfigError(f"no sampler has been chosen for {run.name} yet: {how}")
+    if table["weights"] != fingerprint(model):
+        raise ConfigError(
+            f"the sampler of {run.name} was chosen for other weights (checkpoint {table['checkpoint']}, epoch "
+            f"{table['epoch']}) than are asked for now: {how}"
+        )
+    return config.build(Sampler, table["samplers"][table["chosen"]]["config"], str(run.path / FILE))
+
+
+# --- which is best ----------------------------------------------------------------------------
+
+
+def compare(
+    run: str | Path | Run,
+    samplers: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    checkpoint: str = "best",
+    seed: int = 0,
+    device: str = "auto",
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    data: object | None = None,
+    tell: Tell = api.quiet,
+) -> dict[str, Any]:
+    """Fits samplers to a run, measures each on validation images, and the one with the lowest distance on test images.
+
+    One that only draws training images again (`Sampler.copies`) is measured, and not chosen unless it is alone.
+
+    samplers  names; every registered one by default
+    settings  fields by sampler, as {"gaussian-mixture.components": 20}
+    tell      hears `metric` ({name}) when the next sampler begins and `measured` ({name, done, total}) while it runs
+
+    Returns, and writes to `evaluation/samplers.json`, {samplers: {name: {config, copies, seconds, metrics} or
+    {config, copies, refused}}, chosen, validation, test, ...}. Images are judged by the classifier of the data (metric
+    `quality`), or by FID where there is none. Raises ConfigError without validation images and where nothing can
+    judge.
+    """
+    specs = _specs(samplers, settings or {})
+    found = store.find(run, Path(runs))
+    model = api.load(found, checkpoint=checkpoint, device=device)
+    where = engine.pick_device(device)
+    split = api.open_split(found, "test", where, data_dir=data_dir, data=data)
+    if split.data.validation is None:
+        raise ConfigError(
+            f"{found.name} has no validation split, and a sampler chosen on test images makes their numbers too good; "
+            "train with --data.validation 0.1, or draw with a sampler by name: "
+            f"nelbo sample {found.name} --sampler gaussian-mixture"
+        )
+    about = {
+        "run": found.name,
+        "checkpoint": checkpoint,
+        "epoch": found.epoch(checkpoint),
+        "weights": fingerprint(model),
+        "data_hash": split.data.hash,
+        "seed": seed,
+        "precision": PRECISION,
+        "environment": engine.describe(where),
+    }
+    encoded = Encoded(model, split, seed)
+    panel = _Panel(encoded, split.of(split.data.validation), tell)
+    kept = _Kept(found, about)
+    for name, spec in specs.items():
+        tell("metric", {"name": name})
+        entry = {"config": config.to_dict(spec), "copies": spec.copies}
+        kept.once(name, entry, lambda spec=spec, name=name: _measured(panel, spec, name))
+    chosen = _best(kept.samplers, panel.by)
+    tell("metric", {"name": f"{chosen} on test images"})
+    final = _Panel(encoded, split, tell)
+    table = {
+        **about,
+        "by": panel.by,
+        "samplers": kept.samplers,
+        "chosen": chosen,
+        "validation": {"n": len(panel.split.images), "references": panel.references()},
+        "test": {
+            "n": len(split.images),
+            "metrics": final.metrics(encoded.fit(specs[chosen]).sample, chosen),
+            "references": final.references(),
+        },
+    }
+    found.write_json(FILE, table)
+    kept.done()
+    return table
+
+
+def _specs(samplers: Sequence[str] | None, settings: Mapping[str, Any]) -> dict[str, Sampler]:
+    """Every sampler with its settings; a misspelled name is refused."""
+    by_name: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        name, _, field = key.partition(".")
+        by_name.setdefault(kebab(name), {})[field] = value
+    chosen = [lookup("sampler", name).name for name in samplers or names("sampler")]
+    for name in by_name:
+        if lookup("sampler", name).name not in chosen:
+            raise ConfigError(f"--{name}: this sampler is not among those measured: {', '.join(chosen)}")
+    found = {}
+    for name in dict.fromkeys(chosen):
+        try:
+            spec = lookup("sampler", name)()
+        except ValidationError:  # settings without a default
+            if samplers is None and name not in by_name:
+                continue
+            spec = config.build(Sampler, {"name": name, **by_name.pop(name, {})}, name)
+        found[name] = config.override(spec, by_name[name], name) if name in by_name else spec
+    return found
+
+
+class _Panel:
+    """What judges the images of any sampler on one split."""
+
+    def __init__(self, encoded: Encoded, split: Split, tell: Tell) -> None:
+        self.encoded = encoded
+        self.split = split
+        self.tell = tell
+        self.by = MAIN
+        judge = Judge.of(split)
+        if isinstance(judge, Refusal):
+            fallback = inception.Judge.of(split, sets=3)
+            if isinstance(fallback, Refusal):
+                raise ConfigError(
+                    f"nothing can judge the samplers' images. By a classifier of the data: {judge.reason}. "
+                    f"By FID: {fallback.reason}"
+                )
+            self.by = "fid"
+            self.judge: Judge | inception.Judge = fallback
+        else:
+            self.judge = judge
+
+    def metrics(self, draw: DrawLatents, name: str) -> dict[str, Any]:
+        """Of as many images as the split has."""
+        model, z = self.encoded.model, f"z ~ {name}"
+        if isinstance(self.judge, inception.Judge):
+            return _plain(dict(self.judge.distances(model, draw, z)))
+        heard = dataclasses.replace(self.split, tell=lambda done, total: self._heard(name, done, total))
+        judge = dataclasses.replace(self.judge, split=heard).ticking(2 * self.judge.n)
+        sets = judge.generated(model, draw)
+        return _plain(dict(self.judge.distances(sets, z)) | dict(self.judge.neighbours(sets)))
+
+    def references(self) -> dict[str, Any]:
+        """The same distance of reconstructions and of training images: what there is to reach."""
+        return _plain(dict(self.judge.references(self.encoded.model)))
+
+    def _heard(self, name: str, done: int, total: int) -> None:
+        self.tell("measured", {"name": name, "done": done, "total": total})
+
+
+def _plain(metrics: Mapping[str, Value]) -> dict[str, Any]:
+    return {key: value.to_dict() for key, value in metrics.items()}
+
+
+def _measured(panel: _Panel, spec: Sampler, name: str) -> dict[str, Any]:
+    """What a sampler gets, or why it cannot be had."""
+    begun = time.perf_counter()
+    try:
+        fitted = panel.encoded.fit(spec)
+    except (ConfigError, DataError) as error:
+        return {"refused": str(error)}
+    seconds = {"fit": time.perf_counter() - begun, "draw": 0.0}
+
+    def draw(n: int) -> Tensor:
+        begun = time.perf_counter()
+        z_NZ = fitted.sample(n)
+        engine.synchronise(panel.split.device)
+        seconds["draw"] += time.perf_counter() - begun
+        return z_NZ
+
+    metrics = panel.metrics(draw, name)
+    return {"seconds": {key: round(value, 3) for key, value in seconds.items()}, "metrics": metrics}
+
+
+def _best(samplers: Mapping[str, Any], by: str) -> str:
+    """The nearest; one that only copies training images where there is no other."""
+    values = {
+        name: (table["copies"], table["metrics"][by]["value"])
+        for name, table in samplers.items()
+        if table.get("metrics", {}).get(by, {}).get("value") is not None
+    }
+    if not values:
+        why = "; ".join(f"{name}: {table.get('refused', 'not finite')}" for name, table in samplers.items())
+        raise NelboError(f"no sampler could be measured: {why}")
+    return min(values, key=values.__getitem__)
+
+
+class _Kept:
+    """What has been measured under the same conditions, so that an interrupted comparison goes on."""
+
+    def __init__(self, run: Run, about: Mapping[str, Any]) -> None:
+        self.run = run
+        self.about = dict(about)
+        self.name = f"evaluation/unfinished/samplers-{about['weights']}.json"
+        self.before: dict[str, Any] = {}
+        with contextlib.suppress(NelboError):  # a damaged one is replaced
+            before = run.read_json(self.name, missing={})
+            self.before = before.get("samplers", {}) if before.get("about") == self.about else {}
+        self.samplers: dict[str, Any] = {}
+
+    def once(self, name: str, table: dict[str, Any], measure: Any) -> None:
+        known = self.before.get(name, {})
+        self.samplers[name] = known if known.get("config") == table["config"] else table | measure()
+        self.run.write_json(self.name, {"about": self.about, "samplers": self.samplers})
+
+    def done(self) -> None:
+        file = self.run.path / self.name
+        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other measurements are unfinished there
+            file.parent.rmdir()

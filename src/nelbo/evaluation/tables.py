@@ -1,0 +1,123 @@
+"""Tables as plain values: a terminal and a page show the same rows in the same words.
+
+`nelbo.cli.console` prints a Table and `nelbo.report` writes it as HTML; neither writes a word of its own into it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from nelbo.core.catalogue import docline, entries
+from nelbo.evaluation import labels
+
+NONE = "-"  # the text of a cell without a value
+COLLAPSE = ". posterior collapse: "  # begins the part of a note that is too long for a table
+Kind = Literal["text", "number", "code", "prose", "mark"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a table.
+
+    spread  the standard error beside a number, as in "± 0.02"
+    kind    how a page sets it; prose may hold `code` between backticks
+    names   the names that `text` lists; a page can turn each into a link
+    """
+
+    text: str
+    spread: str = ""
+    kind: Kind = "text"
+    names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A row; its first cell names it, and `note` says more about it."""
+
+    cells: tuple[Cell, ...]
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Section:
+    """A group of rows, with a title and a sentence about them where there is room for both."""
+
+    rows: tuple[Row, ...]
+    title: str = ""
+    about: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """A table under its caption.
+
+    notes  sentences that explain the marks in it
+    whole  columns from the left whose lines a narrow terminal must not break; None for all
+    sides  heads of the columns that a narrow terminal spreads over several tables; each table repeats the first
+    """
+
+    caption: str
+    heads: tuple[str, ...]
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...] = ()
+    whole: int | None = 1
+    sides: tuple[str, ...] = ()
+
+
+def plain(caption: str, heads: Sequence[str], rows: Iterable[Iterable[Cell | str]], **more: Any) -> Table:
+    """Return a table of one section; `more` are the other fields of `Table`."""
+    made = tuple(Row(tuple(Cell(one) if isinstance(one, str) else one for one in row)) for row in rows)
+    return Table(caption, tuple(heads), (Section(made),), **more)
+
+
+# --- an evaluation ----------------------------------------------------------------------------
+
+
+def of_card(card: Mapping[str, Any]) -> Table:
+    """Return the table of every number of a card, section by section."""
+    metrics, known = card["metrics"], entries("metric")
+    sections = tuple(
+        Section(
+            tuple(_row(labels.on_card(name), metrics[name], _number(metrics[name])) for name in names),
+            labels.label(section),
+            docline(known[section]) if section in known else "",
+        )
+        for section, names in card["sections"].items()
+        if names
+    )
+    caption = f"{card['run']} · {_checkpoint(card)} · {card['split']}, n = {card['n']}"
+    return Table(caption, ("metric", "value", "unit"), sections, whole=None)
+
+
+def of_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> Table:
+    """Return the numbers of two checkpoints of one run side by side; notes are those of the second."""
+    rows = []
+    for name, entry in other["metrics"].items():
+        before = first["metrics"].get(name)
+        cells = (_number(before) if before else Cell(NONE), _number(entry))
+        rows.append(_row(labels.label(name), entry, *cells))
+    heads = ("metric", _checkpoint(first), _checkpoint(other), "unit")
+    caption = f"{other['run']} · {other['split']}, n = {other['n']}"
+    return Table(caption, heads, (Section(tuple(rows)),), whole=None)
+
+
+def warnings(card: Mapping[str, Any]) -> list[str]:
+    """Return the sentences that a card's notes hold and its table leaves out: posterior collapse."""
+    notes = [entry["note"].partition(COLLAPSE) for entry in card["metrics"].values()]
+    return [f"{start[2:]}{rest}" for _, start, rest in notes if start]
+
+
+def _checkpoint(card: Mapping[str, Any]) -> str:
+    return f"{card['checkpoint']} (epoch {card['epoch']})"
+
+
+def _row(label: str, entry: Mapping[str, Any], *numbers: Cell) -> Row:
+    note = labels.shown(entry)[2].partition(COLLAPSE)[0]
+    return Row((Cell(label), *numbers, Cell(entry["unit"])), note)
+
+
+def _number(entry: Mapping[str, Any]) -> Cell:
+    text, spread, _ = labels.shown(entry)
+    return Cell(text, spread, "text" if entry["value"] is None else "number")

@@ -1,0 +1,260 @@
+"""The export of images and arrays from a trained model: the files of `nelbo sample`, `encode`, `traverse` and others.
+
+Images are referred to by
+
+    12           the image at that position of the split
+    digit.png    an image file
+    class:7      the mean latent of a class          (a latent, not an image)
+    example:7    the first image of a class
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nelbo.core.files import atomic
+from nelbo.data import Images, materialise
+from nelbo.data.decode import decode_file
+from nelbo.data.transforms import apply_once
+from nelbo.errors import ConfigError, DataError
+from nelbo.metrics.latent import posteriors
+from nelbo.pictures.view import Pictures, View
+from nelbo.samplers import Sampler
+
+IN_A_GRID, IN_A_ROW = 1000, 100  # pictures at most: a larger grid is too small to see
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A starting point: its name for files, its latent, and the image if it is one."""
+
+    name: str
+    z_Z: Tensor
+    x_CHW: Tensor | None
+
+
+def refer(view: View, text: str) -> Reference:
+    """Return the latent (posterior mean) that a reference stands for; see the module's docstring."""
+    kind, _, rest = text.partition(":")
+    if kind == "class" and rest:
+        label = view.find_class(rest)
+        return Reference(f"class-{_slug(view.class_name(label))}", view.class_mean(label), None)
+    if kind == "example" and rest:
+        label = view.find_class(rest)
+        name, x_CHW = _slug(view.class_name(label)), view.images_at(view.example(label))
+    elif text.isdecimal():
+        name, x_CHW = f"image{int(text)}", view.images_at(view.check_index(int(text)))
+    elif Path(text).is_file():
+        name, x_CHW = Path(text).stem, from_file(view, Path(text))
+    else:
+        raise ConfigError(
+            f"{text!r} is no image: give a position in the split (12), an image file, example:CLASS or class:CLASS"
+        )
+    return Reference(name, view.mean(x_CHW[None])[0], x_CHW)
+
+
+def _of_each_class(view: View) -> list[str]:
+    return [f"example:{label}" for label in view.classes]
+
+
+def _refer_all(view: View, texts: list[str]) -> list[Reference]:
+    """Return references with unique names: two files called 1.png become `1` and `1-2`."""
+    references: list[Reference] = []
+    for text in texts:
+        reference = refer(view, text)
+        used, name, count = {other.name for other in references}, reference.name, 1
+        while name in used:
+            count += 1
+            name = f"{reference.name}-{count}"
+        references.append(dataclasses.replace(reference, name=name))
+    return references
+
+
+def from_file(view: View, file: Path) -> Tensor:
+    """Read an image file as the model sees it, (C, H, W): with the run's preprocessing, without silent resizing."""
+    recipe, shape = view.run.recipe, view.splits.shape
+    size = recipe.data.size
+    box = (size, size) if isinstance(size, int) else size
+    decoded = torch.from_numpy(decode_file(file, grey=shape[0] == 1, size=box).copy())
+    pixels = apply_once(decoded[None], recipe.data.transforms)
+    if tuple(pixels.shape[1:]) != shape:
+        raise DataError(
+            f"{file} is {pixels.shape[-2]} x {pixels.shape[-1]} pixels, but {view.run.name} was trained on images of "
+            f"{shape[1]} x {shape[2]}; resize it first"
+        )
+    return materialise(Images(pixels), recipe.data.transforms)[0]
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text).strip("-").lower()
+
+
+class Folder:
+    """A folder for generated files, with a list of the files that were written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files: list[Path] = []
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write one file."""
+        with atomic(self.path / name) as temporary:
+            temporary.write_bytes(content)
+        self.files.append(self.path / name)
+
+    # `plots` is imported where it is needed: matplotlib takes long to import, and encoding needs none.
+
+    def image(self, name: str, picture: Pictures) -> None:
+        """Write one picture as PNG."""
+        from nelbo.plots import png_bytes
+
+        self.write(f"{name}.png", png_bytes(picture))
+
+    def grid(self, name: str, pictures: Pictures, columns: int | None = None) -> None:
+        """Write pictures as one PNG, in reading order."""
+        from nelbo.plots import montage, png_bytes
+
+        self.write(f"{name}.png", png_bytes(montage(pictures, columns=columns), scale=2))
+
+    def animation(self, name: str, frames: Pictures) -> None:
+        """Write pictures as a GIF."""
+        from nelbo.plots import gif_bytes
+
+        self.write(f"{name}.gif", gif_bytes(frames))
+
+    def array(self, name: str, values: np.ndarray) -> None:
+        """Write an array as .npy."""
+        with atomic(self.path / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+        self.files.append(self.path / f"{name}.npy")
+
+
+def sample(view: View, out: Folder, n: int, temperature: float = 1.0, sampler: Sampler | None = None) -> None:
+    """Write n images from the prior, or from a sampler: one PNG each, a grid of the first 1,000, and arrays.
+
+    The arrays are of images (n, H, W, C) and of latents (n, Z).
+    """
+    _positive("n", n)
+    z_NZ, x_NCHW = view.samples(n, temperature, sampler)
+    pictures = view.pictures(x_NCHW)
+    out.grid("samples", pictures[:IN_A_GRID])
+    out.array("samples", pictures)
+    out.array("samples-latents", z_NZ.numpy())
+    digits = len(str(n - 1))
+    for index, image in enumerate(pictures):
+        out.image(f"sample-{index:0{digits}}", image)
+
+
+def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
+    """Write n decoded draws from the posterior of each reference image: `sample-<name>-<number>.png`.
+
+    Arrays hold them all, and a grid the first 100 of each image.
+    """
+    _positive("n", n)
+    if any(text.startswith("class:") for text in references):
+        raise ConfigError(
+            "samples around a class start from an image of it: use example:CLASS, not class:CLASS"
+        )
+    references = [each for text in references for each in (_of_each_class(view) if text == "all" else [text])]
+    images = _refer_all(view, references)
+    x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
+    z_NBZ, x_NBCHW = view.around(x_BCHW, n)
+    pictures = view.pictures(x_NBCHW.transpose(0, 1))
+    some = pictures[:, :IN_A_ROW]
+    out.grid("samples", some.reshape(-1, *some.shape[2:]), columns=some.shape[1])
+    out.array("samples", pictures)
+    out.array("samples-latents", z_NBZ.transpose(0, 1).numpy())
+    digits = len(str(n - 1))
+    for position, reference in enumerate(images):
+        for index, image in enumerate(pictures[position]):
+            out.image(f"sample-{reference.name}-{index:0{digits}}", image)
+
+
+def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float:
+    """Write reconstructions from the posterior mean: one PNG each, an array, and a grid of the first 100.
+
+    The grid has the inputs above them. Returns the mean squared error a pixel.
+    """
+    if references:
+        images = _refer_all(view, references)
+        missing = [
+            text for text, reference in zip(references, images, strict=True) if reference.x_CHW is None
+        ]
+        if missing:
+            raise ConfigError(f"{missing[0]} is a latent, not an image; use example:CLASS")
+        names = [reference.name for reference in images]
+        x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
+    else:
+        _positive("n", n)
+        names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.images_at(slice(n))
+    decoded = view.reconstruct(x_BCHW)
+    pictures = view.pictures(decoded)
+    rows = np.concatenate([view.pictures(x_BCHW[:IN_A_ROW]), pictures[:IN_A_ROW]])
+    out.grid("reconstructions", rows, columns=len(rows) // 2)
+    out.array("reconstructions", pictures)
+    for name, image in zip(names, pictures, strict=True):
+        out.image(f"reconstruction-{name}", image)
+    return float((decoded - x_BCHW).square().mean())
+
+
+def encode(view: View, file: Path) -> dict[str, list[int]]:
+    """Write posterior means to .npy, or means, standard deviations and labels to .npz; return the shapes."""
+    check_latents_file(file)
+    if file.suffix == ".npy":
+        arrays = {"mean": view.z_NZ.numpy()}
+    else:
+        arrays = {name: z_NZ.numpy() for name, z_NZ in posteriors(view.model, view.split).items()}
+        if view.labels_N is not None:
+            arrays["labels"] = view.labels_N
+    with atomic(file) as temporary, temporary.open("wb") as stream:
+        if file.suffix == ".npy":
+            np.save(stream, arrays["mean"], allow_pickle=False)
+        else:  # floats hardly compress, and trying takes as long as encoding
+            np.savez(stream, allow_pickle=False, **arrays)
+    return {name: list(array.shape) for name, array in arrays.items()}
+
+
+def check_latents_file(file: Path) -> None:
+    """Raise ConfigError for a name that `encode` cannot write to."""
+    if file.suffix not in (".npy", ".npz"):
+        raise ConfigError(
+            f"--out {file}: latents are written as .npy (means) or .npz (means, deviations, labels)"
+        )
+
+
+def interpolate(view: View, out: Folder, start: str, end: str, steps: int) -> None:
+    """Write a straight line in the latent's space between two references: a row, an animation, arrays."""
+    a, b = refer(view, start), refer(view, end)
+    z_SZ = view.line(a.z_Z, b.z_Z, steps)
+    pictures = view.decoded(z_SZ)
+    name = f"interpolation-{a.name}-{b.name}"
+    out.grid(name, pictures, columns=min(steps, 10) if steps > 12 else steps)
+    out.animation(name, pictures)
+    out.array(name, pictures)
+    out.array(f"{name}-latents", z_SZ.numpy())
+
+
+def traverse(view: View, out: Folder, start: str, dimensions: list[int], span: float, steps: int) -> None:
+    """Write latent dimensions moved one at a time over +-span from a reference: a row and an animation each, arrays.
+
+    Categorical variables are counted after the dimensions, and go through their categories.
+    """
+    reference = refer(view, start)
+    if not dimensions:
+        dimensions = list(range(len(view.directions)))
+    rows = [view.decoded(view.traversal(reference.z_Z, dimension, span, steps)) for dimension in dimensions]
+    name = f"traversal-{reference.name}"
+    out.grid(name, np.concatenate(rows), columns=len(rows[0]))
+    for dimension, frames in zip(dimensions, rows, strict=True):
+        out.animation(f"{name}-z{dimension}", frames)
+    out.array(name, np.stack(rows))
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"--{name} must be 1 or more (got {value})")

@@ -1,0 +1,1 @@
+"""One run: its recipe, its folder, its state, a step, the loop; training and loading."""

@@ -1,0 +1,150 @@
+"""The recipe: everything that decides what a run is, in one frozen value.
+
+`recipes/` holds functions that return one. A run folder's `config.toml` is a resolved recipe.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from nelbo.core import config
+from nelbo.core.registry import lookup, register
+from nelbo.core.spec import Spec, kebab
+from nelbo.data import Data
+from nelbo.data.transforms import decisive
+from nelbo.errors import ConfigError
+from nelbo.models import VAE, Model
+from nelbo.objectives import ELBO, Objective
+from nelbo.optim import Adam, Optimizer
+
+
+class Recipe(Spec):
+    """A data set, a model, an objective, an optimiser, and how long.
+
+    epochs, batch_size   as they say; the last short batch of an epoch is used
+    batch_reduction      the loss of a batch: its images' mean, or their sum as some tutorials publish it
+    seed                 of initialisation, order and noise
+    precision            of the networks' arithmetic in training: fp32, bf16, or auto: bf16 where it is faster.
+                         Weights, losses and every evaluation are float32
+    compile              on, off, or auto: the training step is compiled when the run is long enough to pay for it
+    clip_norm            largest gradient norm, or none
+    ema                  decay of a running average of the weights, which is then what is evaluated; or none
+    patience             epochs without a better validation bound before training stops; or none
+    latent_every         epochs between looks at the latent statistics; 0 for never
+    log_steps            keep the loss of every step in metrics.jsonl
+    """
+
+    recipe: str = "custom"
+    data: Data = Data()
+    model: Model = VAE()
+    objective: Objective = ELBO()
+    optimizer: Optimizer = Adam()
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    batch_reduction: Literal["mean", "sum"] = "mean"
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    compile: Literal["auto", "on", "off"] = "auto"
+    clip_norm: float | None = Field(default=None, gt=0.0)
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    patience: int | None = Field(default=None, ge=1)
+    latent_every: int = Field(default=1, ge=0)
+    log_steps: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuses what cannot be run before any data is read."""
+        self.objective.check(self.model)
+        likelihood = getattr(self.model, "likelihood", None)
+        support = getattr(likelihood, "support", None)
+        low, high = 0.0, 1.0
+        for transform in self.data.transforms:
+            low, high = transform.range(low, high)
+        if support and (low < support[0] or high > support[1]):
+            raise ValueError(
+                f"data.transforms maps pixels to [{low:g}, {high:g}], but a {likelihood.name} "  # type: ignore[union-attr]
+                f"likelihood needs them in [{support[0]:g}, {support[1]:g}]; drop that scaling, or use "
+                "--model.likelihood gaussian"
+            )
+        last = decisive(self.data.transforms)
+        changed = (low, high) != (0.0, 1.0) or (last is not None and not last.binary)
+        if getattr(likelihood, "of", None) == "levels" and changed:
+            raise ValueError(
+                f"data.transforms leaves pixels that are no 8-bit levels, but a {likelihood.name} likelihood is a "  # type: ignore[union-attr]
+                "probability of levels; use --data.transforms none, or --model.likelihood gaussian"
+            )
+        return self
+
+
+RecipeFunction = Callable[[], Recipe]
+
+
+def recipe(function: RecipeFunction) -> RecipeFunction:
+    """Registers a function as the recipe of its own name; its docstring is its promise."""
+    name = kebab(function.__name__)
+
+    @functools.wraps(function)
+    def with_name() -> Recipe:
+        return function().model_copy(update={"recipe": name})
+
+    return register("recipe", name, with_name)
+
+
+PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim")
+"""Fields of the model that overrides may name without their prefix."""
+
+
+def resolve(what: str | Path | Recipe, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe's name, a TOML file or a Recipe, with dotted overrides applied; parts of the model need no `model.`.
+
+    A file may start from a recipe: `recipe = "fashion-mlp"` and only what differs. Raises ConfigError.
+    """
+    if isinstance(what, Recipe):
+        base = what
+    elif str(what).endswith(".toml"):
+        base = _from_file(Path(what))
+    else:
+        base = named(str(what))
+    whole = {
+        f"model.{key}" if key.partition(".")[0] in PARTS_OF_THE_MODEL else key: value
+        for key, value in (overrides or {}).items()
+    }
+    return config.override(base, whole) if whole else base
+
+
+def named(name: str) -> Recipe:
+    """The registered recipe of that name; raises UnknownName with the nearest."""
+    found: RecipeFunction = lookup("recipe", name)
+    try:
+        return found()
+    except ValidationError as error:
+        raise ConfigError(f"the recipe {name!r} is not valid: {error}") from None
+
+
+def _from_file(path: Path) -> Recipe:
+    table = config.read_toml(path)
+    name = table.get("recipe", "custom")
+    # A resolved file (a run's own config.toml) leaves out what is none, so it must not be laid over a recipe.
+    complete = set(config.to_dict(Recipe())) <= set(table)
+    if name == "custom" or complete:
+        return config.build(Recipe, table, str(path))
+    return config.override(named(name), flatten(table), str(path))
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys; a table's `name` becomes the value of the table itself."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        dotted = prefix + str(key).replace("-", "_")
+        if isinstance(value, Mapping):
+            if "name" in value:
+                flat[dotted] = value["name"]
+            flat |= flatten({k: v for k, v in value.items() if k != "name"}, f"{dotted}.")
+        else:
+            flat[dotted] = value
+    return flat

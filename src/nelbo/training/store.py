@@ -1,0 +1,295 @@
+"""The run folder: the only interface between training and everything after it.
+
+    runs/<name>/  config.toml  env.json  metrics.jsonl  summary.json
+                  checkpoints/{first,best,last}.safetensors
+                  model/{config.json,model.safetensors}      what is shared
+                  evaluation/*.json   figures/
+
+Every file is written to a temporary name and moved into place, so that a reader never sees half of one.
+Nothing here is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nelbo.core import config
+from nelbo.core.files import atomic, finite, read_tensors, write_tensors
+from nelbo.errors import ConfigError, RunError, did_you_mean
+from nelbo.models import BuiltModel, Model
+from nelbo.training.recipe import Recipe
+
+CHECKPOINTS = ("first", "best", "last")
+
+
+class Run:
+    """A run folder. Constructing one reads nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved configuration; raises RunError when the folder is damaged."""
+        file = self.path / "config.toml"
+        if not file.is_file():
+            raise RunError(f"{self.path} is not a run: it has no config.toml")
+        try:
+            return config.build(Recipe, config.read_toml(file), str(file))
+        except ConfigError as error:
+            raise RunError(
+                f"{error}\nif it was trained with --import FILE, give that again; otherwise it is damaged"
+            ) from None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What training left behind, or an empty table while it has not finished."""
+        return self.read_json("summary.json", missing={})
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.summary.get("finished"))
+
+    def read_json(self, name: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+        file = self.path / name
+        if not file.is_file() and missing is not None:
+            return missing
+        try:
+            table = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise RunError(
+                f"{file} cannot be read ({why}); the run is damaged: train again with --overwrite"
+            ) from None
+        if not isinstance(table, dict):
+            raise RunError(f"{file} holds no table; the run is damaged: train again with --overwrite")
+        return table
+
+    def write_json(self, name: str, table: Mapping[str, Any]) -> Path:
+        file = self.path / name
+        with atomic(file) as temporary:
+            temporary.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        return file
+
+    # --- metrics.jsonl ---
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Appends one line to metrics.jsonl; numbers that are not finite become null."""
+        line = json.dumps(finite(row), allow_nan=False)
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def history(self, event: str = "epoch") -> list[dict[str, Any]]:
+        """The logged rows of one kind, oldest first."""
+        file = self.path / "metrics.jsonl"
+        if not file.is_file():
+            return []
+        try:
+            lines = file.read_text(encoding="utf-8").split("\n")
+            rows = [json.loads(line) for line in lines[:-1]]  # a last line without its end is being written
+        except ValueError:
+            raise RunError(f"{file} is damaged; train again with --overwrite") from None
+        return [row for row in rows if row.get("event") == event]
+
+    def forget_after(self, epoch: int) -> None:
+        """Drops logged rows later than `epoch`: what a crash left after the last checkpoint."""
+        file = self.path / "metrics.jsonl"
+        if not file.is_file():
+            return
+        kept = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # a line cut off by the crash
+            if row.get("epoch", 0) <= epoch:
+                kept.append(line + "\n")
+        with atomic(file) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    # --- tensors ---
+
+    def resume(self, unpack: Callable[[dict[str, Tensor], dict[str, Any]], None]) -> None:
+        """Hands the last checkpoint to `unpack`; raises RunError when it does not fit the configuration."""
+        try:
+            unpack(*self.load("last"))
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise RunError(
+                f"{self.checkpoint_path('last')} does not fit the run's config.toml ({error}); the run is damaged: "
+                "train again with --overwrite"
+            ) from None
+
+    def epoch(self, checkpoint: str) -> int:
+        """How many epochs a checkpoint has finished; `last` may hold a part of one more."""
+        about = self.load(checkpoint)[1]
+        return int(about["epoch"]) - (1 if checkpoint == "last" else 0)
+
+    def checkpoint_path(self, name: str) -> Path:
+        return self.path / "checkpoints" / f"{name}.safetensors"
+
+    def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Writes a checkpoint: named tensors, and a table of plain values in its header."""
+        write_tensors(self.checkpoint_path(name), tensors, about)
+
+    def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Reads a checkpoint back; raises RunError when it is absent or damaged."""
+        file = self.checkpoint_path(name)
+        if name not in CHECKPOINTS:
+            raise RunError(f"no checkpoint is called {name!r}; {did_you_mean(name, CHECKPOINTS)}")
+        if not file.is_file():
+            have = [other for other in CHECKPOINTS if self.checkpoint_path(other).is_file()]
+            raise RunError(f"{self.path} has no checkpoint {name!r}; it has {', '.join(have) or 'none yet'}")
+        return read_tensors(file)
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Strict: a checkpoint that does not fit its own configuration is damaged."""
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise RunError(f"{file} does not fit the run's config.toml ({first}); the run is damaged") from None
+
+
+# --- finding and starting runs ----------------------------------------------------------------
+
+
+def find(what: str | Path | Run, runs: Path = Path("runs")) -> Run:
+    """A run from its folder, its name under `runs`, or `latest`; raises RunError with the nearest name."""
+    if isinstance(what, Run):
+        return what
+    here = [path for path in runs.iterdir() if (path / "config.toml").is_file()] if runs.is_dir() else []
+    if str(what) == "latest":
+        if not here:
+            raise RunError(f"there is no run under {runs}; start one with: nelbo train digits")
+        return Run(max(here, key=lambda path: (path / "config.toml").stat().st_mtime))
+    for path in (Path(what), runs / str(what)):
+        if (path / "config.toml").is_file():
+            return Run(path)
+    if Path(what).is_dir() or (runs / str(what)).is_dir():
+        raise RunError(f"{what} is not a run: it has no config.toml")
+    names = [path.name for path in here]
+    hint = (
+        did_you_mean(str(what), names)
+        if names
+        else f"there is none under {runs}; start one with: nelbo train digits"
+    )
+    raise RunError(f"no run is called {str(what)!r}; {hint}")
+
+
+def default_name(recipe: Recipe, plain: Recipe | None) -> str:
+    """`fashion-mlp-s0`; a run that differs from its recipe in more than the seed gets a short hash."""
+    stem = f"{recipe.recipe}-s{recipe.seed}"
+    if plain is not None and recipe == plain.model_copy(update={"seed": recipe.seed}):
+        return stem
+    digest = hashlib.sha256(config.dumps(recipe).encode()).hexdigest()[:6]
+    return f"{stem}-{digest}"
+
+
+def check_name(name: str) -> str:
+    """Raises ConfigError unless the name is that of one folder."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise ConfigError(f"--name {name!r}: expected a plain folder name; say where with --runs")
+    return name
+
+
+def check_folder(path: Path, flag: str) -> None:
+    """Raises ConfigError where no folder can be: something on the way to it is a file."""
+    for place in (path, *path.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ConfigError(
+                    f"{flag}: {place} is a file, so nothing can be written in a folder of that name"
+                )
+            return
+
+
+def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
+    """Refuses a path that holds something else, before any work is done and without writing.
+
+    Raises RunError when it belongs to another configuration and `overwrite` is false, or is no run at all.
+    """
+    if (path / "config.toml").is_file():
+        if overwrite:
+            ours = any((path / part).exists() for part in ("env.json", "checkpoints", "metrics.jsonl"))
+            foreign = {file.name for file in path.iterdir()} - {"config.toml"}
+            if foreign and not ours:
+                raise RunError(
+                    f"{path} holds a config.toml and is no run; it is not overwritten. Choose another --name"
+                )
+            return
+        differ = config.differences(config.to_dict(Run(path).recipe), config.to_dict(recipe))
+        if differ:
+            lines = "\n".join(f"  {line}" for line in differ)
+            raise RunError(
+                f"{path} already holds a run of another configuration:\n{lines}\n"
+                "choose another --name, or replace it with --overwrite"
+            )
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(
+            f"{path} exists and is not a run folder, so nothing is written there; choose another --name"
+        )
+    check_folder(path.parent, "--runs")
+
+
+def start(recipe: Recipe, path: Path, *, overwrite: bool = False) -> Run:
+    """Makes a run folder, or returns the one that is there, to go on with; see `check_free`."""
+    check_free(recipe, path, overwrite=overwrite)
+    if overwrite and path.exists():
+        shutil.rmtree(path)
+    if not (path / "config.toml").is_file():
+        with atomic(path / "config.toml") as temporary:
+            temporary.write_text(config.dumps(recipe), encoding="utf-8")
+    return Run(path)
+
+
+def share(run: Run, model: BuiltModel, shape: tuple[int, int, int], about: Mapping[str, Any]) -> None:
+    """Writes `model/`: the weights and the configuration that rebuilds the module around them."""
+    table = {"model": config.to_dict(run.recipe.model), "shape": list(shape), **about}
+    write_tensors(run.path / "model" / "model.safetensors", model.state_dict(), {})
+    run.write_json("model/config.json", table)
+
+
+def shared(folder: Path) -> BuiltModel:
+    """The module in a `model/` folder, which may have been copied from its run; raises RunError."""
+    file = folder / "model.safetensors"
+    table = Run(folder).read_json("config.json")
+    try:
+        spec: Model = config.build(Model, table["model"], str(folder / "config.json"))
+        shape = (int(table["shape"][0]), int(table["shape"][1]), int(table["shape"][2]))
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise RunError(
+            f"{folder / 'config.json'} does not describe a model; copy the whole folder again"
+        ) from None
+    return _module(spec, shape, read_tensors(file)[0], file)
+
+
+def rebuild(
+    recipe: Recipe, shape: tuple[int, int, int], tensors: Mapping[str, Tensor], file: Path
+) -> BuiltModel:
+    """The module of a checkpoint, in evaluation mode."""
+    return _module(recipe.model, shape, tensors, file)
+
+
+def _module(
+    spec: Model, shape: tuple[int, int, int], tensors: Mapping[str, Tensor], file: Path
+) -> BuiltModel:
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights; the caller's stream stays
+        module = spec.build(shape)
+    load_weights(module, tensors, file)
+    return module.eval()
