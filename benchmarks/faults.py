@@ -23,10 +23,11 @@ from torch import Tensor, nn
 import nelbo
 from nelbo import engine
 from nelbo.core.files import atomic
-from nelbo.dists import Likelihood
-from nelbo.dists.base import Of, Shape, full
-from nelbo.dists.bernoulli import BernoulliImage
+from nelbo.dists.base import Shape, full
 from nelbo.errors import TrainingFailed
+from nelbo.likelihoods import Likelihood
+from nelbo.likelihoods.base import ObservationKind
+from nelbo.likelihoods.bernoulli import BernoulliImage
 from nelbo.metrics import bound_of, elbo
 from nelbo.training import api
 from nelbo.training.store import Run
@@ -37,7 +38,7 @@ RECORD = Path(__file__).parent / "records" / "faults.json"
 class SquashedTwice(Likelihood):
     """Bernoulli pixels whose sigmoid outputs are taken for logits: a fault, and likely where 524 nats come from."""
 
-    of: ClassVar[Of] = "binary"
+    observation_kind: ClassVar[ObservationKind] = "binary"
     support: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
     def build(self, shape: Shape) -> nn.Module:

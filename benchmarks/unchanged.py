@@ -112,7 +112,8 @@ def main() -> None:
         same = largest == 0 and after["weights"] == record[name]["weights"]
         if not same:
             changed.append(name)
-        words = "equal to the bit" if same else f"differs by {largest:.2g} at {place}, weights too"
+        weights = "weights equal" if after["weights"] == record[name]["weights"] else "weights differ"
+        words = "equal to the bit" if same else f"differs by {largest:.2g} at {place}; {weights}"
         print(
             f"{name}: {words} (recorded on {record[name]['processor']}, now {after['processor']})", flush=True
         )

@@ -13,7 +13,6 @@ from torch.distributions import Normal
 
 from nelbo.core import Draw, Progress
 from nelbo.core.registry import lookup
-from nelbo.dists.dirac import Dirac
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.errors import ConfigError
 from nelbo.metrics.information import mixture_log_density
@@ -27,6 +26,7 @@ from nelbo.objectives.matching import SCALES, kernel_of, mmd
 from nelbo.objectives.swae import SWAE, sliced
 from nelbo.objectives.tcvae import TCVAE, log_weights, pairs, taken_apart
 from nelbo.objectives.wae import WAE
+from nelbo.posteriors.dirac import Dirac
 from nelbo.testing.exact import BITS_SZ, Discrete
 from nelbo.testing.trials import called
 from nelbo.training.recipe import Recipe
@@ -100,7 +100,9 @@ def test_whatever_is_drawn_comes_from_the_stream(objective):
     def loss(seed):
         torch.manual_seed(seed)
         terms = called(objective, draw, Progress(images=50))
-        return torch.stack([terms.loss_B, terms.loss_B if terms.own_loss_B is None else terms.own_loss_B])
+        return torch.stack(
+            [terms.loss_B, terms.loss_B if terms.critic_loss_B is None else terms.critic_loss_B]
+        )
 
     assert torch.equal(loss(3), loss(3))
     draws = isinstance(objective, WAE | SWAE | InfoVAE | FactorVAE)
@@ -454,7 +456,7 @@ def test_a_critic_learns_the_total_correlation():
         z_KBZ = correlated(128)
         draw = draw_of(DiagonalNormal(z_KBZ[0], torch.ones(128, 2), torch.zeros(128, 2)), z_KBZ=z_KBZ)
         optimizer.zero_grad()
-        FactorVAE().terms(draw, Progress(), critic).own_loss_B.mean().backward()
+        FactorVAE().terms(draw, Progress(), critic).critic_loss_B.mean().backward()
         optimizer.step()
     with torch.no_grad():
         assert abs(float(critic(correlated(20_000)).mean()) - CORRELATION) < 0.15

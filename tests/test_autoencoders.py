@@ -11,9 +11,8 @@ from torch import nn
 
 from nelbo.core import Draw, Progress
 from nelbo.core.registry import lookup
-from nelbo.dists import Bernoulli, DiagonalGaussian, Gaussian
-from nelbo.dists.dirac import Dirac
 from nelbo.errors import ConfigError
+from nelbo.likelihoods import Bernoulli, Gaussian
 from nelbo.metrics import Split
 from nelbo.models import VAE
 from nelbo.nets import MLP, Conv
@@ -26,6 +25,8 @@ from nelbo.objectives.rae_gp import RAEGP
 from nelbo.objectives.rae_l2 import RAEL2
 from nelbo.objectives.similarity import C1, C2, EXPONENTS, MultiScale, ssim, window
 from nelbo.objectives.vae_gan import VAEGAN
+from nelbo.posteriors import DiagonalGaussian
+from nelbo.posteriors.dirac import Dirac
 from nelbo.training import api
 from nelbo.training.recipe import Recipe
 from tests.test_stepping import Rerun, Trainer
@@ -293,7 +294,7 @@ def test_each_player_of_a_vae_gan_follows_its_own_loss():
         for one, other in zip(found, expected, strict=True):
             assert torch.allclose(one, other, atol=1e-10), player
     critic_B = -own(x_BCHW).sigmoid().log() - sum((1 - own(x).sigmoid()).log().mean(0) for x in (seen, drawn))
-    assert torch.allclose(terms.own_loss_B, critic_B)
+    assert torch.allclose(terms.critic_loss_B, critic_B)
     assert torch.allclose(terms.loss_B, losses["encoder"] + losses["decoder"] - feature_B)
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from nelbo.core import Draw, Progress, Terms
-from nelbo.dists import Posterior
 from nelbo.dists.base import Space
 from nelbo.errors import ConfigError
 from nelbo.models import VAE
 from nelbo.objectives import ELBO, Objective, Owner, halves
+from nelbo.posteriors import Posterior
 from nelbo.training import api
 from nelbo.training.recipe import Recipe, resolve
 
@@ -24,8 +24,9 @@ import torch
 from torch import nn
 
 from nelbo.core import Terms
-from nelbo.dists import Posterior, Prior
-from nelbo.dists.normal import DiagonalGaussian
+from nelbo.posteriors import Posterior
+from nelbo.priors import Prior
+from nelbo.posteriors.diagonal_gaussian import DiagonalGaussian
 from nelbo.objectives import Objective, halves
 
 
@@ -110,7 +111,7 @@ def judged(_forgotten):
         def build(self, latent_dim, shape):
             return Judge(latent_dim)
 
-        def own_settings(self):
+        def critic_settings(self):
             return {"lr": 0.05, "betas": (0.5, 0.9)}
 
         def terms(self, draw, progress, own):
@@ -124,7 +125,7 @@ def judged(_forgotten):
                 loss_B=parts["reconstruction"] + parts["kl"] + self.share * kept,
                 bound_B=bound_B,
                 parts=parts | {"critic": nn.functional.softplus(told_B).detach()},
-                own_loss_B=nn.functional.softplus(told_B),
+                critic_loss_B=nn.functional.softplus(told_B),
             )
 
     return Judged

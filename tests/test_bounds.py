@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from nelbo.core import Draw, Progress
 from nelbo.core.registry import _entries, lookup, names
 from nelbo.core.spec import Spec
-from nelbo.dists import DiagonalGaussian, Posterior
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.errors import ConfigError
 from nelbo.models import VAE
@@ -26,6 +25,7 @@ from nelbo.objectives.miwae import MIWAE
 from nelbo.objectives.piwae import PIWAE
 from nelbo.objectives.renyi import Renyi
 from nelbo.objectives.weighted import resampled, slope_of_posterior
+from nelbo.posteriors import DiagonalGaussian, Posterior
 from nelbo.schedules import Linear
 from nelbo.testing import LinearGaussian, check_objective
 from nelbo.training.recipe import Recipe, resolve
@@ -243,7 +243,7 @@ def test_only_a_few_samples_are_differentiated_by_the_decoder(law, objective):
     """As many as `resample` says come back through the decoder; and what comes is not what all would bring."""
     back = []
     draw = draw_of(law, objective.k)
-    decode = draw.aux["decode"]
+    decode = draw.decode
 
     def watched(z):
         assert z.shape == (objective.resample, *draw.z_KBZ.shape[1:])
@@ -251,7 +251,7 @@ def test_only_a_few_samples_are_differentiated_by_the_decoder(law, objective):
         found.mean.register_hook(lambda slope: back.append(len(slope)))
         return found
 
-    draw.aux["decode"] = watched
+    draw.decode = watched
     loss = objective(draw, START).loss_B.mean()
     first = torch.autograd.grad(loss, draw.log_px_KB, allow_unused=True, retain_graph=True)
     assert first == (None,)  # nothing of the pass that decoded all

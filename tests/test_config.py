@@ -12,8 +12,8 @@ from nelbo.core.config import build, differences, dumps, override, parse_flags, 
 from nelbo.core.registry import HOMES, lookup, names
 from nelbo.core.spec import Spec, kebab
 from nelbo.data import Binarise, Data, Scale
-from nelbo.dists import Gaussian, Learned
 from nelbo.errors import ConfigError, UnknownName
+from nelbo.likelihoods import Gaussian, Learned
 from nelbo.models import VAE
 from nelbo.nets import MLP, Conv
 from nelbo.objectives import ELBO

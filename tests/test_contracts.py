@@ -13,10 +13,12 @@ from nelbo.core import Distribution, Model, Progress, config
 from nelbo.core.catalogue import docline
 from nelbo.core.registry import HOMES, lookup, names
 from nelbo.core.spec import Spec
-from nelbo.dists import Likelihood, Posterior, Prior
+from nelbo.likelihoods import Likelihood
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import Objective
+from nelbo.posteriors import Posterior
+from nelbo.priors import Prior
 from nelbo.testing.toys import built, shown
 from nelbo.testing.trials import called
 from nelbo.training.recipe import Recipe

@@ -138,7 +138,7 @@ FROZEN = {
         "z_KBZ", "log_px_KB", "log_pz_KB", "log_qz_KB", "kl_BG", "posterior", "prior", "x_BCHW", "likelihood", "aux",
         "not_a_bound",
     },
-    "Terms": {"loss_B", "bound_B", "parts", "own_loss_B"},
+    "Terms": {"loss_B", "bound_B", "parts", "critic_loss_B"},
     "Progress": {"epoch", "epochs", "step", "steps", "images", "fraction"},
     "Model": {"latent_dim", "shape", "draw", "encode", "decode", "sample"},
 }  # fmt: skip

@@ -11,11 +11,11 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from nelbo.core import Progress
 from nelbo.core.registry import _entries
-from nelbo.dists import Prior
 from nelbo.metrics import LatentSums
 from nelbo.models.hierarchical import HierarchicalVAE, TwoLevelPrior
 from nelbo.nets import MLP, Conv
 from nelbo.objectives import ELBO, Objective, halves
+from nelbo.priors import Prior
 from nelbo.testing import check, evidence
 from nelbo.testing.densities import integrates, matches
 from nelbo.testing.exact import fit_posterior, images_of

@@ -14,11 +14,12 @@ from torch.distributions import Normal, kl_divergence
 
 from nelbo.core import Draw, Progress
 from nelbo.core.registry import lookup, names
-from nelbo.dists import DiagonalGaussian, StandardNormal
-from nelbo.dists.bernoulli import BernoulliImage
-from nelbo.dists.gaussian import GaussianImage
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
+from nelbo.likelihoods.bernoulli import BernoulliImage
+from nelbo.likelihoods.gaussian import GaussianImage
 from nelbo.objectives import ELBO
+from nelbo.posteriors import DiagonalGaussian
+from nelbo.priors import StandardNormal
 from nelbo.schedules import Linear
 from nelbo.testing import LinearGaussian, check
 from nelbo.testing.dispatch import CHECKS

@@ -15,7 +15,9 @@ import torch
 from nelbo.core.config import build, to_dict
 from nelbo.core.registry import lookup, names
 from nelbo.data import Data
-from nelbo.dists import (
+from nelbo.errors import ConfigError, DataError
+from nelbo.evaluation import card
+from nelbo.likelihoods import (
     Bernoulli,
     Categorical,
     ContinuousBernoulli,
@@ -29,11 +31,9 @@ from nelbo.dists import (
     Optimal,
     PerPixel,
 )
-from nelbo.dists.continuous_bernoulli import ContinuousBernoulliImage, langevin, log_sinhc
-from nelbo.dists.gaussian import GaussianImage
-from nelbo.dists.logistic import draw_level, log_level
-from nelbo.errors import ConfigError, DataError
-from nelbo.evaluation import card
+from nelbo.likelihoods.continuous_bernoulli import ContinuousBernoulliImage, langevin, log_sinhc
+from nelbo.likelihoods.gaussian import GaussianImage
+from nelbo.likelihoods.logistic import draw_level, log_level
 from nelbo.metrics import Split
 from nelbo.metrics.bound import bits, bound
 from nelbo.models import VAE, base
@@ -168,7 +168,7 @@ def test_a_mixture_is_the_weighted_sum_of_its_components():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in names("likelihood") if lookup("likelihood", name).of == "levels"]
+    "name", [name for name in names("likelihood") if lookup("likelihood", name).observation_kind == "levels"]
 )
 def test_uniform_pixels_cannot_cost_less_than_eight_bits(name):
     for size in (0.0, 1.0, 5.0):
@@ -297,7 +297,7 @@ def test_gradients_against_finite_differences(spec):
     module = spec.build((1, 2, 2)).double().eval()
     outputs = torch.randn(3, 2, spec.channels, 2, 2, dtype=torch.float64, requires_grad=True)
     x = (torch.randint(0, 256, (2, 1, 2, 2)) / 255).double()
-    x = x.round() if spec.of == "binary" else x
+    x = x.round() if spec.observation_kind == "binary" else x
     inputs = [outputs, *module.parameters()]
     if spec.channels > 100:  # a few of the 256 logits stand for all
         inputs = [torch.randn(1, 1, 1, dtype=torch.float64, requires_grad=True)]
@@ -522,7 +522,7 @@ def test_the_right_number_has_the_right_name(likelihood, pixels, fields, name, w
     assert shown == ({name} if name else set())
     assert words in (found[name] if name else found["nelbo"]).note
     low, high = split.data.range
-    volume = 8 - math.log2(high - low) if likelihood.of == "density" else 0.0
+    volume = 8 - math.log2(high - low) if likelihood.observation_kind == "density" else 0.0
     if name:
         expected = found["nelbo"].value / (16 * math.log(2)) + volume
         assert found[name].value == pytest.approx(expected, rel=1e-12)
@@ -629,7 +629,7 @@ def test_every_likelihood_trains_and_is_measured(name, tiny_recipe, tmp_path):
     recipe = tiny_recipe({**RUNS[name], "epochs": 2, "optimizer.lr": 1e-3})
     run = api.train(recipe, runs=tmp_path, name="run", device="cpu")
     found = card.evaluate(run, samples=3, metrics=["bound", "importance", "error"], device="cpu")["metrics"]
-    real = recipe.model.likelihood.of == "levels" or recipe.data.transforms
+    real = recipe.model.likelihood.observation_kind == "levels" or recipe.data.transforms
     assert ("bits_per_dim" in found) == bool(real)
     assert all(found[key]["value"] is not None for key in ("nelbo", "iw_nll", "mse"))
     history = run.history()

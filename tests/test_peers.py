@@ -19,10 +19,10 @@ from nelbo import doctor
 from nelbo.core import Progress, Terms, registry
 from nelbo.core.registry import lookup, names
 from nelbo.data import Batches, Data
-from nelbo.dists import Gaussian
-from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.errors import ConfigError, DataError
 from nelbo.evaluation import card as card_of
+from nelbo.likelihoods import Gaussian
+from nelbo.likelihoods.bernoulli import BernoulliImage
 from nelbo.metrics import Means, Split, Value
 from nelbo.metrics.latent import encode
 from nelbo.models import VAE

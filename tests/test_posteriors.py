@@ -20,20 +20,21 @@ from torch.distributions import (
 
 from nelbo.core import Progress
 from nelbo.core.registry import lookup, names
-from nelbo.dists import DiagonalGaussian, Gaussian
 from nelbo.dists.base import mean_is
-from nelbo.dists.flow import FlowPosterior
-from nelbo.dists.full_gaussian import FullGaussian, FullNormal
-from nelbo.dists.iaf import IAF
-from nelbo.dists.laplace_posterior import LaplacePosterior, LaplaceValue
-from nelbo.dists.low_rank_gaussian import LowRankGaussian, LowRankNormal
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
-from nelbo.dists.planar import Planar
-from nelbo.dists.radial import Radial
-from nelbo.dists.spline import Spline
+from nelbo.likelihoods import Gaussian
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
+from nelbo.posteriors import DiagonalGaussian
+from nelbo.posteriors.flow import FlowPosterior
+from nelbo.posteriors.full_gaussian import FullGaussian, FullNormal
+from nelbo.posteriors.iaf import IAF
+from nelbo.posteriors.laplace import LaplacePosterior, LaplaceValue
+from nelbo.posteriors.low_rank_gaussian import LowRankGaussian, LowRankNormal
+from nelbo.posteriors.planar import Planar
+from nelbo.posteriors.radial import Radial
+from nelbo.posteriors.spline import Spline
 
 FLOWS = [Planar, Radial, IAF, Spline]
 ALL = [DiagonalGaussian, FullGaussian, LowRankGaussian, LaplacePosterior, *FLOWS]

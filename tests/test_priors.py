@@ -15,14 +15,7 @@ from nelbo.core.registry import lookup
 from nelbo.data import Batches, Binarise, Data, Images, OnDisk
 from nelbo.data.ondisk import ArrayFile
 from nelbo.data.transforms import DynamicBinarise
-from nelbo.dists import DiagonalGaussian, StandardNormal, mixture
-from nelbo.dists.exemplar import Exemplar
-from nelbo.dists.learned_normal import LearnedNormal
-from nelbo.dists.maf import MAF
-from nelbo.dists.mixture import Mixture, log_mixture
 from nelbo.dists.normal import DiagonalNormal
-from nelbo.dists.real_nvp import RealNVP
-from nelbo.dists.vamp import Vamp
 from nelbo.errors import ConfigError, Interrupted
 from nelbo.evaluation import card
 from nelbo.models import VAE
@@ -30,6 +23,14 @@ from nelbo.nets import MLP
 from nelbo.optim import WeightAverage
 from nelbo.pictures.latents import _plane
 from nelbo.pictures.view import View
+from nelbo.posteriors import DiagonalGaussian
+from nelbo.priors import StandardNormal, mixture
+from nelbo.priors.exemplar import Exemplar
+from nelbo.priors.learned_normal import LearnedNormal
+from nelbo.priors.maf import MAF
+from nelbo.priors.mixture import Mixture, log_mixture
+from nelbo.priors.real_nvp import RealNVP
+from nelbo.priors.vamp import Vamp
 from nelbo.testing.toys import ToyImages
 from nelbo.training import api
 
@@ -53,7 +54,7 @@ def model_with(prior, *, latent_dim=3, posterior=None, images=None):
         for weight in model.encoder.parameters():
             weight.copy_(torch.randn_like(weight))
     if images is not None:
-        model.see(images)
+        model.observe_training_images(images)
         model.refresh()
     return model
 
@@ -152,7 +153,7 @@ def test_networks_in_bf16_leave_the_mixture_exact():
 def test_a_vamp_prior_is_the_mean_of_the_posteriors_at_its_pseudo_inputs(name, monkeypatch):
     model = model_with(Vamp(components=6, start="noise"), posterior=lookup("posterior", name)())
     if name != "diagonal-gaussian":  # whose sum is by matrix products
-        monkeypatch.setattr("nelbo.dists.vamp.AT_ONCE", 60)  # three latents at a time
+        monkeypatch.setattr("nelbo.priors.vamp.AT_ONCE", 60)  # three latents at a time
     prior = model.prior
     with torch.no_grad():
         prior.inputs_CCHW[0, 0, 0] = 7.0  # beyond the range: clamped
@@ -174,7 +175,7 @@ def test_pseudo_inputs_begin_at_training_images_and_only_once(images):
     model = model_with(Vamp(components=4))
     average = WeightAverage(model, 0.9)
     for each in (model, average.module):
-        each.see(images)
+        each.observe_training_images(images)
     chosen = model.prior.inputs_CCHW.detach().clone()
     there = (chosen[:, None] - images.x_NCHW).abs().flatten(2).amax(-1) < 1e-6
     assert there.sum(1).tolist() == [1, 1, 1, 1]
@@ -184,7 +185,7 @@ def test_pseudo_inputs_begin_at_training_images_and_only_once(images):
         model.prior.inputs_CCHW.add_(0.1)
     resumed = model_with(Vamp(components=4))
     resumed.load_state_dict(model.state_dict())
-    resumed.see(images)
+    resumed.observe_training_images(images)
     assert torch.equal(resumed.prior.inputs_CCHW, chosen + 0.1)
     few = model_with(Vamp(components=9), images=images).prior.inputs_CCHW
     assert torch.allclose(few[7:].double(), few[:2].double()), "where there are fewer images, some twice"
@@ -204,7 +205,7 @@ def test_an_exemplar_prior_is_the_mean_over_training_images(images):
     means = model.encode(images.x_NCHW).mean
     expected = of_normals(z_KBZ, means, torch.full_like(means, math.exp(-0.35)))
     assert torch.allclose(model.prior.log_prob(z_KBZ), expected, atol=1e-10)
-    assert model.prior.without(images.x_NCHW) is model.prior, "what is measured leaves out nothing"
+    assert model.prior.leave_out(images.x_NCHW) is model.prior, "what is measured leaves out nothing"
     some = model_with(Exemplar(images=3), images=images).eval()
     assert some.prior.mean_NZ.shape == (3, 3)
 
@@ -216,13 +217,13 @@ def test_in_training_each_image_is_without_itself(images):
     means = model.encode(images.x_NCHW).mean
     others = [of_normals(z_KBZ[:, b], means[torch.arange(7) != own], torch.ones(6, 3).double())
               for b, own in enumerate((4, 0, 4))]  # fmt: skip
-    found = model.prior.without(x_BCHW).log_prob(z_KBZ)
+    found = model.prior.leave_out(x_BCHW).log_prob(z_KBZ)
     assert torch.allclose(found, torch.stack(others, 1), atol=1e-10)
     draw = model.draw(x_BCHW, 2)
-    assert torch.allclose(draw.log_pz_KB, model.prior.without(x_BCHW).log_prob(draw.z_KBZ))
+    assert torch.allclose(draw.log_pz_KB, model.prior.leave_out(x_BCHW).log_prob(draw.z_KBZ))
     strangers = torch.rand(3, *SHAPE).double()
     everyone = of_normals(z_KBZ, means, torch.ones(7, 3).double())
-    assert torch.allclose(model.prior.without(strangers).log_prob(z_KBZ), everyone, atol=1e-10)
+    assert torch.allclose(model.prior.leave_out(strangers).log_prob(z_KBZ), everyone, atol=1e-10)
     assert torch.allclose(model.prior.log_prob(z_KBZ), everyone, atol=1e-10)
     weights = (model.prior.log_var, *model.encoder.parameters())
     assert all((slope != 0).any() for slope in torch.autograd.grad(found.sum(), weights))
@@ -234,7 +235,7 @@ def test_where_all_images_are_alike_nothing_is_left_out(images):
     assert model.draw(images.x_NCHW[:2]).log_pz_KB.isfinite().all()
     images.n = 1
     with pytest.raises(ConfigError, match="two training images"):
-        model.see(images)
+        model.observe_training_images(images)
 
 
 def test_a_few_exemplars_bound_all_of_them_from_below_in_expectation(images):
@@ -243,8 +244,8 @@ def test_a_few_exemplars_bound_all_of_them_from_below_in_expectation(images):
     with torch.no_grad():
         few.log_var.fill_(-1.5)
         all_of_them.log_var.fill_(-1.5)
-        some = torch.stack([few.without(x_BCHW).log_prob(z_KBZ) for _ in range(2000)])
-        everyone = all_of_them.without(x_BCHW).log_prob(z_KBZ)
+        some = torch.stack([few.leave_out(x_BCHW).log_prob(z_KBZ) for _ in range(2000)])
+        everyone = all_of_them.leave_out(x_BCHW).log_prob(z_KBZ)
     assert (some.std(0) > 0.02).all(), "drawn anew each time"
     assert (some.mean(0) < everyone + 3 * some.std(0) / 2000**0.5).all()
     assert (everyone - some.mean(0)).mean() > 0.05
@@ -261,7 +262,7 @@ def test_refreshing_encodes_all_images_again_and_touches_no_random_stream():
     pixels = torch.randint(0, 256, (50, 1, 3, 2), dtype=torch.uint8, generator=stream)
     batches = Batches(Images(pixels), (DynamicBinarise(),), 10, device=CPU, shuffle_seed=0, training=True)
     model = model_with(Exemplar(), images=None).float()
-    model.see(batches)
+    model.observe_training_images(batches)
     model.refresh()
     first, before = model.prior.mean_NZ.clone(), torch.get_rng_state()
     model.refresh()
@@ -472,7 +473,7 @@ def test_exemplars_that_stay_on_the_disk_are_read_there(tmp_path):
         model = model_with(Exemplar(exemplars=8, images=20)).float().train()
         batches = Batches(images, (), 10, device=CPU, shuffle_seed=0, training=True)
         assert torch.equal(batches.take(torch.tensor([29, 3])), pixels[[29, 3]] / 255)
-        model.see(batches)
+        model.observe_training_images(batches)
         model.refresh()
         torch.manual_seed(0)
         found.append((model.prior.mean_NZ, model.draw(pixels[:4] / 255).log_pz_KB.detach()))

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from nelbo.core.registry import lookup, names
-from nelbo.dists import StandardNormal
-from nelbo.dists.dirac import Point
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.errors import ConfigError, DataError
+from nelbo.posteriors.dirac import Point
+from nelbo.priors import StandardNormal
 from nelbo.samplers import Latents
 from nelbo.samplers.base import SPACES, blocks, nonzero, of_posterior
 from nelbo.samplers.density import Density, Whitening

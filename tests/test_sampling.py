@@ -129,7 +129,7 @@ def test_binarised_images_are_seen_as_evaluation_sees_them(tiny_recipe, tmp_path
 
 
 def test_every_sampler_works_where_posteriors_are_points(tiny_run, monkeypatch):
-    from nelbo.dists.dirac import Point
+    from nelbo.posteriors.dirac import Point
 
     view = View.open(tiny_run, device="cpu")
     encode = view.model.encode

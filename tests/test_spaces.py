@@ -12,22 +12,23 @@ from scipy import special
 from torch.distributions import Normal, OneHotCategorical, VonMises, kl_divergence
 
 from nelbo.core.registry import lookup
-from nelbo.dists import StandardNormal
-from nelbo.dists.categorical_prior import CategoricalPrior
-from nelbo.dists.dirac import Dirac
-from nelbo.dists.gumbel_softmax import CategoricalValue, GumbelSoftmax
 from nelbo.dists.hyperbolic import from_origin, from_point, move, to_origin
-from nelbo.dists.joint import Joint
-from nelbo.dists.joint_prior import JointPrior
-from nelbo.dists.poincare import Poincare, WrappedNormal
 from nelbo.dists.spaces import Where
-from nelbo.dists.uniform_sphere import UniformSphere, log_area, unit
-from nelbo.dists.vmf import VMF, Cosines, VonMisesFisherValue
-from nelbo.dists.wrapped_normal import WrappedNormalPrior
+from nelbo.dists.sphere import log_area, unit
 from nelbo.errors import ConfigError, NotABound
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
+from nelbo.posteriors.dirac import Dirac
+from nelbo.posteriors.gumbel_softmax import CategoricalValue, GumbelSoftmax
+from nelbo.posteriors.joint import Joint
+from nelbo.posteriors.poincare import Poincare, WrappedNormal
+from nelbo.posteriors.vmf import VMF, Cosines, VonMisesFisherValue
+from nelbo.priors import StandardNormal
+from nelbo.priors.categorical import CategoricalPrior
+from nelbo.priors.joint import JointPrior
+from nelbo.priors.uniform_sphere import UniformSphere
+from nelbo.priors.wrapped_normal import WrappedNormalPrior
 from nelbo.testing import LawBroken, LinearGaussian, check, evidence
 from nelbo.training.recipe import Recipe
 
@@ -69,11 +70,11 @@ def test_a_model_with_a_point_keeps_its_laws():
 
 
 def test_a_point_that_hides_it_is_found(monkeypatch):
-    monkeypatch.setattr("nelbo.dists.dirac.Point.point", False)
+    monkeypatch.setattr("nelbo.posteriors.dirac.Point.point", False)
     with pytest.raises(LawBroken, match="no `point = True`"):
         check(Dirac)
-    monkeypatch.setattr("nelbo.dists.dirac.Point.point", True)
-    monkeypatch.setattr("nelbo.dists.dirac.Point.log_prob", lambda self, z: z.sum(-1))
+    monkeypatch.setattr("nelbo.posteriors.dirac.Point.point", True)
+    monkeypatch.setattr("nelbo.posteriors.dirac.Point.log_prob", lambda self, z: z.sum(-1))
     with pytest.raises(LawBroken, match="log_prob gives one"):
         check(Dirac)
 

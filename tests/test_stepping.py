@@ -161,7 +161,7 @@ class Trainer:
         self.batches = Batches(
             splits.train, splits.transforms, recipe.batch_size, device=device, shuffle_seed=0, training=True
         )
-        state.see(self.batches)
+        state.observe_training_images(self.batches)
         made = (lambda device: recorder(state)) if recorder else None
         self.step = make_step(recipe, self.state, self.batches, self.said.append, recorder=made)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nelbo.core.registry import lookup, names
-from nelbo.dists import Prior
+from nelbo.priors import Prior
 from nelbo.testing.spaces import beside, some_latents
 from tests.test_stepping import Trainer, compiled, conv
 

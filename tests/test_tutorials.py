@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nelbo.core import Progress
-from nelbo.dists import Gaussian
+from nelbo.likelihoods import Gaussian
 from nelbo.models import VAE
 from nelbo.nets import Conv
 from nelbo.objectives import ELBO

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from nelbo.core import Draw, Progress
-from nelbo.dists.autoregressive_prior import AutoregressivePrior
 from nelbo.errors import ConfigError
 from nelbo.metrics import LatentSums
 from nelbo.models import VAE
@@ -19,6 +18,7 @@ from nelbo.models.vq import VQVAE, VQVAEModule
 from nelbo.nets import MLP, Conv
 from nelbo.objectives import ELBO, halves
 from nelbo.objectives.vq import VQ
+from nelbo.priors.autoregressive import AutoregressivePrior
 from nelbo.schedules import Linear
 from nelbo.testing import LawBroken, check
 from nelbo.testing.law import float64
@@ -238,7 +238,7 @@ def test_a_learned_prior_costs_less_than_a_uniform_one(tiny_recipe, tmp_path):
 
 def test_walks_among_codes_stay_codes():
     model, x_BCHW = small()
-    z_BZ, where = model.encode(x_BCHW).mean.detach(), model.where
+    z_BZ, where = model.encode(x_BCHW).mean.detach(), model.latent_space
     codes = lambda z: model.codebook.nearest(apart(z, 3))  # noqa: E731
     assert where.directions(6) == ["position 0", "position 1", "position 2"]
     start, end = model.every_latent()[[0, -1]]

@@ -12,7 +12,6 @@ import torch
 import nelbo
 from nelbo.core import Progress
 from nelbo.data import Data, Splits
-from nelbo.dists import DiagonalGaussian, Gaussian, StandardNormal
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.doctor.bounds import fixed_image
 from nelbo.doctor.copies import NEAR, nearest, new_rows
@@ -20,9 +19,12 @@ from nelbo.doctor.latent import explained_variance, listed, since_when
 from nelbo.doctor.likelihood import density_of_places, output_range
 from nelbo.doctor.opening import open_case
 from nelbo.doctor.posterior import STEIN_ERROR, stein_matrix
+from nelbo.likelihoods import Gaussian
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
+from nelbo.posteriors import DiagonalGaussian
+from nelbo.priors import StandardNormal
 
 SMALL = {"encoder": MLP(hidden=(16,)), "decoder": MLP(hidden=(16,)), "latent_dim": 3}
 
@@ -171,8 +173,8 @@ def test_explained_variance_leaves_out_the_noise_of_binarisation(lab):
 def twice_squashed() -> Any:
     """A likelihood that takes sigmoid outputs for logits; forgotten again afterwards."""
     from nelbo.core import registry
-    from nelbo.dists import Likelihood
-    from nelbo.dists.bernoulli import BernoulliImage
+    from nelbo.likelihoods import Likelihood
+    from nelbo.likelihoods.bernoulli import BernoulliImage
 
     class TwiceModule(torch.nn.Module):
         def forward(self, outputs: torch.Tensor) -> BernoulliImage:

@@ -12,9 +12,9 @@ from torch import nn
 from nelbo.core import Draw, Progress, Terms
 from nelbo.core.registry import lookup, names
 from nelbo.data import Images, Splits
-from nelbo.dists.bernoulli import BernoulliImage
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.evaluation import card as card_of
+from nelbo.likelihoods.bernoulli import BernoulliImage
 from nelbo.metrics import Means, Split, Value, bound_of, importance, latent_statistics, quantities
 from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel, base
@@ -29,7 +29,7 @@ class Known(BuiltModel):
 
     def __init__(self, scale=(1.0, 1.0, 1.0), not_a_bound=False, of="binary") -> None:
         super().__init__()
-        self.shape, self.latent_dim, self.likelihood_of = (1, 2, 2), len(scale), of
+        self.shape, self.latent_dim, self.observation_kind = (1, 2, 2), len(scale), of
         self.prior = StandardNormalModule(self.latent_dim)
         self.scale = nn.Parameter(torch.tensor(scale))
         self.shared = not_a_bound

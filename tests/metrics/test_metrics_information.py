@@ -24,7 +24,7 @@ class Told(BuiltModel):
 
     def __init__(self, dimensions, shared_noise=False, sign=1.0, prior=None) -> None:
         super().__init__()
-        self.shape, self.latent_dim, self.likelihood_of = (1, 2, dimensions), dimensions, "density"
+        self.shape, self.latent_dim, self.observation_kind = (1, 2, dimensions), dimensions, "density"
         self.prior = prior or StandardNormalModule(dimensions)
         self.shared_noise, self.sign = shared_noise, sign
 

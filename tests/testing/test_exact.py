@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from nelbo.core import Progress
-from nelbo.dists import Bernoulli, Gaussian, StandardNormal
 from nelbo.errors import ConfigError
+from nelbo.likelihoods import Bernoulli, Gaussian
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
+from nelbo.priors import StandardNormal
 from nelbo.testing import Discrete, LinearGaussian, evidence
 from nelbo.testing.exact import correlated_table
 

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from nelbo.dists.remembering import Remembering
 from torch import nn
 
-from nelbo.dists import Posterior, Prior
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
-from nelbo.dists.remembering import Remembering
+from nelbo.posteriors import Posterior
+from nelbo.priors import Prior
 from nelbo.testing import LawBroken, check_posterior, check_prior
 
 INTEGRAL, SAMPLES = "the density integrates to one", "samples match the density"

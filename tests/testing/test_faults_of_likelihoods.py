@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nelbo.dists import Bernoulli, Categorical, Likelihood
-from nelbo.dists.bernoulli import BernoulliImage
+from nelbo.likelihoods import Bernoulli, Categorical, Likelihood
+from nelbo.likelihoods.bernoulli import BernoulliImage
 from nelbo.testing import LawBroken, check_likelihood
 
 PIXEL, IMAGES = "probabilities sum to one", "images sum to one"
@@ -46,11 +46,15 @@ def likelihood(value_class, kind="density", support=None, outputs=1, **fields):
             return value_class(outputs)
 
     body = {
-        "of": kind,
+        "observation_kind": kind,
         "support": support,
         "channels": property(lambda self: outputs),
         "build": lambda self, shape: Module(),
-        "__annotations__": {"of": ClassVar, "support": ClassVar, **dict.fromkeys(fields, float)},
+        "__annotations__": {
+            "observation_kind": ClassVar,
+            "support": ClassVar,
+            **dict.fromkeys(fields, float),
+        },
         "__module__": __name__,
         "__doc__": "A likelihood with a fault.",
         **fields,
@@ -254,8 +258,8 @@ def test_a_field_of_a_likelihood_that_does_nothing_is_found():
 
 def test_a_field_of_a_component_inside_is_found():
     """Settings of a spread, a net or a schedule count where they are used."""
-    from nelbo.dists import Gaussian
-    from nelbo.dists.spread import Fixed
+    from nelbo.likelihoods import Gaussian
+    from nelbo.likelihoods.spread import Fixed
 
     class Idle(Fixed):
         """A spread whose patience does nothing."""

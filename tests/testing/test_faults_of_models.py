@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from nelbo.core import Draw
-from nelbo.dists import Bernoulli, DiagonalGaussian
 from nelbo.errors import ConfigError, UnknownName
+from nelbo.likelihoods import Bernoulli
 from nelbo.models import VAE
 from nelbo.models.vae import VAEModule
 from nelbo.nets import MLP
 from nelbo.nets.base import Encoder
+from nelbo.posteriors import DiagonalGaussian
 from nelbo.schedules import Linear
 from nelbo.testing import LawBroken, check, check_likelihood, check_model, check_net, check_objective
 

@@ -29,7 +29,7 @@ def define(own_loss=None, settings=None, watch=lambda own: own.training):
         def build(self, latent_dim, shape):
             return Judge(latent_dim)
 
-        def own_settings(self):
+        def critic_settings(self):
             return {"lr": 0.01} if settings is None else settings
 
         def terms(self, draw, progress, own):
@@ -42,7 +42,7 @@ def define(own_loss=None, settings=None, watch=lambda own: own.training):
                 loss_B=parts["reconstruction"] + kl_B,
                 bound_B=bound_B,
                 parts={"kl": kl_B} | parts,
-                own_loss_B=(own_loss or right)(own, z_BZ, prior_BZ),
+                critic_loss_B=(own_loss or right)(own, z_BZ, prior_BZ),
             )
 
     return Faulty
@@ -83,7 +83,7 @@ LEARNS, REACHES = "what it owns learns by its own loss", "its own loss does not 
 FAULTS = {
     latents_not_detached: (REACHES, "detach"),
     one_loss_for_all: (LEARNS, "shape ()"),
-    no_loss_of_its_own: (LEARNS, "own_loss_B is None"),
+    no_loss_of_its_own: (LEARNS, "critic_loss_B is None"),
     a_weight_that_learns_nothing: (LEARNS, "spare has no gradient"),
     counts_in_evaluation: ("it changes buffers in training only", "seen moves from 0 to 2"),
     settings_that_no_optimiser_knows: ("its settings are those of an optimiser", "learning_rate"),
@@ -134,7 +134,7 @@ def test_an_objective_that_claims_another_loss_still_reports_the_elbo():
         def terms(self, draw, progress, own):
             terms = super().terms(draw, progress, own)
             low_B = None if terms.bound_B is None else terms.bound_B - 1.0
-            return Terms(terms.loss_B * 3, low_B, terms.parts, terms.own_loss_B)
+            return Terms(terms.loss_B * 3, low_B, terms.parts, terms.critic_loss_B)
 
     with pytest.raises(LawBroken, match="bound_B is"):
         check_objective(Claims)
@@ -149,7 +149,7 @@ def test_a_claim_of_another_loss_does_not_excuse_a_bound_that_is_too_high():
         def terms(self, draw, progress, own):
             terms = super().terms(draw, progress, own)
             high_B = None if terms.bound_B is None else terms.bound_B + 1.0
-            return Terms(terms.loss_B, high_B, terms.parts, terms.own_loss_B)
+            return Terms(terms.loss_B, high_B, terms.parts, terms.critic_loss_B)
 
     with pytest.raises(LawBroken, match="at most log p"):
         check_objective(Boasts)
@@ -167,7 +167,7 @@ def two_players(hold):
         def __call__(self, draw, progress):
             parts, bound_B = halves(draw)
             kl_B = parts["surrogate_kl" if draw.not_a_bound else "kl"]
-            again_B = -draw.aux["decode"](hold(draw.z_KBZ)).log_prob(draw.x_BCHW).mean(0)
+            again_B = -draw.decode(hold(draw.z_KBZ)).log_prob(draw.x_BCHW).mean(0)
             loss_B = parts["reconstruction"] + kl_B + again_B
             return Terms(loss_B, bound_B, {"kl": kl_B} | parts)
 

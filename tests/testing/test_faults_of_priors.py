@@ -11,13 +11,14 @@ import math
 import pytest
 import torch
 
-from nelbo.dists.exemplar import Exemplar, ExemplarModule
-from nelbo.dists.flows import AffineCoupling, FlowPrior, MaskedAutoregressive
-from nelbo.dists.learned_normal import LearnedNormal, LearnedNormalModule
-from nelbo.dists.maf import MAF
-from nelbo.dists.mixture import Mixture, MixtureModule
-from nelbo.dists.real_nvp import RealNVP
-from nelbo.dists.vamp import Vamp, VampModule
+from nelbo.dists.flows import AffineCoupling, MaskedAutoregressive
+from nelbo.priors.exemplar import Exemplar, ExemplarModule
+from nelbo.priors.flow import FlowPrior
+from nelbo.priors.learned_normal import LearnedNormal, LearnedNormalModule
+from nelbo.priors.maf import MAF
+from nelbo.priors.mixture import Mixture, MixtureModule
+from nelbo.priors.real_nvp import RealNVP
+from nelbo.priors.vamp import Vamp, VampModule
 from nelbo.testing import LawBroken, check_prior
 
 INTEGRAL, SAMPLES = "the density integrates to one", "samples match the density"

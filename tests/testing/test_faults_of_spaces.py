@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from nelbo.dists import hyperbolic, onehot
-from nelbo.dists.categorical_prior import CategoricalPrior, CategoricalPriorModule
-from nelbo.dists.gumbel_softmax import CategoricalValue, GumbelSoftmax
 from nelbo.dists.hyperbolic import from_origin, gap
-from nelbo.dists.joint import Joint, JointValue
-from nelbo.dists.joint_prior import JointPrior, JointPriorModule
-from nelbo.dists.onehot import OneHot, one_hot
-from nelbo.dists.poincare import Poincare, WrappedNormal
-from nelbo.dists.uniform_sphere import UniformSphere, UniformSphereModule, log_area, unit
-from nelbo.dists.vmf import VMF, Cosines, VonMisesFisherValue
-from nelbo.dists.wrapped_normal import WrappedNormalModule, WrappedNormalPrior
+from nelbo.dists.onehot import CategoricalPriorModule, OneHot, one_hot
+from nelbo.dists.sphere import UniformSphereModule, log_area, unit
+from nelbo.posteriors.gumbel_softmax import CategoricalValue, GumbelSoftmax
+from nelbo.posteriors.joint import Joint, JointPriorModule, JointValue
+from nelbo.posteriors.poincare import Poincare, WrappedNormal
+from nelbo.posteriors.vmf import VMF, Cosines, VonMisesFisherValue
+from nelbo.priors.categorical import CategoricalPrior
+from nelbo.priors.joint import JointPrior
+from nelbo.priors.uniform_sphere import UniformSphere
+from nelbo.priors.wrapped_normal import WrappedNormalModule, WrappedNormalPrior
 from nelbo.testing import LawBroken, check
 
 INTEGRAL, SAMPLES = "the density integrates to one", "samples match the density"

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 import pytest
 import torch
 
-from nelbo.dists import DiagonalGaussian
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.objectives import ELBO
 from nelbo.objectives.geco import GECO, Multiplier
@@ -15,6 +14,7 @@ from nelbo.objectives.iwae import IWAE
 from nelbo.objectives.miwae import MIWAE
 from nelbo.objectives.piwae import PIWAE
 from nelbo.objectives.weighted import along, log_mean, slope, with_gradient_of
+from nelbo.posteriors import DiagonalGaussian
 from nelbo.testing import LawBroken, check_objective, check_posterior
 
 GRADIENTS, SETTINGS = "gradients match finite differences", "every setting changes something"

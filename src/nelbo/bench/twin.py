@@ -16,13 +16,15 @@ from nelbo import engine
 from nelbo.bench.lap import Lap, Memory, seconds_to_target
 from nelbo.core import Progress
 from nelbo.data import Splits
-from nelbo.dists import Bernoulli, DiagonalGaussian, StandardNormal
-from nelbo.dists.normal import SMALLEST_STD
 from nelbo.errors import ConfigError
+from nelbo.likelihoods import Bernoulli
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
+from nelbo.posteriors import DiagonalGaussian
+from nelbo.posteriors.diagonal_gaussian import SMALLEST_STD
+from nelbo.priors import StandardNormal
 from nelbo.training.recipe import Recipe
 
 NOT_HERE = "JAX is not installed (or cannot be imported)"

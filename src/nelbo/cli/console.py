@@ -223,7 +223,7 @@ class Training:
         )
         if row.get("note"):
             self._say(row["note"])
-        if row["pixels"] != "binary" and row.get("likelihood_of") == "binary":
+        if row["pixels"] != "binary" and row.get("observation_kind") == "binary":
             self._say(
                 "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
             )

@@ -1,5 +1,5 @@
-"""The words in which everything is written: Draw, Terms, Progress, Distribution, Model. Imports no torch."""
+"""The words in which everything is written: Draw, Terms, Progress. Imports no torch."""
 
-from nelbo.core.vocabulary import Distribution, Draw, Model, Progress, Terms
+from nelbo.core.vocabulary import Draw, Progress, Terms
 
-__all__ = ["Distribution", "Draw", "Model", "Progress", "Terms"]
+__all__ = ["Draw", "Progress", "Terms"]

@@ -1,148 +1,217 @@
-"""The three distributions of a VAE, as axes. Each spec builds a module; the module returns values."""
+"""The contracts of posteriors and priors as values, their closed-form KLs, and small numerical helpers."""
 
 from __future__ import annotations
 
+import abc
 import math
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from nelbo.core.spec import Spec
+if TYPE_CHECKING:
+    from typing import Self
 
 LOG_2PI = math.log(2.0 * math.pi)
-TOP_LEVEL = 255  # of an 8-bit pixel: x = level / 255
 Shape = tuple[int, int, int]
-Of = Literal["binary", "levels", "density"]
 Space = Literal["real", "sphere", "ball", "one-hot", "mixed", "codes"]
-"""Where latents live, and what their densities are densities over: R^Z; the unit sphere in R^Z, by its surface; the
+"""The set that latents are in, and the measure of their densities: R^Z; the unit sphere in R^Z, by its surface; the
 open unit ball, by volume; blocks of one-hot vectors, by counting; some of R and some one-hot; vectors of a codebook,
-by counting. The last are of models, and of no posterior or prior by itself."""
+by counting. Only models have latents in a codebook; a posterior or a prior alone does not."""
 
 
-class Posterior(Spec):
-    """q(z | x): `build(features, latent_dim)` gives a module from features_BF to a distribution over z_BZ.
+# --- contracts --------------------------------------------------------------------------------
 
-    The value it returns has `mean`, `rsample(k)` -> z_KBZ, `log_prob(z_KBZ)` -> KB in nats,
-    `kl_to(prior)` -> KL_BG in closed form or None, and `not_a_bound` (core.Distribution). Where dimensions are
-    independent given x (`factorises`) it also has `log_prob_each(z)` -> log q(z_j | x), with the shape of z after
-    broadcasting.
 
-    space           where latents live; a prior must live there too
-    has_density     False for a point: no KL, no importance weights
-    factorises      dimensions are independent given x
-    reparametrised  samples have the gradient of their parameters, and log_prob(z) one by z. False: that of
-                    `relaxed(k)` instead, the value's relaxed samples from the same noise; it is biased
+class Sample:
+    """K samples for each of B images, with the density and the KL that belong to these very samples.
+
+    Sampling often computes what the density needs (the noise of a flow, the lower conditional of two levels). This
+    record keeps that, so that nothing is computed twice or inverted, and the distribution itself stays unchanged.
+
+    z_KBZ   the samples
     """
 
-    axis: ClassVar[str] = "posterior"
-    space: ClassVar[Space] = "real"
-    has_density: ClassVar[bool] = True
-    factorises: ClassVar[bool] = False
-    reparametrised: ClassVar[bool] = True
+    def __init__(self, z_KBZ: Tensor, q: PosteriorValue, log_qz_KB: Tensor | None = None) -> None:
+        self.z_KBZ = z_KBZ
+        self.q = q
+        self.log_qz_KB = log_qz_KB
 
-    def check(self, latent_dim: int) -> None:
-        """Raises ValueError for a number of latent dimensions that there cannot be."""
+    def log_prob(self) -> Tensor:
+        """Return log q(z | x) of each sample, nats, (K, B). Call it only where it is needed: it may cost as a step."""
+        return self.q.log_prob(self.z_KBZ) if self.log_qz_KB is None else self.log_qz_KB
 
-    def blocks(self, latent_dim: int) -> tuple[int, ...]:
-        """Sizes of the one-hot vectors that the last latents are made of; the prior's must be the same."""
-        return ()
-
-    def build(self, features: int, latent_dim: int) -> nn.Module:
-        raise TypeError(f"{type(self).__name__} is abstract")
+    def kl_to(self, prior: Any) -> Tensor | None:
+        """Return the KL of each group of latents, (B, G), nats, or None where it has no closed form."""
+        return self.q.kl_to(prior)
 
 
-class Prior(Spec):
-    """p(z): `build(latent_dim)` gives a module with `log_prob(z)` -> nats and `sample(n)` -> z_NZ.
+class PosteriorValue(abc.ABC):
+    """A distribution q(z | x) for each image of a batch; shapes (B, Z).
 
-    A prior that is made of the model's own posteriors has a module with `attach(encode, shape)`, which gets the
-    model's `encode` when the model is built; one that is made of training images has `see(images)`, which gets them
-    when training begins (`Batches.take`), `refresh()`, called before the model is measured or saved, and perhaps
-    `without(x_BCHW)`, the prior of a draw of these very images.
-
-    space   where latents live; the posterior must live there too
+    mean        E[z], or the point that stands for the posterior where E[z] is no latent; `mean_is` says which
+    std         standard deviation of each dimension, or None where there is no formula
+    is_point    all mass is at one point: no density, no KL to a prior with a density
+    deterministic   one value for each image, of which log q is 0 (codes)
+    kl_needs_samples   the KL is a mean over samples of one level: only `Sample.kl_to` has it
     """
 
-    axis: ClassVar[str] = "prior"
-    space: ClassVar[Space] = "real"
-
-    def check(self, latent_dim: int) -> None:
-        """Raises ValueError for a number of latent dimensions that there cannot be."""
-
-    def blocks(self, latent_dim: int) -> tuple[int, ...]:
-        """Sizes of the one-hot vectors that the last latents are made of; the posterior's must be the same."""
-        return ()
-
-    def build(self, latent_dim: int) -> nn.Module:
-        raise TypeError(f"{type(self).__name__} is abstract")
-
-
-class Likelihood(Spec):
-    """p(x | z): `build(shape)` gives a module from decoder outputs to a distribution over images.
-
-    The value it returns has `log_prob(x)` in nats, summed over the pixels, `mean` = E[x] and `sample()`. Given z
-    the pixels are independent, so that one pixel, `build((1, 1, 1))`, tells whether it is a distribution:
-
-    of         what `log_prob` is the logarithm of a probability of
-               binary    x in {0, 1}: exp(log_prob) sums to one over the two
-               levels    x in {0, 1/255, ..., 1}, 8-bit pixels: it sums to one over the 256
-               density   x real: it integrates to one over `support`
-    support    the closed interval a pixel must lie in, or None for the real line
-    channels   decoder outputs for each image channel; outputs (..., channels * C, H, W) are ordered by
-               parameter, then by image channel
-    """
-
-    axis: ClassVar[str] = "likelihood"
-    of: ClassVar[Of] = "density"
-    support: ClassVar[tuple[float, float] | None] = None
+    is_point: ClassVar[bool] = False
+    deterministic: ClassVar[bool] = False
+    kl_needs_samples: ClassVar[bool] = False
+    mean: Tensor
+    std: Tensor | None = None
 
     @property
-    def channels(self) -> int:
-        return 1
+    def not_a_bound(self) -> str | None:
+        """The reason why samples do not come from the density, so that no bound may be reported; None: they do."""
+        return None
 
-    def build(self, shape: Shape) -> nn.Module:
-        raise TypeError(f"{type(self).__name__} is abstract")
+    @property
+    def mean_is(self) -> str:
+        """The name of `mean`, in words."""
+        return "posterior mean"
+
+    @abc.abstractmethod
+    def rsample(self, k: int = 1) -> Tensor:
+        """Return k samples z_KBZ with the gradient of the parameters."""
+
+    @abc.abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return log q(z | x), nats, summed over dimensions: (..., B, Z) -> (..., B)."""
+
+    def rsample_and_log_prob(self, k: int = 1) -> Sample:
+        """Return k samples, together with what their density and KL need."""
+        return Sample(self.rsample(k), self)
+
+    def log_prob_each(self, z: Tensor) -> Tensor | None:
+        """Return log q(z_j | x) of each dimension, or None where dimensions depend on each other."""
+        return None
+
+    def kl_to(self, prior: Any) -> Tensor | None:
+        """Return KL(q || prior) of each group of latents, (B, G), nats, or None where there is no closed form."""
+        return closed_form_kl(self, prior)
+
+    def kl_is(self, prior: Any) -> str:
+        """Return a note on how the KL to this prior is computed; empty where it is exact."""
+        return ""
+
+    @property
+    def kl_groups(self) -> Mapping[str, slice]:
+        """Named parts of the KL's groups, such as one for each level."""
+        return {}
+
+    @property
+    def commitment_B(self) -> Tensor | None:
+        """The squared distance from what the encoder returned to the codes it is replaced by, or None."""
+        return None
+
+    @property
+    def usage(self) -> Mapping[str, Tensor]:
+        """How the codes of a codebook are used by these images, as named numbers for the log."""
+        return {}
+
+    def with_independent_noise(self) -> PosteriorValue | None:
+        """Return the same density sampled as it says; None for a posterior that is sampled so already."""
+        return None
+
+    def detached(self) -> Self:
+        """Return the same distribution with constant parameters: its log_prob has a gradient by z alone."""
+        raise TypeError(f"{type(self).__name__} has no copy with constant parameters")
 
 
-def offer(module: nn.Module, method: str, *arguments: Any) -> None:
-    """Calls a method of a prior that only some have."""
-    if (found := getattr(module, method, None)) is not None:
-        found(*arguments)
+class PriorDensity(Protocol):
+    """Anything with a density and samples: a prior module, or one without the images that it scores."""
+
+    def log_prob(self, z: Tensor) -> Tensor: ...
+    def sample(self, n: int) -> Tensor: ...
 
 
-def given(prior: nn.Module, x_BCHW: Tensor) -> Any:
-    """The prior of these images: in training one that is made of images leaves out each image itself (`without`)."""
-    found = getattr(prior, "without", None)
-    return prior if found is None else found(x_BCHW)
+class TrainingImages(Protocol):
+    """The images that a run trains on: `n` of them; `take(rows)` returns x_BCHW."""
+
+    n: int
+
+    def take(self, rows_B: Tensor, stream: torch.Generator | None = None) -> Tensor: ...
 
 
-def mean_is(value: object) -> str:
-    """What the `mean` of a posterior is: its mean, or the point that stands for it."""
-    return str(getattr(value, "mean_is", "posterior mean"))
+class PriorModule(nn.Module, abc.ABC):
+    """A distribution p(z), as a module so that it can have weights.
+
+    made_of   what it needs beside its weights, in words, or "": a prior of posteriors gets `attach`, one of images
+              gets `observe_training_images` and `refresh`
+    """
+
+    made_of: ClassVar[str] = ""
+
+    @abc.abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return log p(z), nats, summed over dimensions: (..., Z) -> (...)."""
+
+    @abc.abstractmethod
+    def sample(self, n: int) -> Tensor:
+        """Return n samples z_NZ."""
+
+    def attach(self, encode: Callable[[Tensor], PosteriorValue], shape: Shape) -> None:
+        """Take the model's encoder, for images of this shape. Called once, when the model is built."""
+
+    def observe_training_images(self, images: TrainingImages) -> None:
+        """Take the training images. Called when training begins."""
+
+    def refresh(self) -> None:
+        """Recompute what depends on the encoder's weights. Called before the model is measured or saved."""
+
+    def leave_out(self, x_BCHW: Tensor) -> PriorDensity:
+        """Return the prior by which these training images are scored: an exemplar prior leaves out each of them."""
+        return self
+
+
+# --- closed-form KLs --------------------------------------------------------------------------
+
+Formula = Callable[[Any, Any], Tensor | None]
+F = TypeVar("F", bound=Formula)
+_formulas: list[tuple[type, type, Formula]] = []
+
+
+def register_kl(posterior: type, prior: type) -> Callable[[F], F]:
+    """Register `formula(q, p)` as KL(q || p), (B, G) nats, for values of these two classes and their subclasses.
+
+    The formula stands in the file of whichever class comes later, so that a new prior or posterior with a closed form
+    is one file. Of several that fit the one whose classes are most derived is used.
+    """
+
+    def add(formula: F) -> F:
+        _formulas.append((posterior, prior, formula))
+        # most derived first: a list and `isinstance` are what a compiler of training steps can follow
+        _formulas.sort(key=lambda entry: -len(entry[0].__mro__) - len(entry[1].__mro__))
+        return formula
+
+    return add
+
+
+def closed_form_kl(q: Any, prior: Any) -> Tensor | None:
+    """Return KL(q || prior) by the registered formula, or None where there is none."""
+    for posterior_class, prior_class, formula in _formulas:
+        if isinstance(q, posterior_class) and isinstance(prior, prior_class):
+            return formula(q, prior)
+    return None
+
+
+# --- helpers ----------------------------------------------------------------------------------
 
 
 def full(value: Tensor) -> Tensor:
-    """At least float32: what a bf16 network puts out becomes float32, float64 stays."""
+    """Return the value in float32 at least: what a bf16 network puts out becomes float32, float64 stays."""
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right in their own precision, also where autocast would make it bf16: a sample is that of its density."""
+    """Return left @ right in their own precision, also under autocast: bf16 samples would not have their density."""
     with torch.autocast(left.device.type, enabled=False):
         return left @ right
 
 
 def exact(value: Tensor) -> Tensor:
-    """float64, on the CPU where the device has none (Apple MPS)."""
+    """Return the value in float64, on the CPU where the device has none (Apple MPS)."""
     return value.cpu().double() if value.device.type == "mps" else value.double()
-
-
-def sum_pixels(value: Tensor) -> Tensor:
-    """(..., C, H, W) -> (...)."""
-    return value.flatten(-3).sum(-1)
-
-
-def parameters_of(outputs: Tensor, count: int) -> Tensor:
-    """Decoder outputs (..., P C, H, W) as the parameters of each pixel: (..., P, C, H, W), P = count."""
-    *others, _, height, width = outputs.shape
-    return full(outputs).view(*others, count, -1, height, width)

@@ -1,25 +1,25 @@
-"""The diagonal Gaussian posterior in four parametrisations, and the standard normal prior."""
+"""The diagonal normal as a value, the priors to which Gaussian posteriors have a closed-form KL, and these KLs."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import abc
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from nelbo.dists.base import LOG_2PI, Posterior, Prior, full
-
-SMALLEST_STD = 1e-5  # keeps log(std) finite when softplus underflows
+from nelbo.dists.base import LOG_2PI, PosteriorValue, PriorModule, register_kl
 
 
-class DiagonalNormal:
+class DiagonalNormal(PosteriorValue):
     """The value N(mean, diag(std^2)), event over the last axis.
 
     `std` may be negative where a published network emits it so: only std^2 enters the density, and the
     noise is symmetric. With `shared_noise` one number an image moves every dimension; samples then lie
     on a line, the density below is not theirs, and `not_a_bound` says so.
     """
+
+    std: Tensor
 
     def __init__(
         self, mean_BZ: Tensor, std_BZ: Tensor, log_var_BZ: Tensor, shared_noise: bool = False
@@ -59,30 +59,41 @@ class DiagonalNormal:
         """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
         return DiagonalNormal(self.mean.detach(), self.std.detach(), self.log_var.detach(), self.shared_noise)
 
-    def kl_to(self, prior: Any) -> Tensor | None:
-        """KL(q || N(0, I)) = 1/2 (mean^2 + std^2 - 1 - log std^2) for each dimension, nats.
 
-        Kingma & Welling 2014, appendix B; likewise to any other diagonal normal prior. None for the rest.
+class NormalPrior(PriorModule, abc.ABC):
+    """A prior N(m, diag(v)): posteriors with known first two moments have their cross-entropy to it in closed form."""
+
+    @abc.abstractmethod
+    def cross_entropy(self, mean_BZ: Tensor, var_BZ: Tensor) -> Tensor:
+        """Return -E_q[log p(z_j)] of each dimension, nats, for a q with these means and variances.
+
+        1/2 (log(2 pi v) + (var + (mean - m)^2) / v), whatever the shape of q. Minus the entropy of q it is the KL.
         """
-        if isinstance(prior, StandardNormalModule):
-            return KLToStandard.apply(self.mean, self.std, self.log_var)  # type: ignore[no-any-return, no-untyped-call]
-        crossed_BZ = cross_entropy(self.mean, self.std.square(), prior)
-        return None if crossed_BZ is None else crossed_BZ - 0.5 * (LOG_2PI + 1.0 + self.log_var)
 
 
-def cross_entropy(mean_BZ: Tensor, var_BZ: Tensor, prior: Any) -> Tensor | None:
-    """-E_q[log p(z_j)] for each dimension, nats, under a prior N(m, diag(v)); None for any other prior.
-
-    1/2 (log(2 pi v) + (var + (mean - m)^2) / v): it asks for two moments of q, whatever q is, and minus the entropy
-    of q it is the KL. Such a prior has `mean_Z` = m and `log_var_Z` = log v, or is the standard normal.
-    """
-    if isinstance(prior, StandardNormalModule):
-        return 0.5 * (LOG_2PI + var_BZ + mean_BZ.square())
-    mean_Z, log_var_Z = getattr(prior, "mean_Z", None), getattr(prior, "log_var_Z", None)
-    if mean_Z is None or log_var_Z is None:
-        return None
+def cross_entropy(mean_BZ: Tensor, var_BZ: Tensor, mean_Z: Tensor, log_var_Z: Tensor) -> Tensor:
+    """Return 1/2 (log(2 pi v) + (var + (mean - m)^2) / v), nats, with m = mean_Z and log v = log_var_Z."""
     scaled_BZ = (var_BZ + (mean_BZ - mean_Z).square()) * (-log_var_Z).exp()
     return torch.as_tensor(0.5 * (LOG_2PI + log_var_Z + scaled_BZ))
+
+
+class StandardNormalModule(NormalPrior):
+    """The value N(0, I), as a module so that every prior is one."""
+
+    origin: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)  # knows the device
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return -0.5 * (z.square() + LOG_2PI).sum(-1)
+
+    def sample(self, n: int) -> Tensor:
+        return torch.randn(n, len(self.origin), device=self.origin.device, dtype=self.origin.dtype)
+
+    def cross_entropy(self, mean_BZ: Tensor, var_BZ: Tensor) -> Tensor:
+        return 0.5 * (LOG_2PI + var_BZ + mean_BZ.square())
 
 
 class KLToStandard(torch.autograd.Function):
@@ -100,70 +111,19 @@ class KLToStandard(torch.autograd.Function):
         return grad * mean, grad * std, grad * -0.5
 
 
-class DiagonalGaussian(Posterior):
-    """A Gaussian with diagonal covariance from one linear head (Kingma & Welling 2014, eq. 9).
-
-    log-variance  std = exp(h / 2): the usual one, positive and well scaled
-    positive      std = softplus(h)
-    raw-sigma     std = h, unconstrained: as one tutorial publishes it. log(std^2) is -inf at 0
-    tanh          mean = tanh(g), std = tanh(h), as another publishes it: |mean| < 1, std may be negative
-
-    noise = "shared" draws one number an image for all dimensions, as published by the last one: the
-    samples do not come from the density, and no bound is reported.
-    """
-
-    factorises: ClassVar[bool] = True
-
-    parametrisation: Literal["log-variance", "positive", "raw-sigma", "tanh"] = "log-variance"
-    noise: Literal["independent", "shared"] = "independent"
-
-    def build(self, features: int, latent_dim: int) -> nn.Module:
-        return DiagonalGaussianHead(self, features, latent_dim)
+@register_kl(DiagonalNormal, StandardNormalModule)
+def kl_to_standard(q: DiagonalNormal, prior: StandardNormalModule) -> Tensor:
+    """Return 1/2 (mean^2 + std^2 - 1 - log std^2) of each dimension. Kingma & Welling 2014, appendix B."""
+    return KLToStandard.apply(q.mean, q.std, q.log_var)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class DiagonalGaussianHead(nn.Module):
-    """features_BF -> DiagonalNormal over z_BZ. One matrix for both parameters: one product instead of two."""
-
-    def __init__(self, spec: DiagonalGaussian, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.parametrisation = spec.parametrisation
-        self.shared_noise = spec.noise == "shared"
-        self.linear = nn.Linear(features, 2 * latent_dim)
-
-    def forward(self, features_BF: Tensor) -> DiagonalNormal:
-        mean, raw = full(self.linear(features_BF)).chunk(2, dim=-1)
-        match self.parametrisation:
-            case "log-variance":
-                std, log_var = (0.5 * raw).exp(), raw
-            case "positive":
-                std = F.softplus(raw) + SMALLEST_STD
-                log_var = 2.0 * std.log()
-            case "raw-sigma":
-                std, log_var = raw, raw.square().log()
-            case "tanh":
-                mean, std = mean.tanh(), raw.tanh()
-                log_var = std.square().log()
-        return DiagonalNormal(mean, std, log_var, self.shared_noise)
+@register_kl(DiagonalNormal, NormalPrior)
+def kl_to_normal_prior(q: DiagonalNormal, prior: NormalPrior) -> Tensor:
+    """Return the cross-entropy less the entropy 1/2 (log(2 pi) + 1 + log std^2) of each dimension."""
+    return prior.cross_entropy(q.mean, q.std.square()) - 0.5 * (LOG_2PI + 1.0 + q.log_var)
 
 
-class StandardNormal(Prior):
-    """p(z) = N(0, I)."""
-
-    def build(self, latent_dim: int) -> nn.Module:
-        return StandardNormalModule(latent_dim)
-
-
-class StandardNormalModule(nn.Module):
-    """The value N(0, I), as a module so that every prior is one."""
-
-    origin: Tensor
-
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-        self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)  # knows the device
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        return -0.5 * (z.square() + LOG_2PI).sum(-1)
-
-    def sample(self, n: int) -> Tensor:
-        return torch.randn(n, len(self.origin), device=self.origin.device, dtype=self.origin.dtype)
+@register_kl(DiagonalNormal, DiagonalNormal)
+def kl_between_diagonal_normals(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
+    """Return the same for a p that is a value, such as p(z1 | z2) of two levels."""
+    return cross_entropy(q.mean, q.std.square(), p.mean, p.log_var) - 0.5 * (LOG_2PI + 1.0 + q.log_var)

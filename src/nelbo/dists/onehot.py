@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from nelbo.dists.base import PriorModule
 
 SMALLEST_UNIFORM = {torch.float32: 1e-10, torch.float64: 1e-30}
 
@@ -67,3 +69,27 @@ def variables_in(latent_dim: int, categories: int) -> int:
             f"--latent-dim {categories}, {2 * categories}, {3 * categories}, ... or other categories"
         )
     return variables
+
+
+class CategoricalPriorModule(PriorModule):
+    """The value, as a module; logits_VC begin uniform."""
+
+    logits_VC: Tensor
+
+    def __init__(self, shape: tuple[int, int], learned: bool = False) -> None:
+        super().__init__()
+        if learned:
+            self.logits_VC = nn.Parameter(torch.zeros(shape))
+        else:
+            self.register_buffer("logits_VC", torch.zeros(shape), persistent=False)
+
+    @property
+    def log_p(self) -> Tensor:
+        return self.logits_VC.log_softmax(-1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return OneHot(self.logits_VC, 1.0).log_prob_each(z).sum(-1)
+
+    def sample(self, n: int) -> Tensor:
+        with torch.no_grad():
+            return sample_one_hot(self.logits_VC, n)

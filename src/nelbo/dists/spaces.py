@@ -11,7 +11,7 @@ from torch import Tensor
 from nelbo.dists.base import Space
 from nelbo.dists.hyperbolic import from_origin, from_point, move, to_origin
 from nelbo.dists.onehot import one_hot
-from nelbo.dists.uniform_sphere import unit
+from nelbo.dists.sphere import unit
 from nelbo.errors import ConfigError
 
 KARCHER = 100  # steps to a Fréchet mean, down the slope; r coth r bounds the curvature of r^2 / 2
@@ -26,7 +26,7 @@ IN_WORDS: dict[Space, str] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Where:
+class LatentSpace:
     """The space of a model's latents. `blocks`: sizes of the one-hot vectors (or codes) that the last latents are.
 
     Whatever comes out is a latent of that space. On the sphere and in the ball lines are geodesics.

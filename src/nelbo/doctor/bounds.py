@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.dists.spread import Learned, Optimal
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import LOOKED_AT, Case, NotLooked, some
 from nelbo.doctor.latent import against_collapse, carrying
 from nelbo.doctor.training import train_more, under_trained
+from nelbo.likelihoods.spread import Learned, Optimal
 from nelbo.metrics.bound import bound_of, not_a_bound
 
 GAP = 0.1  # of what the model gains over one fixed image
@@ -42,7 +42,7 @@ def fit_fixed_image(case: Case) -> Tensor:
     One output for all images, fitted to training images by L-BFGS together with what the likelihood itself learns.
     Any output gives a bound on log p(x) without a latent, so that no accuracy of the fit is needed.
     """
-    spec = getattr(case.recipe.model, "likelihood", None)
+    spec = case.recipe.model.component("likelihood")
     if spec is None:
         raise NotLooked(f"a {case.recipe.model.name} has no likelihood of its own to compare with")
     learned = [name for name in ("sigma", "scale") if isinstance(getattr(spec, name, None), Optimal)]
@@ -127,7 +127,7 @@ def smaller(case: Case) -> dict[str, Any]:
     """The changes that halve the layers of the networks."""
     changes: dict[str, Any] = {}
     for part in ("encoder", "decoder"):
-        net = getattr(case.recipe.model, part, None)
+        net = case.recipe.model.component(part)
         for field in ("hidden", "channels"):
             if widths := getattr(net, field, ()):
                 changes[f"model.{part}.{field}"] = [max(1, width // 2) for width in widths]

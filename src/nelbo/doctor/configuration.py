@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 
 from nelbo.core import Progress
-from nelbo.dists import Fixed, Gaussian
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked
+from nelbo.likelihoods import Fixed, Gaussian
 from nelbo.optim import Adam
 from nelbo.schedules import Constant, Linear, Schedule
 
@@ -70,7 +70,7 @@ def kl_weight(case: Case) -> Iterator[Finding]:
     remedy = "Weigh the KL with 1, where the loss is minus a bound on log p(x)."
     if final == 2.0:
         evidence += ". Twice the KL is also what is left when the factor 1/2 of its closed form is forgotten"
-    likelihood = getattr(recipe.model, "likelihood", None)
+    likelihood = recipe.model.component("likelihood")
     fixed = fixed_sigma(likelihood)
     if fixed is not None and final > 0:
         sigma = fixed * math.sqrt(final)

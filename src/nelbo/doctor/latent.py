@@ -63,7 +63,7 @@ def listed(dimensions: list[int]) -> str:
 def against_collapse(case: Case) -> tuple[str, str]:
     """What to change in this very configuration so that the latent carries more, and the command."""
     recipe = case.recipe
-    likelihood = getattr(recipe.model, "likelihood", None)
+    likelihood = recipe.model.component("likelihood")
     values = beta_over_training(case)
     if recipe.model.quantises:
         return "Move unused codes to where encodings are sooner.", case.retrain({"model.revive_after": 20})
@@ -85,7 +85,7 @@ def against_collapse(case: Case) -> tuple[str, str]:
 
 def _with_room(case: Case) -> tuple[str, str]:
     """Less to pay for what the latent carries, in a field that this objective has; or the ELBO, whose has free bits."""
-    objective, posterior = case.recipe.objective, getattr(case.recipe.model, "posterior", None)
+    objective, posterior = case.recipe.objective, case.recipe.model.component("posterior")
     for name in ("latent_weight", "weight"):
         weight = getattr(objective, name, 0.0)
         if weight and posterior is not None and not posterior.has_density:

@@ -25,7 +25,7 @@ GAINED = 1.0  # nats an image
 
 
 def likelihood_of(case: Case) -> Any:
-    found = getattr(case.recipe.model, "likelihood", None)
+    found = case.recipe.model.component("likelihood")
     if found is None:
         raise NotLooked(f"a {case.recipe.model.name} has no likelihood of its own to look at")
     return found
@@ -114,7 +114,7 @@ def pixels_outside_support(case: Case) -> Iterator[Finding]:
             "Say what the smallest and largest pixel is, which maps them to [0, 1].",
             case.retrain({"data.range": [low, high]}),
         )
-    elif likelihood.of == "levels" and not case.splits.eight_bit:
+    elif likelihood.observation_kind == "levels" and not case.splits.eight_bit:
         yield Finding(
             what,
             "serious",
@@ -130,7 +130,7 @@ def grey_pixels(case: Case) -> Iterator[Finding]:
 
     It trains well and compares only with numbers of its own kind: no distribution over grey values has it as density.
     """
-    if likelihood_of(case).of != "binary" or case.splits.pixels == "binary":
+    if likelihood_of(case).observation_kind != "binary" or case.splits.pixels == "binary":
         return
     train = case.splits.train
     x = train.rows(torch.arange(min(1000, len(train)))).float()
@@ -206,7 +206,7 @@ def density_finer_than_pixels(case: Case) -> Iterator[Finding]:
     (Theis et al. 2016, section 3.1). Dequantised pixels, or a probability of levels, leave no such gain.
     """
     images, pixels = case.splits.train, case.splits.pixels
-    if case.model.likelihood_of != "density" or pixels == "dequantised" or images.dtype != torch.uint8:
+    if case.model.observation_kind != "density" or pixels == "dequantised" or images.dtype != torch.uint8:
         return
     if fixed_sigma(likelihood_of(case)) is not None:
         return

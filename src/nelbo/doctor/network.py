@@ -40,7 +40,7 @@ def leaky(case: Case) -> dict[str, Any]:
     nets = [
         part
         for part in ("encoder", "decoder")
-        if getattr(getattr(case.recipe.model, part, None), "activation", "") == "relu"
+        if getattr(case.recipe.model.component(part), "activation", "") == "relu"
     ]
     return {f"model.{part}.activation": "leaky-relu" for part in nets} or {"seed": case.recipe.seed + 1}
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.dists import DiagonalGaussian, StandardNormal
 from nelbo.dists.spaces import IN_WORDS
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked
 from nelbo.engine import fixed_seed
+from nelbo.posteriors import DiagonalGaussian
+from nelbo.priors import StandardNormal
 
 FEATURES, PROBES, SAMPLES = 8, 64, 256  # of the random head: features in, inputs, samples of each
 STEIN_ERROR = 0.25  # ten times the noise of an entry with 64 x 256 samples
@@ -27,7 +28,7 @@ USUAL = {"model.posterior.parametrisation": "log-variance"}
 
 def built_posterior(case: Case, scale: float = 1.0) -> Any:
     """q(z | x) of this configuration's kind, untrained, for PROBES random inputs."""
-    spec = getattr(case.recipe.model, "posterior", None)
+    spec = case.recipe.model.component("posterior")
     if spec is None:
         raise NotLooked(f"a {case.recipe.model.name} has no posterior of its own to look at")
     cpu = torch.device("cpu")
@@ -56,7 +57,7 @@ def sampled_posterior(case: Case) -> Iterator[Finding]:
     """A posterior whose samples do not come from the density that its KL is computed with: no bound then exists."""
     latent_dim = case.recipe.model.latent_dim  # type: ignore[attr-defined]
     posterior = built_posterior(case)
-    if getattr(posterior, "point", False):
+    if posterior.is_point:
         raise NotLooked("this posterior is a point: it has no density, and no KL is computed with one")
     if (space := case.recipe.model.posterior.space) != "real":  # type: ignore[attr-defined]
         raise NotLooked(f"Stein's identity is of densities on R^Z, and latents here are {IN_WORDS[space]}")
@@ -75,7 +76,7 @@ def sampled_posterior(case: Case) -> Iterator[Finding]:
         f"Stein's identity: the mean of (z_{i} - mean_{i}) d log q / d z_{j} over {PROBES * SAMPLES:,} samples is "
         f"{float(matrix_ZZ[i, j]):.2f} instead of {-1 if i == j else 0}"
     )
-    independent = isinstance(getattr(case.recipe.model, "posterior", None), DiagonalGaussian)
+    independent = isinstance(case.recipe.model.component("posterior"), DiagonalGaussian)
     changes = (
         {"model.posterior.noise": "independent"} if independent else {"model.posterior": "diagonal-gaussian"}
     )
@@ -93,7 +94,7 @@ def sampled_posterior(case: Case) -> Iterator[Finding]:
 @check("configuration")
 def unbounded_sigma(case: Case) -> Iterator[Finding]:
     """A standard deviation that can be zero or negative, where log sigma^2 is minus infinity."""
-    std_BZ = getattr(built_posterior(case), "std", None)
+    std_BZ = built_posterior(case).std
     if std_BZ is None:
         raise NotLooked("this posterior has no standard deviation to look at")
     if bool((std_BZ > 0).all()):
@@ -101,7 +102,8 @@ def unbounded_sigma(case: Case) -> Iterator[Finding]:
     evidence = f"untrained, {float((std_BZ < 0).double().mean()):.0%} of the standard deviations are negative"
     if case.weights is not None and case.data is not None:
         view = case.view("test")
-        trained = torch.cat([case.model.encode(x_BCHW).std.cpu() for x_BCHW in view.batches()])
+        stds = (case.model.encode(x_BCHW).std for x_BCHW in view.batches())
+        trained = torch.cat([std_BZ.cpu() for std_BZ in stds if std_BZ is not None])
         negative, smallest = float((trained < 0).double().mean()), float(trained.abs().min())
         evidence = (
             f"on {case.looked('test')} {negative:.0%} of the standard deviations are negative, and the one nearest to "
@@ -121,7 +123,7 @@ def bounded_mean(case: Case) -> Iterator[Finding]:
     """A posterior mean that is squashed, so that most of the prior lies where no image is encoded."""
     mean_BZ = built_posterior(case, WIDE).mean.detach()
     bound, latent_dim = float(mean_BZ.abs().max()), mean_BZ.shape[-1]
-    if bound > WIDE / 100 or not isinstance(getattr(case.recipe.model, "prior", None), StandardNormal):
+    if bound > WIDE / 100 or not isinstance(case.recipe.model.component("prior"), StandardNormal):
         return
     mass = math.erf(bound / math.sqrt(2.0)) ** latent_dim
     yield Finding(

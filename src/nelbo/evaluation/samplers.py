@@ -83,7 +83,7 @@ class Encoded:
 
     def fit(self, spec: Sampler) -> Fitted:
         """Repeatable: in float32, with a random stream of its own."""
-        spec.check(self.model.where.space)
+        spec.check(self.model.latent_space.space)
         needed = spec.fewest(self.model.latent_dim) > 0
         train, validation = (self.train, self.validation) if needed else (self._none(), None)
         with exactly(self.split.device), engine.fixed_seed(self.seed, self.split.device):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nelbo.core import Draw, Terms
 from nelbo.data.images import LEVELS
-from nelbo.dists.base import mean_is
 from nelbo.metrics.base import Split, Value, metric
 from nelbo.models import BuiltModel
 from nelbo.objectives import halves
@@ -102,13 +101,13 @@ def not_a_bound(model: BuiltModel, split: Split) -> str | None:
 
 def mean_of(model: BuiltModel, split: Split) -> str:
     """What this model's posterior means are, in words."""
-    words = [mean_is(model.encode(x_BCHW)) for x_BCHW in _two_images(split)]
+    words = [model.encode(x_BCHW).mean_is for x_BCHW in _two_images(split)]
     return words[0]
 
 
 def _about_kl(model: BuiltModel, split: Split) -> str:
     draws = [model.draw(x_BCHW) for x_BCHW in _two_images(split)]
-    return getattr(draws[0].posterior, "kl_is", "") if draws[0].kl_BG is not None else SAMPLED_KL_NOTE
+    return draws[0].posterior.kl_is(draws[0].prior) if draws[0].kl_BG is not None else SAMPLED_KL_NOTE
 
 
 def _two_images(split: Split) -> Iterator[Tensor]:
@@ -117,7 +116,7 @@ def _two_images(split: Split) -> Iterator[Tensor]:
 
 def note_for(model: BuiltModel, split: Split) -> str:
     """What has to be said beside a log-probability of these pixels under this likelihood."""
-    match model.likelihood_of:
+    match model.observation_kind:
         case "binary":
             return "" if split.pixels == "binary" else GREY_NOTE
         case "levels":
@@ -137,7 +136,7 @@ def bits(nats_N: Tensor, split: Split, model: BuiltModel) -> tuple[str, str, Ten
     """
     dimensions = math.prod(split.images.shape)
     bits_N = nats_N / (dimensions * math.log(2.0))
-    match model.likelihood_of, split.pixels:
+    match model.observation_kind, split.pixels:
         case ("binary", "binary"):
             return "bits_per_dim", "bits/dim", bits_N, ""
         case ("binary", _):
@@ -153,6 +152,7 @@ def bits(nats_N: Tensor, split: Split, model: BuiltModel) -> tuple[str, str, Ten
 def _repaired(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
     """NELBO of each image under the density that the posterior declares, sampled from that density."""
     posterior = model.encode(x_BCHW).with_independent_noise()
+    assert posterior is not None
     z_KBZ = posterior.rsample(1)
     log_px_KB = model.decode(z_KBZ).log_prob(x_BCHW)
     _, bound_B = halves(Draw(z_KBZ=z_KBZ, log_px_KB=log_px_KB, posterior=posterior, prior=model.prior))
@@ -176,7 +176,7 @@ def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
         yield "nelbo", Value(None, "nats/image", None, f"not a bound: {reason}")
         yield "reconstruction", reconstruction
         yield "kl", Value(None, "nats/image", None, f"infinite: {reason}")
-        if not hasattr(model.encode(next(_two_images(split))), "with_independent_noise"):
+        if model.encode(next(_two_images(split))).with_independent_noise() is None:
             return
         repaired_N = torch.cat([_repaired(model, x_BCHW) for x_BCHW in split.batches()])
         words = "what the same networks give when every dimension has its own noise; not what was trained"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nelbo.dists.base import exact, mean_is
+from nelbo.dists.base import PosteriorValue, PriorModule, Sample, exact
 from nelbo.metrics.base import Split, Value, metric
 from nelbo.models import BuiltModel
 from nelbo.models.codebook import Quantised
@@ -90,14 +90,16 @@ class LatentSums:
         self.coded = False
         self.mean_is = "posterior mean"
 
-    def add(self, posterior: Any, prior: nn.Module) -> None:
-        """The posteriors of a batch."""
-        self.mean_is = mean_is(posterior)
+    def add(self, posterior: PosteriorValue, prior: PriorModule, sample: Sample | None = None) -> None:
+        """Add the posteriors of a batch, with the samples that were drawn of them, if any were."""
+        self.mean_is = posterior.mean_is
         z_BZ, self.coded = exact(posterior.mean), isinstance(posterior, Quantised)
-        if self.coded:
+        if isinstance(posterior, Quantised):
             z_BZ = z_BZ / exact(posterior.spread)
         found = {"mean": z_BZ, "square": z_BZ.square()}
-        kl_BG = None if posterior.not_a_bound else posterior.kl_to(prior)
+        if sample is None and posterior.kl_needs_samples:
+            sample = posterior.rsample_and_log_prob(1)
+        kl_BG = None if posterior.not_a_bound else (sample or posterior).kl_to(prior)
         if kl_BG is not None:
             found["kl"] = exact(kl_BG)
         else:
@@ -165,6 +167,6 @@ def posteriors(model: BuiltModel, split: Split) -> dict[str, Tensor]:
     for x_BCHW in split.batches():
         posterior = model.encode(x_BCHW)
         found["mean"].append(posterior.mean.float().cpu())
-        if hasattr(posterior, "std"):
-            found["std"].append(posterior.std.abs().float().cpu())
+        if (std := posterior.std) is not None:
+            found["std"].append(std.abs().float().cpu())
     return {name: torch.cat(pieces) for name, pieces in found.items() if pieces}

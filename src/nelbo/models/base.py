@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from nelbo.core import Draw
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
-from nelbo.dists.base import Of, exact, given, offer
-from nelbo.dists.spaces import Where
+from nelbo.dists.base import PosteriorValue, PriorModule, TrainingImages, exact
+from nelbo.dists.spaces import LatentSpace
 from nelbo.errors import NotABound
+from nelbo.likelihoods.base import LikelihoodModule, LikelihoodValue, ObservationKind
 
 Shape = tuple[int, int, int]
 # Decoder outputs held at a time when k is large. On a CPU 16 MB stay near the cache and are a third faster than
@@ -25,10 +27,10 @@ PIXELS_AT_ONCE_ELSEWHERE = 2**25
 IMAGES_AT_ONCE = 1000  # through the networks, when they are not asked in batches
 
 
-class Model(Spec):
-    """A model's configuration; `build(shape)` gives the module for images of (C, H, W).
+class Model(Spec, abc.ABC):
+    """A model's configuration; `build(shape)` returns the module for images of (C, H, W).
 
-    Where it has no field `posterior`, it says itself what a posterior says (`dists.base.Posterior`):
+    A model without a field `posterior` declares these facts of a posterior itself (`posteriors.base.Posterior`):
 
     has_density   False for a point: no KL, no importance weights
     factorises    dimensions are independent given x
@@ -39,58 +41,66 @@ class Model(Spec):
     axis: ClassVar[str] = "model"
     has_density: ClassVar[bool] = True
     factorises: ClassVar[bool] = False
+    reparametrised: ClassVar[bool] = True
     quantises: ClassVar[bool] = False
 
+    @abc.abstractmethod
     def build(self, shape: Shape) -> BuiltModel:
-        raise TypeError(f"{type(self).__name__} is abstract")
+        """Return the module for images of this shape."""
+
+    def component(self, field: str) -> Any:
+        """Return the component in this field (`posterior`, `prior`, `likelihood`, ...), or None where there is none."""
+        return getattr(self, field) if field in type(self).model_fields else None
 
 
-class BuiltModel(nn.Module):
+class BuiltModel(nn.Module, abc.ABC):
     """A module that can draw. Subclasses give `encode`, `decode` and `draw`; the rest follows from them.
 
     shape, latent_dim    (C, H, W) of the images, and Z
     prior                the module p(z)
-    likelihood_of        what p(x | z) is a probability of: binary pixels, 8-bit levels, or a density
+    observation_kind     the set that p(x | z) is a probability on: binary pixels, 8-bit levels, or a density
     outputs              numbers that the decoder puts out for each pixel and channel
-    where                the space of the latents
+    latent_space         the space of the latents
     """
 
     shape: Shape
     latent_dim: int
-    prior: nn.Module
-    likelihood_of: Of
+    prior: PriorModule
+    observation_kind: ObservationKind
     outputs: int = 1
-    where: Where = Where()
+    latent_space: LatentSpace = LatentSpace()
 
-    def encode(self, x_BCHW: Tensor) -> Any:
-        """The posterior q(z | x) of each image; `.mean` is z_BZ."""
-        raise TypeError(f"{type(self).__name__} is abstract")
+    @abc.abstractmethod
+    def encode(self, x_BCHW: Tensor) -> PosteriorValue:
+        """Return the posterior q(z | x) of each image; `.mean` is z_BZ."""
 
-    def decode(self, z: Tensor) -> Any:
-        """The likelihood p(x | z); z has shape (..., Z), the images (..., C, H, W)."""
-        raise TypeError(f"{type(self).__name__} is abstract")
+    @abc.abstractmethod
+    def decode(self, z: Tensor) -> LikelihoodValue:
+        """Return the likelihood p(x | z); z has shape (..., Z), the images (..., C, H, W)."""
 
+    @abc.abstractmethod
     def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
-        """k posterior samples for each image, with their densities."""
-        raise TypeError(f"{type(self).__name__} is abstract")
+        """Return k posterior samples for each image, with their densities."""
 
-    def see(self, images: Any) -> None:
-        """Shows the training images to a prior that is made of some; `images.take(rows)` gives x_BCHW."""
-        offer(self.prior, "see", images)
+    def observe_training_images(self, images: TrainingImages) -> None:
+        """Show the training images to a prior that is made of some. Called when training begins."""
+        self.prior.observe_training_images(images)
 
     def refresh(self) -> None:
-        """Brings what the prior keeps of the training images up to date, before measuring and saving."""
-        offer(self.prior, "refresh")
+        """Recompute what the prior keeps of the training images. Called before measuring and saving."""
+        self.prior.refresh()
+
+    def after_step(self, draw: Draw) -> None:
+        """Update what follows the data without a gradient (codebook, running spread). Called once a training step."""
 
     def sample_prior(self, n: int) -> Tensor:
-        """n latents z ~ p(z): (n, Z)."""
-        draw: Any = self.prior.sample
-        return torch.as_tensor(draw(n))
+        """Return n latents z ~ p(z): (n, Z)."""
+        return self.prior.sample(n)
 
     @torch.no_grad()
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
         """Means of p(x | z) for n draws z from the prior, scaled by `temperature`: (n, C, H, W). In batches."""
-        return self._means(self.where.tempered(self.sample_prior(n), temperature), self.decode)
+        return self._means(self.latent_space.tempered(self.sample_prior(n), temperature), self.decode)
 
     @torch.no_grad()
     def reconstruct(self, x_BCHW: Tensor) -> Tensor:
@@ -132,15 +142,33 @@ class BuiltModel(nn.Module):
 class Autoencoder(BuiltModel):
     """A model of an encoder, a latent vector, a decoder and a likelihood, which are fields of its spec.
 
-    Subclasses give `build_latents`, which makes `prior` and what turns features into a posterior, and `encode`.
+    Subclasses give `build_latents`, which makes `prior` and the module from features to a posterior, and `encode`.
     """
+
+    likelihood: LikelihoodModule
+
+    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
+        posterior = self.encode(x_BCHW)
+        sample = posterior.rsample_and_log_prob(k)
+        likelihood = self.decode(sample.z_KBZ)
+        return Draw(
+            z_KBZ=sample.z_KBZ,
+            log_px_KB=likelihood.log_prob(x_BCHW),
+            posterior=posterior,
+            prior=self.prior.leave_out(x_BCHW),
+            x_BCHW=x_BCHW,
+            likelihood=likelihood,
+            sample=sample,
+            decode=self.decode,
+            decoder_weights=self.decoder.parameters,
+        )
 
     def __init__(self, spec: Any, shape: Shape) -> None:
         super().__init__()
         channels, height, width = shape
         self.shape = shape
         self.latent_dim = spec.latent_dim
-        self.likelihood_of = spec.likelihood.of
+        self.observation_kind = spec.likelihood.observation_kind
         self.outputs = spec.likelihood.channels
         self.encoder = spec.encoder.encoder(shape)
         self.build_latents(spec)
@@ -149,26 +177,17 @@ class Autoencoder(BuiltModel):
         )
         self.likelihood = spec.likelihood.build(shape)
 
+    @abc.abstractmethod
     def build_latents(self, spec: Any) -> None:
-        raise TypeError(f"{type(self).__name__} is abstract")
+        """Make `prior`, and the module from features to a posterior."""
 
-    def decode(self, z: Tensor) -> Any:
+    def decode(self, z: Tensor) -> LikelihoodValue:
         outputs = self.decoder(z.reshape(-1, z.shape[-1]))
-        return self.likelihood(outputs.view(*z.shape[:-1], *outputs.shape[1:]))
+        return self.likelihood(outputs.view(*z.shape[:-1], *outputs.shape[1:]))  # type: ignore[no-any-return]
 
-    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
-        posterior = self.encode(x_BCHW)
-        z_KBZ = posterior.rsample(k)
-        likelihood = self.decode(z_KBZ)
-        return Draw(
-            z_KBZ=z_KBZ,
-            log_px_KB=likelihood.log_prob(x_BCHW),
-            posterior=posterior,
-            prior=given(self.prior, x_BCHW),
-            x_BCHW=x_BCHW,
-            likelihood=likelihood,
-            aux={"decode": self.decode, "decoder_weights": self.decoder.parameters},
-        )
+    def after_step(self, draw: Draw) -> None:
+        assert draw.x_BCHW is not None
+        self.likelihood.after_step(draw.x_BCHW, draw.likelihood)
 
 
 def living(axis: str, space: str) -> str:

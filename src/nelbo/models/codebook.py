@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nelbo.dists.spaces import Where
+from nelbo.dists.base import PosteriorValue, PriorModule, register_kl
+from nelbo.dists.spaces import LatentSpace
 
 SMALLEST_COUNT = 1e-20  # of a running count: below it a vector is no longer their quotient, and stays
 
@@ -102,7 +103,7 @@ class Codebook(nn.Module):
         self.revived.add_(dead_K.sum())
 
 
-class Quantised:
+class Quantised(PosteriorValue):
     """The value q(z | x) with all its mass on one code at each position: log q is 0 there, -infinity elsewhere.
 
     Latents are the vectors of the codes, and any other latent stands for the codes that it is nearest to.
@@ -112,9 +113,7 @@ class Quantised:
     (van den Oord et al. 2017, section 3.2).
     """
 
-    not_a_bound: str | None = None
-    deterministic = True
-    mean_is = "vectors of the codes"
+    deterministic: ClassVar[bool] = True
 
     def __init__(self, encoded_BMD: Tensor, codebook: Codebook) -> None:
         self.encoded_BMD, self.codebook = encoded_BMD, codebook
@@ -122,19 +121,16 @@ class Quantised:
         self.vectors_BMD: Tensor = codebook(self.codes_BM)
         self.mean = straight_through(self.vectors_BMD, encoded_BMD).flatten(1)
 
+    @property
+    def mean_is(self) -> str:
+        return "vectors of the codes"
+
     def rsample(self, k: int = 1) -> Tensor:
         return self.mean.expand(k, *self.mean.shape)
 
     def log_prob(self, z: Tensor) -> Tensor:
         codes = self.codebook.nearest(apart(z, self.codes_BM.shape[1]))
         return torch.zeros_like(z[..., 0]).masked_fill((codes != self.codes_BM).any(-1), -math.inf)
-
-    def kl_to(self, prior: Any) -> Tensor | None:
-        """The code length -log p(codes), nats: one number an image, (B, 1)."""
-        if not isinstance(prior, CodePrior):
-            return None
-        log_prob_B: Tensor = prior.log_prob_of(self.codes_BM)
-        return -log_prob_B.to(self.mean.dtype)[:, None]
 
     @property
     def commitment_B(self) -> Tensor:
@@ -170,13 +166,13 @@ def perplexity(usage_K: Tensor) -> Tensor:
     return entropy.exp()
 
 
-class CodePrior(nn.Module):
+class CodePrior(PriorModule):
     """p(codes) over latents that are vectors of codes: uniform, or `inner`, a prior over one-hot vectors of them.
 
     The codes reach `inner` without a gradient: it learns which codes there are, and nothing moves them to be likely.
     """
 
-    def __init__(self, codebook: Codebook, positions: int, inner: nn.Module | None) -> None:
+    def __init__(self, codebook: Codebook, positions: int, inner: PriorModule | None) -> None:
         super().__init__()
         self.codebook, self.positions, self.inner = codebook, positions, inner
 
@@ -185,8 +181,7 @@ class CodePrior(nn.Module):
         if self.inner is None:
             uniform = -self.positions * math.log(self.codebook.codes)
             return torch.full_like(codes[..., 0], uniform, dtype=self.codebook.vectors_KD.dtype)
-        log_prob: Any = self.inner.log_prob
-        return torch.as_tensor(log_prob(self.codebook.chosen(codes).view(*codes.shape[:-1], -1)))
+        return self.inner.log_prob(self.codebook.chosen(codes).view(*codes.shape[:-1], -1))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Of the codes nearest to z."""
@@ -197,14 +192,19 @@ class CodePrior(nn.Module):
             device = self.codebook.vectors_KD.device
             codes_NM = torch.randint(self.codebook.codes, (n, self.positions), device=device)
         else:
-            draw: Any = self.inner.sample
-            codes_NM = apart(draw(n), self.positions).argmax(-1)
+            codes_NM = apart(self.inner.sample(n), self.positions).argmax(-1)
         vectors_NMD: Tensor = self.codebook(codes_NM)
         return vectors_NMD.flatten(1)
 
 
+@register_kl(Quantised, CodePrior)
+def code_length(q: Quantised, prior: CodePrior) -> Tensor:
+    """Return the code length -log p(codes), nats: one number an image, (B, 1)."""
+    return -prior.log_prob_of(q.codes_BM).to(q.mean.dtype)[:, None]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class CodeSpace(Where):
+class CodeSpace(LatentSpace):
     """Latents that are vectors of codes, one block for each position."""
 
     codebook: Codebook | None = None

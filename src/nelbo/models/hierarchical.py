@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nelbo.dists import Bernoulli, DiagonalGaussian, Likelihood, Prior, StandardNormal
-from nelbo.dists.base import offer
+from nelbo.dists.base import PosteriorValue, PriorModule, Sample, TrainingImages
 from nelbo.dists.normal import DiagonalNormal
+from nelbo.likelihoods import Bernoulli, Likelihood
 from nelbo.models.base import Autoencoder, Model, Shape, living
 from nelbo.nets import MLP, Net
+from nelbo.posteriors import DiagonalGaussian
+from nelbo.priors import Prior, StandardNormal
 
 
 class HierarchicalVAE(Model):
@@ -62,18 +64,6 @@ class HierarchicalVAE(Model):
         return HierarchicalVAEModule(self, shape)
 
 
-class ConditionalNormal(DiagonalNormal):
-    """A diagonal Gaussian that may stand for a prior, too: `kl_to` reads these two."""
-
-    @property
-    def mean_Z(self) -> Tensor:
-        return self.mean
-
-    @property
-    def log_var_Z(self) -> Tensor:
-        return self.log_var
-
-
 class Conditional(nn.Module):
     """Inputs (..., I), joined, -> a diagonal Gaussian over (..., Z)."""
 
@@ -83,16 +73,16 @@ class Conditional(nn.Module):
         self.net = net.encoder((inputs, 1, 1))
         self.head = DiagonalGaussian().build(self.net.features, latents)
 
-    def forward(self, *inputs: Tensor) -> ConditionalNormal:
+    def forward(self, *inputs: Tensor) -> DiagonalNormal:
         joined = torch.cat(inputs, dim=-1)
         found: DiagonalNormal = self.head(self.net(joined.reshape(-1, joined.shape[-1])))
         mean, std, log_var = (
             each.view(*joined.shape[:-1], -1) for each in (found.mean, found.std, found.log_var)
         )
-        return ConditionalNormal(mean, std, log_var)
+        return DiagonalNormal(mean, std, log_var)
 
 
-class TwoLevelPrior(nn.Module):
+class TwoLevelPrior(PriorModule):
     """p(z) = p(z2) p(z1 | z2) over z = (z2, z1)."""
 
     def __init__(self, spec: HierarchicalVAE) -> None:
@@ -104,83 +94,98 @@ class TwoLevelPrior(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         z2, z1 = z[..., : self.top_dim], z[..., self.top_dim :]
-        log_prob: Any = self.top.log_prob
-        return torch.as_tensor(log_prob(z2) + self.given(z2).log_prob(z1))
+        log_prob: Tensor = self.top.log_prob(z2) + self.given(z2).log_prob(z1)
+        return log_prob
 
     def sample(self, n: int) -> Tensor:
-        draw: Any = self.top.sample
-        z2_NZ: Tensor = draw(n)
+        z2_NZ = self.top.sample(n)
         return torch.cat([z2_NZ, self.given(z2_NZ).rsample(1)[0]], dim=-1)
 
-    def see(self, images: Any) -> None:
-        offer(self.top, "see", images)
+    def observe_training_images(self, images: TrainingImages) -> None:
+        self.top.observe_training_images(images)
 
     def refresh(self) -> None:
-        offer(self.top, "refresh")
+        self.top.refresh()
 
 
-class TwoLevels:
-    """The value q(z2 | x) q(z1 | x, z2) over z = (z2, z1).
+class TwoLevels(PosteriorValue):
+    """The value q(z2 | x) q(z1 | x, z2) over z = (z2, z1)."""
 
-    It keeps its last samples, so that the KL is that of the very z2 that were decoded.
-    """
-
-    not_a_bound: str | None = None
-    mean_is = "mean of z2, and mean of z1 given it"
+    kl_needs_samples: ClassVar[bool] = True
 
     def __init__(self, features_BF: Tensor, top: DiagonalNormal, lower: Conditional) -> None:
         self.features_BF, self.top, self.lower = features_BF, top, lower
         self.top_dim = top.mean.shape[-1]
-        self.kl_is = "of z1 given one sample of z2 an image"
-        self._drawn: tuple[Tensor, Tensor, DiagonalNormal] | None = None
 
     def given(self, z2: Tensor) -> DiagonalNormal:
-        """q(z1 | x, z2), z2 of shape (..., B, Z2)."""
-        found: DiagonalNormal = self.lower(self.features_BF.expand(*z2.shape[:-1], -1), z2)
-        return found
+        """Return q(z1 | x, z2), z2 of shape (..., B, Z2)."""
+        q1: DiagonalNormal = self.lower(self.features_BF.expand(*z2.shape[:-1], -1), z2)
+        return q1
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Tensor:  # type: ignore[override]
         return torch.cat([self.top.mean, self.given(self.top.mean).mean], dim=-1)
 
+    @property
+    def mean_is(self) -> str:
+        return "mean of z2, and mean of z1 given it"
+
     def rsample(self, k: int = 1) -> Tensor:
+        return self.rsample_and_log_prob(k).z_KBZ
+
+    def rsample_and_log_prob(self, k: int = 1) -> TwoLevelSample:
         z2_KBZ = self.top.rsample(k)
         q1 = self.given(z2_KBZ)
-        z_KBZ = torch.cat([z2_KBZ, q1.rsample(1)[0]], dim=-1)
-        self._drawn = z_KBZ, z2_KBZ, q1
-        return z_KBZ
+        return TwoLevelSample(torch.cat([z2_KBZ, q1.rsample(1)[0]], dim=-1), self, z2_KBZ, q1)
 
     def log_prob(self, z: Tensor) -> Tensor:
         z2, z1 = z[..., : self.top_dim], z[..., self.top_dim :]
-        q1 = self._drawn[2] if self._drawn and self._drawn[0] is z else self.given(z2)
-        return self.top.log_prob(z2) + q1.log_prob(z1)
+        return self.top.log_prob(z2) + self.given(z2).log_prob(z1)
+
+    def kl_is(self, prior: Any) -> str:
+        if not isinstance(prior, TwoLevelPrior):
+            return ""
+        if self.top.kl_to(prior.top) is None:
+            return "by one sample of z2 an image"
+        return "of z1 given one sample of z2 an image"
+
+    @property
+    def kl_groups(self) -> dict[str, slice]:
+        """The groups of the KL that belong to each level."""
+        bottom = self.lower.latents
+        return {"kl_z2": slice(None, -bottom), "kl_z1": slice(-bottom, None)}
+
+
+class TwoLevelSample(Sample):
+    """Samples of both levels, with the conditional q(z1 | x, z2) of the very z2 that were drawn."""
+
+    def __init__(self, z_KBZ: Tensor, q: TwoLevels, z2_KBZ: Tensor, q1: DiagonalNormal) -> None:
+        super().__init__(z_KBZ, q)
+        self.top, self.z2_KBZ, self.q1 = q.top, z2_KBZ, q1
+
+    def log_prob(self) -> Tensor:
+        z2, z1 = self.z_KBZ[..., : self.q1_start], self.z_KBZ[..., self.q1_start :]
+        return self.top.log_prob(z2) + self.q1.log_prob(z1)
+
+    @property
+    def q1_start(self) -> int:
+        """The position of z1 in z = (z2, z1)."""
+        return self.z2_KBZ.shape[-1]
 
     def kl_to(self, prior: Any) -> Tensor | None:
-        """KL of each dimension, (B, Z), nats: that of z1 is a mean over the samples of z2 drawn last, else over one.
+        """Return the KL of each dimension, (B, Z), nats: that of z1 is a mean over the samples of z2.
 
         Both conditionals are Gaussians, so that only z2 is sampled: unbiased, with less noise than samples of z1
         would have. Where KL(q(z2|x) || p(z2)) has no closed form it is one number by these samples: (B, 1 + Z1).
         """
         if not isinstance(prior, TwoLevelPrior):
             return None
-        if self._drawn is None:
-            self.rsample(1)
-        assert self._drawn is not None
-        _, z2_KBZ, q1 = self._drawn
         top_BG = self.top.kl_to(prior.top)
         if top_BG is None:
-            self.kl_is = "by one sample of z2 an image"
-            log_prob: Any = prior.top.log_prob
-            top_BG = (self.top.log_prob(z2_KBZ) - log_prob(z2_KBZ)).mean(0)[:, None]
-        lower_KBZ = q1.kl_to(prior.given(z2_KBZ))
+            top_BG = (self.top.log_prob(self.z2_KBZ) - prior.top.log_prob(self.z2_KBZ)).mean(0)[:, None]
+        lower_KBZ = self.q1.kl_to(prior.given(self.z2_KBZ))
         assert lower_KBZ is not None
         return torch.cat([top_BG, lower_KBZ.mean(0)], dim=-1)
-
-    @property
-    def parts_of_kl(self) -> dict[str, slice]:
-        """Which groups of `kl_to` are those of each level."""
-        bottom = self.lower.latents
-        return {"kl_z2": slice(None, -bottom), "kl_z1": slice(-bottom, None)}
 
 
 class HierarchicalVAEModule(Autoencoder):
@@ -193,7 +198,7 @@ class HierarchicalVAEModule(Autoencoder):
         self.top_posterior = DiagonalGaussian().build(features, spec.top)
         self.lower_posterior = Conditional(spec.between, features + spec.top, spec.latent_dim - spec.top)
         self.prior = TwoLevelPrior(spec)
-        offer(self.prior.top, "attach", self.encode_top, self.shape)
+        self.prior.top.attach(self.encode_top, self.shape)
 
     def encode_top(self, x_BCHW: Tensor) -> DiagonalNormal:
         """q(z2 | x), which a prior of the upper level may be made of."""

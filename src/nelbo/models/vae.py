@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from nelbo.dists import Bernoulli, DiagonalGaussian, Likelihood, Posterior, Prior, StandardNormal
-from nelbo.dists.base import offer
-from nelbo.dists.spaces import IN_WORDS, Where
+from nelbo.dists.base import PosteriorValue
+from nelbo.dists.spaces import IN_WORDS, LatentSpace
+from nelbo.likelihoods import Bernoulli, Likelihood
 from nelbo.models.base import Autoencoder, Model, Shape, living
 from nelbo.nets import MLP, Net
+from nelbo.posteriors import DiagonalGaussian, Posterior
+from nelbo.priors import Prior, StandardNormal
 
 
 class VAE(Model):
@@ -59,10 +61,10 @@ class VAEModule(Autoencoder):
     """A built VAE for images of `shape` (C, H, W)."""
 
     def build_latents(self, spec: VAE) -> None:
-        self.where = Where(spec.prior.space, spec.prior.blocks(spec.latent_dim))
+        self.latent_space = LatentSpace(spec.prior.space, spec.prior.blocks(spec.latent_dim))
         self.posterior = spec.posterior.build(self.encoder.features, spec.latent_dim)
         self.prior = spec.prior.build(spec.latent_dim)
-        offer(self.prior, "attach", self.encode, self.shape)
+        self.prior.attach(self.encode, self.shape)
 
-    def encode(self, x_BCHW: Tensor) -> Any:
-        return self.posterior(self.encoder(x_BCHW))
+    def encode(self, x_BCHW: Tensor) -> PosteriorValue:
+        return self.posterior(self.encoder(x_BCHW))  # type: ignore[no-any-return]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 from nelbo.core import Draw
-from nelbo.dists import Bernoulli, Likelihood, Prior
 from nelbo.dists.base import full
 from nelbo.errors import ConfigError
+from nelbo.likelihoods import Bernoulli, Likelihood
+from nelbo.likelihoods.base import LikelihoodValue
 from nelbo.models.base import Autoencoder, Model, Shape, living
 from nelbo.models.codebook import Codebook, CodePrior, CodeSpace, Quantised, apart, straight_through
 from nelbo.nets import MLP, Net
+from nelbo.priors import Prior
 
 STATES = 10_000  # latents that are listed
 
@@ -71,7 +73,7 @@ class VQVAE(Model):
                 f"the latents of a {self.name} are codes, and the prior {self.prior.name} is over others; leave it "
                 f"out for a uniform one, or use one of these: {living('prior', 'one-hot')}"
             )
-        categories = getattr(self.prior, "categories", self.codes)
+        categories = dict(self.prior).get("categories", self.codes)
         if categories != self.codes:
             raise ValueError(
                 f"the prior {self.prior.name} is over {categories} categories at each position, and the codebook has "
@@ -99,7 +101,7 @@ class VQVAEModule(Autoencoder):
         inner = None if spec.prior is None else spec.prior.build(spec.positions * spec.codes)
         codebook = Codebook(spec.codes, spec.code_dim, spec.decay, spec.revive_after)
         self.prior = CodePrior(codebook, spec.positions, inner)
-        self.where = CodeSpace("codes", (spec.code_dim,) * spec.positions, codebook)
+        self.latent_space = CodeSpace("codes", (spec.code_dim,) * spec.positions, codebook)
 
     @property
     def codebook(self) -> Codebook:
@@ -109,18 +111,18 @@ class VQVAEModule(Autoencoder):
         encoded_BZ = full(self.head(self.encoder(x_BCHW)))
         return Quantised(apart(encoded_BZ, self.prior.positions), self.codebook)
 
-    def decode(self, z: Tensor) -> Any:
-        """Of the codes nearest to z: between codes there is nothing."""
-        given = apart(z, self.prior.positions)
-        vectors = self.codebook(self.codebook.nearest(given))
-        return super().decode(straight_through(vectors, given).flatten(-2))
+    def decode(self, z: Tensor) -> LikelihoodValue:
+        """Return the likelihood of the codes nearest to z: every latent stands for its nearest codes."""
+        latents = apart(z, self.prior.positions)
+        vectors = self.codebook(self.codebook.nearest(latents))
+        return super().decode(straight_through(vectors, latents).flatten(-2))
 
-    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
-        draw = super().draw(x_BCHW, k)
-        if self.training:
-            q: Any = draw.posterior
-            self.codebook.follow(q.encoded_BMD, q.codes_BM)
-        return draw
+    def after_step(self, draw: Draw) -> None:
+        """Move the codebook to this step's encodings (van den Oord et al. 2017, appendix A.1)."""
+        super().after_step(draw)
+        q = draw.posterior
+        assert isinstance(q, Quantised)
+        self.codebook.follow(q.encoded_BMD, q.codes_BM)
 
     def every_latent(self) -> Tensor:
         """All K^M latents there are: z_SZ. Raises ConfigError where they are too many to list."""

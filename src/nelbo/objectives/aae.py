@@ -37,7 +37,7 @@ class AAE(Owner):
     def build(self, latent_dim: int, shape: Shape) -> CriticModule:
         return self.critic.build(latent_dim)
 
-    def own_settings(self) -> dict[str, object]:
+    def critic_settings(self) -> dict[str, object]:
         return self.critic.settings()
 
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
@@ -50,5 +50,5 @@ class AAE(Owner):
             loss_B=parts["reconstruction"] + self.weight * fooled_B,
             bound_B=bound_B,
             parts=parts | {"adversarial": fooled_B, "critic_loss": critic_B},
-            own_loss_B=critic_B,
+            critic_loss_B=critic_B,
         )

@@ -69,7 +69,7 @@ class Objective(Spec):
     def check(self, model: Any) -> None:
         """Raises ValueError where this objective cannot train a model of this configuration, with what would work."""
         self._check_codes(model)
-        posterior = getattr(model, "posterior", model)
+        posterior = model.component("posterior") or model
         if self.needs_density and not posterior.has_density:
             able = listed("objective", lambda entry: not entry.needs_density)
             raise ValueError(
@@ -84,12 +84,12 @@ class Objective(Spec):
             )
 
     def _check_codes(self, model: Any) -> None:
-        if getattr(model, "quantises", False) and not self.commits:
+        if model.quantises and not self.commits:
             raise ValueError(
                 f"objective {self.name} would never bring the encoder of a {model.name} to its codes; use one that "
                 f"does: {listed('objective', lambda entry: entry.commits)}"
             )
-        if self.commits and not getattr(model, "quantises", False):
+        if self.commits and not model.quantises:
             raise ValueError(
                 f"objective {self.name} is for models with a codebook, and a {model.name} has none; use one of these: "
                 f"{listed('model', lambda entry: entry.quantises)}, or another objective"
@@ -99,9 +99,9 @@ class Objective(Spec):
 class Owner(Objective):
     """An objective that owns a module: a critic with weights of its own, or a number that it adapts.
 
-    `build(latent_dim, shape)` makes the module, `terms` gets it. Its weights follow the gradient of
-    `Terms.own_loss_B` (the model's follow that of `loss_B`) with the optimiser settings `own_settings`; buffers it
-    changes itself, in training mode only. Both are saved in checkpoints.
+    `build(latent_dim, shape)` makes the module, and `terms` gets it. Its weights follow the gradient of
+    `Terms.critic_loss_B` (those of the model follow `loss_B`) with the optimiser settings `critic_settings`. It changes
+    its buffers itself, in training mode only. Weights and buffers are saved in checkpoints.
     """
 
     axis: ClassVar[str] = "objective"  # abstract: it registers nothing
@@ -109,7 +109,7 @@ class Owner(Objective):
     def build(self, latent_dim: int, shape: tuple[int, int, int]) -> nn.Module:
         raise TypeError(f"{type(self).__name__} is abstract")
 
-    def own_settings(self) -> dict[str, Any]:
+    def critic_settings(self) -> dict[str, Any]:
         """What the optimiser is told of these weights: lr, betas."""
         return {}
 
@@ -129,15 +129,14 @@ def halves(draw: Draw, *, closed_form: bool = True) -> tuple[dict[str, Tensor], 
     """
     reconstruction_B = -(draw.log_px_KB[0] if len(draw.log_px_KB) == 1 else draw.log_px_KB.mean(0))
     parts = {"reconstruction": reconstruction_B}
-    if getattr(draw.posterior, "point", False):
+    if draw.posterior.is_point:
         return parts, None
     kl_BG = draw.kl_BG if closed_form else None
     kl_B = (draw.log_qz_KB - draw.log_pz_KB).mean(0) if kl_BG is None else kl_BG.sum(-1)
     # Where samples do not come from the density, its KL is a surrogate and is not called one.
     parts["surrogate_kl" if draw.not_a_bound else "kl"] = kl_B
     if kl_BG is not None:
-        named = getattr(draw.posterior, "parts_of_kl", {})
-        parts |= {name: kl_BG[:, groups].sum(-1) for name, groups in named.items()}
+        parts |= {name: kl_BG[:, groups].sum(-1) for name, groups in draw.posterior.kl_groups.items()}
     return parts, None if draw.not_a_bound else -(reconstruction_B + kl_B)
 
 

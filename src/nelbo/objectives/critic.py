@@ -37,7 +37,7 @@ class Critic(Spec):
         return MLP(hidden=self.hidden, activation=self.activation)
 
     def settings(self) -> dict[str, Any]:
-        """What `Owner.own_settings` returns."""
+        """What `Owner.critic_settings` returns."""
         return {"lr": self.lr, "betas": self.betas}
 
 

@@ -33,7 +33,7 @@ class FactorVAE(Owner):
     def build(self, latent_dim: int, shape: tuple[int, int, int]) -> CriticModule:
         return self.critic.build(latent_dim)
 
-    def own_settings(self) -> dict[str, object]:
+    def critic_settings(self) -> dict[str, object]:
         return self.critic.settings()
 
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
@@ -46,7 +46,7 @@ class FactorVAE(Owner):
             loss_B=parts["reconstruction"] + kl_of(parts) + self.gamma * correlation_B,
             bound_B=bound_B,
             parts=parts | {"total_correlation": correlation_B, "critic_loss": critic_B},
-            own_loss_B=critic_B,
+            critic_loss_B=critic_B,
         )
 
 

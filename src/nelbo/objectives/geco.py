@@ -53,6 +53,7 @@ class GECO(Owner):
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
         assert isinstance(own, Multiplier)
         assert draw.x_BCHW is not None
+        assert draw.likelihood is not None
         parts, bound_B = halves(draw)
         pixels = draw.x_BCHW[0].numel()
         if self.constraint == "reconstruction":

@@ -42,8 +42,8 @@ class InfoVAE(Objective):
 
     def check(self, model: Any) -> None:
         super().check(model)
-        posterior = getattr(model, "posterior", model)
-        if self.alpha != 1.0 and not getattr(posterior, "has_density", True):
+        posterior = model.component("posterior") or model
+        if self.alpha != 1.0 and not posterior.has_density:
             raise ValueError(
                 f"objective {self.name} with alpha {self.alpha:g} needs the density of the posterior for its KL, and "
                 f"{posterior.name} is a point without one; use --objective.alpha 1 (MMD-VAE), or "

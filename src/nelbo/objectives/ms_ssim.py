@@ -52,6 +52,7 @@ class MSSSIM(Owner):
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
         assert own is not None
         assert draw.x_BCHW is not None
+        assert draw.likelihood is not None
         parts, bound_B = halves(draw)
         kl_B = kl_of(parts)
         low, high = self.pixels

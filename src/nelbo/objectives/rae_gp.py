@@ -32,6 +32,8 @@ def gradient_penalty(draw: Draw) -> Tensor:
 
     Where nothing is differentiated (in validation) the latents are decoded once more, so that this can be.
     """
+    assert draw.likelihood is not None
+    assert draw.decode is not None
     training = torch.is_grad_enabled()
     followed = draw.z_KBZ.requires_grad
     with torch.enable_grad():
@@ -39,7 +41,7 @@ def gradient_penalty(draw: Draw) -> Tensor:
             z_KBZ, mean = draw.z_KBZ, draw.likelihood.mean
         else:
             z_KBZ = draw.z_KBZ.detach().requires_grad_()
-            mean = draw.aux["decode"](z_KBZ).mean
+            mean = draw.decode(z_KBZ).mean
         signs = torch.randn_like(mean).sign()
         (slope_KBZ,) = torch.autograd.grad(
             mean, z_KBZ, signs, create_graph=training, allow_unused=not followed

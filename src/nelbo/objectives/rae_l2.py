@@ -24,9 +24,9 @@ class RAEL2(RAE):
     decoder_weight: float = Field(default=1e-3, ge=0.0)
 
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
-        if "decoder_weights" not in draw.aux:
+        if draw.decoder_weights is None:
             raise ConfigError(f"objective {self.name}: {NO_DECODER}")
-        squares = [weight.square().sum() for weight in draw.aux["decoder_weights"]()]
+        squares = [weight.square().sum() for weight in draw.decoder_weights()]
         return self.regularised(draw, self.decoder_weight, decoder_l2=torch.stack(squares).sum())
 
     def check(self, model: Any) -> None:

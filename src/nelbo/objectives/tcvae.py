@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -60,12 +60,12 @@ class TCVAE(Objective):
 
 def pairs(draw: Draw) -> Tensor:
     """log q(z_ij | x_n) of dimension j of the sample of image i under the posterior of each image n: (K, B, B, Z)."""
-    posterior: Any = draw.posterior
-    if not hasattr(posterior, "log_prob_each"):
+    log_q_KBBZ = draw.posterior.log_prob_each(draw.z_KBZ.unsqueeze(2))
+    if log_q_KBBZ is None:
         raise ConfigError(
             "objective tcvae needs a posterior whose dimensions are independent given x, as diagonal-gaussian"
         )
-    return torch.as_tensor(posterior.log_prob_each(draw.z_KBZ.unsqueeze(2)))
+    return log_q_KBBZ
 
 
 def log_weights(log_q_KBBZ: Tensor, images: int, estimator: Estimator) -> Tensor:

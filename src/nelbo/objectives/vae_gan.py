@@ -42,15 +42,17 @@ class VAEGAN(Owner):
     def build(self, latent_dim: int, shape: Shape) -> ImageCriticModule:
         return self.critic.build_for(shape)
 
-    def own_settings(self) -> dict[str, Any]:
+    def critic_settings(self) -> dict[str, Any]:
         return self.critic.settings()
 
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
         assert isinstance(own, ImageCriticModule)
         assert draw.x_BCHW is not None
+        assert draw.likelihood is not None
+        assert draw.decode is not None
         parts, bound_B = halves(draw)
         kl_B = kl_of(parts)
-        decode, z_KBZ = draw.aux["decode"], draw.z_KBZ
+        decode, z_KBZ = draw.decode, draw.z_KBZ
         fakes = decode(z_KBZ.detach()).mean, decode(prior_draws(draw)).mean
         real_BF = own.features(draw.x_BCHW)
 
@@ -65,5 +67,5 @@ class VAEGAN(Owner):
             loss_B=self.beta(progress) * kl_B + error_B + (self.gamma - 1.0) * error(again_KBF) + fooled_B,
             bound_B=bound_B,
             parts=parts | {"feature_error": error_B, "adversarial": fooled_B, "critic_loss": critic_B},
-            own_loss_B=critic_B,
+            critic_loss_B=critic_B,
         )

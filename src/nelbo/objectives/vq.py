@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from nelbo.core import Draw, Progress, Terms
 from nelbo.objectives.base import Objective, halves
@@ -26,9 +26,7 @@ class VQ(Objective):
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
         parts, bound_B = halves(draw)
         loss_B = parts["reconstruction"] + parts["surrogate_kl" if draw.not_a_bound else "kl"]
-        codes: Any = draw.posterior
-        if hasattr(codes, "commitment_B"):
-            distance_B = codes.commitment_B
+        if (distance_B := draw.posterior.commitment_B) is not None:
             loss_B = loss_B + self.commitment(progress) * distance_B
-            parts |= {"commitment": distance_B, **codes.usage}
+            parts |= {"commitment": distance_B, **draw.posterior.usage}
         return Terms(loss_B=loss_B, bound_B=bound_B, parts=parts)

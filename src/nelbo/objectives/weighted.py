@@ -73,15 +73,15 @@ class ImportanceWeighted(Objective):
 
     def _by_few(self, draw: Draw, decoder_KB: Tensor, encoder_KB: Tensor) -> Tensor:
         """Of shape (B,), with the gradient of log p(x|z_k) times its shares in expectation, by `resample` samples."""
-        if self.resample is None or draw.x_BCHW is None or "decode" not in draw.aux:
+        if self.resample is None or draw.x_BCHW is None or draw.decode is None:
             raise ConfigError(
                 f"objective {self.name}: resample decodes some samples again, and this model's draws do not say of "
-                "what image and how (Draw.x_BCHW, aux['decode']); leave resample out"
+                "what image and how (Draw.x_BCHW, Draw.decode); leave resample out"
             )
         share_KB = decoder_KB.abs() + encoder_KB.abs()
         rows_SB = resampled(share_KB, self.resample)
         z_SBZ = draw.z_KBZ.take_along_dim(rows_SB[..., None], 0)
-        log_px_SB = draw.aux["decode"](z_SBZ).log_prob(draw.x_BCHW)
+        log_px_SB = draw.decode(z_SBZ).log_prob(draw.x_BCHW)
         # A sample that comes with probability p counts 1 / p times; one without a share counts for nothing.
         often_SB = share_KB.sum(0) / (self.resample * share_KB.take_along_dim(rows_SB, 0)).clamp_min(TINY)
         decoder_SB = often_SB * decoder_KB.take_along_dim(rows_SB, 0)
@@ -114,8 +114,8 @@ class ImportanceWeighted(Objective):
         super().check(model)
         if self.resample is not None:
             self._check_decoding_twice(model)
-        posterior = getattr(model, "posterior", model)
-        if self.follows_samples and not getattr(posterior, "reparametrised", True):
+        posterior = model.component("posterior") or model
+        if self.follows_samples and not posterior.reparametrised:
             raise ValueError(
                 f"objective {self.name} follows the samples back to the encoder, and those of {posterior.name} "
                 "cannot be; use objective iwae with gradient total, or one of these posteriors: "
@@ -124,17 +124,12 @@ class ImportanceWeighted(Objective):
 
     def _check_decoding_twice(self, model: Any) -> None:
         """The samples that are decoded again must come out, and be scored, as they were among all."""
-        if getattr(getattr(model, "decoder", None), "batch_norm", False):
+        decoder = model.component("decoder")
+        if decoder is not None and decoder.batch_norm:
             raise ValueError(
                 f"objective {self.name} with resample decodes a few samples again, and batch norm makes other images "
                 "of them than among all; use --model.decoder.batch-norm false, or leave resample out"
             )
-        for field, value in getattr(model, "likelihood", ()):
-            if getattr(value, "observes", False):
-                raise ValueError(
-                    f"objective {self.name} with resample scores a few samples twice, and {field} {value.name} follows "
-                    f"the errors of all that are scored; use --model.likelihood.{field} learned, or leave resample out"
-                )
 
 
 class Grouped(ImportanceWeighted):

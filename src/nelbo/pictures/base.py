@@ -165,8 +165,8 @@ def start_of_traversal(view: View) -> torch.Tensor:
 
 def by_information(view: View) -> list[int]:
     """Return the directions by falling KL, or by the variance of their means where not each has a KL."""
-    weight, sizes = view.statistics.kl_Z, [1] * view.model.where.reals(view.model.latent_dim)
+    weight, sizes = view.statistics.kl_Z, [1] * view.model.latent_space.reals(view.model.latent_dim)
     if weight is None or len(weight) != len(view.directions):
-        pieces = torch.split(view.statistics.mean_variance_Z, [*sizes, *view.model.where.blocks])
+        pieces = torch.split(view.statistics.mean_variance_Z, [*sizes, *view.model.latent_space.blocks])
         weight = torch.stack([piece.sum() for piece in pieces])
     return [int(direction) for direction in torch.argsort(weight, descending=True)]

@@ -45,7 +45,8 @@ def first_against_best(view: View) -> Drawn:
         for side in sides
     ]
     names_ = [
-        f"{view.directions[place]}{', -3 to 3' * (view.model.where.space == 'real')}" for place in order
+        f"{view.directions[place]}{', -3 to 3' * (view.model.latent_space.space == 'real')}"
+        for place in order
     ]
     yield f"{stem}-traversal", plots.side_by_side(*moved, titles=titles, title=title, row_labels=names_)
     yield from _latents_side_by_side(sides, titles, title, f"{stem}-latents")

@@ -32,7 +32,7 @@ def kl(view: View) -> Drawn:
 def posterior(view: View) -> Drawn:
     """Distribution of posterior means and standard deviations against the prior."""
     posterior = view.posterior(view.images_at(slice(2000)))
-    std = getattr(posterior, "std", None)
+    std = posterior.std
     if std is None:
         raise NotApplicable(f"{view.run.name}: this posterior has no standard deviation")
     mean = posterior.mean.float().cpu().numpy()
@@ -82,8 +82,10 @@ def manifold(view: View) -> Drawn:
     """The decoded latent plane: both dimensions of a standard normal with Z = 2, or the first two principal axes."""
     if view.z_NZ.shape[1] < 2:
         raise NotApplicable("a plane needs two latent dimensions")
-    if view.model.where.space != "real":
-        raise NotApplicable(f"no plane lies in the latent's space: latents are {view.model.where.words}")
+    if view.model.latent_space.space != "real":
+        raise NotApplicable(
+            f"no plane lies in the latent's space: latents are {view.model.latent_space.words}"
+        )
     size = 20
     centre, first, second, labels = _plane(view)
     ticks = torch.linspace(-2.5, 2.5, size)

@@ -61,7 +61,9 @@ def traversal(view: View) -> Drawn:
     rows = [view.decoded(view.traversal(start_of_traversal(view), place, 3.0, 11)) for place in order]
     labels = [view.directions[place] for place in order]
     columns = (
-        [f"{value:+.1f}" for value in np.linspace(-3, 3, 11)] if view.model.where.space == "real" else None
+        [f"{value:+.1f}" for value in np.linspace(-3, 3, 11)]
+        if view.model.latent_space.space == "real"
+        else None
     )
     title = f"{view.title} · traversals"
     yield "traversal", plots.rows(rows, title=title, row_labels=labels, column_labels=columns)

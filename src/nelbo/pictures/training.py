@@ -27,7 +27,7 @@ def curves(view: View) -> Drawn:
     best = view.run.summary.get("best_epoch")
     epochs = [row["epoch"] for row in history]
     notes = ["train: averaged over the epoch, while the weights move; validation: after it, fixed noise"]
-    if view.model.likelihood_of == "binary" and view.splits.pixels != "binary":
+    if view.model.observation_kind == "binary" and view.splits.pixels != "binary":
         notes.append("grey pixels under a Bernoulli: NELBO is a grey cross-entropy plus KL, not a likelihood")
     yield (
         "curves",

@@ -198,7 +198,7 @@ class View:
 
     def class_mean(self, label: int) -> Tensor:
         """Return the mean of the posterior means of every image of a class: z_Z."""
-        return self.model.where.middle(self.z_NZ[torch.from_numpy(self.need_labels() == label)])
+        return self.model.latent_space.middle(self.z_NZ[torch.from_numpy(self.need_labels() == label)])
 
     def posterior(self, x_BCHW: Tensor) -> Any:
         """Return q(z | x) of images on the model's scale."""
@@ -240,7 +240,7 @@ class View:
     def around(self, x_BCHW: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Draw n latents from the posterior of each image, z_NBZ, and decode their mean images (n, B, C, H, W)."""
         posterior = self.posterior(x_BCHW)
-        if getattr(posterior, "point", False) or getattr(posterior, "deterministic", False):
+        if posterior.is_point or posterior.deterministic:
             raise NotApplicable(
                 f"{self.run.name}: a posterior that is a single point has no other draws; see reconstructions"
             )
@@ -253,14 +253,14 @@ class View:
     @property
     def directions(self) -> list[str]:
         """The names of the directions in the latent: its dimensions, then categorical variables."""
-        return self.model.where.directions(self.model.latent_dim)
+        return self.model.latent_space.directions(self.model.latent_dim)
 
     def line(self, start_Z: Tensor, end_Z: Tensor, steps: int) -> Tensor:
         """Return `steps` latents from one to another, both ends included, straight in their space: (steps, Z)."""
         if steps < 2:
             raise ConfigError(f"an interpolation needs 2 steps or more (got {steps})")
-        return self.model.where.path(start_Z, end_Z, torch.linspace(0.0, 1.0, steps))
+        return self.model.latent_space.path(start_Z, end_Z, torch.linspace(0.0, 1.0, steps))
 
     def traversal(self, z_Z: Tensor, direction: int, span: float, steps: int) -> Tensor:
         """Return copies of one latent moved along one direction, -span to span in R^Z (`Where.moved`): (steps, Z)."""
-        return self.model.where.moved(z_Z, direction, span, steps)
+        return self.model.latent_space.moved(z_Z, direction, span, steps)

@@ -1,7 +1,5 @@
 """Objectives on the aggregated posterior, on the embedded digits."""
 
-from nelbo.dists import DiagonalGaussian, Posterior
-from nelbo.dists.dirac import Dirac
 from nelbo.models import VAE
 from nelbo.objectives import Objective
 from nelbo.objectives.dip_vae import DIPVAE
@@ -10,6 +8,8 @@ from nelbo.objectives.info_vae import InfoVAE
 from nelbo.objectives.swae import SWAE
 from nelbo.objectives.tcvae import TCVAE
 from nelbo.objectives.wae import WAE
+from nelbo.posteriors import DiagonalGaussian, Posterior
+from nelbo.posteriors.dirac import Dirac
 from nelbo.recipes.model_recipes import NETS, on_digits
 from nelbo.training.recipe import Recipe, recipe
 

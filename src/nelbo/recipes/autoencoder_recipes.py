@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nelbo.dists import Posterior
-from nelbo.dists.dirac import Dirac
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import Objective
@@ -16,6 +14,8 @@ from nelbo.objectives.rae import RAE
 from nelbo.objectives.rae_gp import RAEGP
 from nelbo.objectives.rae_l2 import RAEL2
 from nelbo.objectives.vae_gan import VAEGAN
+from nelbo.posteriors import Posterior
+from nelbo.posteriors.dirac import Dirac
 from nelbo.recipes.model_recipes import NETS, on_digits
 from nelbo.schedules import Linear
 from nelbo.training.recipe import Recipe, recipe

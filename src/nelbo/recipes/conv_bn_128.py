@@ -3,7 +3,7 @@
 import math
 
 from nelbo.data import Data, Resize, Scale
-from nelbo.dists import Gaussian
+from nelbo.likelihoods import Gaussian
 from nelbo.models import VAE
 from nelbo.nets import Conv
 from nelbo.objectives import ELBO

@@ -1,11 +1,11 @@
 """The smallest MLP VAE: as published, and corrected."""
 
 from nelbo.data import Data
-from nelbo.dists import DiagonalGaussian
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
+from nelbo.posteriors import DiagonalGaussian
 from nelbo.training.recipe import Recipe, recipe
 
 

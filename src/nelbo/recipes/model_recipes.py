@@ -3,7 +3,6 @@
 from typing import Any
 
 from nelbo.data import Binarise, Data
-from nelbo.dists.autoregressive_prior import AutoregressivePrior
 from nelbo.models import Model
 from nelbo.models.hierarchical import HierarchicalVAE
 from nelbo.models.vq import VQVAE
@@ -11,6 +10,7 @@ from nelbo.nets import MLP
 from nelbo.objectives import ELBO, Objective
 from nelbo.objectives.vq import VQ
 from nelbo.optim import Adam
+from nelbo.priors.autoregressive import AutoregressivePrior
 from nelbo.schedules import Linear
 from nelbo.training.recipe import Recipe, recipe
 

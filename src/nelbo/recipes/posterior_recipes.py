@@ -1,15 +1,15 @@
 """One small VAE of the embedded digits, and every posterior on R^Z in it."""
 
-from nelbo.dists import DiagonalGaussian, Posterior
-from nelbo.dists.full_gaussian import FullGaussian
-from nelbo.dists.iaf import IAF
-from nelbo.dists.laplace_posterior import LaplacePosterior
-from nelbo.dists.low_rank_gaussian import LowRankGaussian
-from nelbo.dists.planar import Planar
-from nelbo.dists.radial import Radial
-from nelbo.dists.spline import Spline
 from nelbo.models import VAE
 from nelbo.objectives import ELBO
+from nelbo.posteriors import DiagonalGaussian, Posterior
+from nelbo.posteriors.full_gaussian import FullGaussian
+from nelbo.posteriors.iaf import IAF
+from nelbo.posteriors.laplace import LaplacePosterior
+from nelbo.posteriors.low_rank_gaussian import LowRankGaussian
+from nelbo.posteriors.planar import Planar
+from nelbo.posteriors.radial import Radial
+from nelbo.posteriors.spline import Spline
 from nelbo.recipes.model_recipes import NETS, on_digits
 from nelbo.schedules import Linear
 from nelbo.training.recipe import Recipe, recipe

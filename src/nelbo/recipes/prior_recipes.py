@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from nelbo.dists import Prior
-from nelbo.dists.exemplar import Exemplar
-from nelbo.dists.learned_normal import LearnedNormal
-from nelbo.dists.maf import MAF
-from nelbo.dists.mixture import Mixture
-from nelbo.dists.real_nvp import RealNVP
-from nelbo.dists.vamp import Vamp
 from nelbo.models import VAE
 from nelbo.objectives import ELBO
+from nelbo.priors import Prior
+from nelbo.priors.exemplar import Exemplar
+from nelbo.priors.learned_normal import LearnedNormal
+from nelbo.priors.maf import MAF
+from nelbo.priors.mixture import Mixture
+from nelbo.priors.real_nvp import RealNVP
+from nelbo.priors.vamp import Vamp
 from nelbo.recipes.model_recipes import NETS, on_digits
 from nelbo.schedules import Linear
 from nelbo.training.recipe import Recipe, recipe

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from nelbo.data import Binarise, Data
-from nelbo.dists import Posterior, Prior
-from nelbo.dists.categorical_prior import CategoricalPrior
-from nelbo.dists.gumbel_softmax import GumbelSoftmax
-from nelbo.dists.joint import Joint
-from nelbo.dists.joint_prior import JointPrior
-from nelbo.dists.poincare import Poincare
-from nelbo.dists.uniform_sphere import UniformSphere
-from nelbo.dists.vmf import VMF
-from nelbo.dists.wrapped_normal import WrappedNormalPrior
 from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
+from nelbo.posteriors import Posterior
+from nelbo.posteriors.gumbel_softmax import GumbelSoftmax
+from nelbo.posteriors.joint import Joint
+from nelbo.posteriors.poincare import Poincare
+from nelbo.posteriors.vmf import VMF
+from nelbo.priors import Prior
+from nelbo.priors.categorical import CategoricalPrior
+from nelbo.priors.joint import JointPrior
+from nelbo.priors.uniform_sphere import UniformSphere
+from nelbo.priors.wrapped_normal import WrappedNormalPrior
 from nelbo.schedules import Linear
 from nelbo.training.recipe import Recipe, recipe
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
-from nelbo.dists.base import Space
+from nelbo.dists.base import PosteriorValue, Space
 from nelbo.dists.spaces import IN_WORDS
 from nelbo.errors import ConfigError, DataError
 
@@ -43,13 +43,12 @@ class Latents:
         return self.z_NZ.shape[1]
 
 
-def of_posterior(posterior: Any) -> tuple[Tensor, Tensor, Tensor]:
+def of_posterior(posterior: PosteriorValue) -> tuple[Tensor, Tensor, Tensor]:
     """A sample, the mean and the deviation of each posterior of a batch, BZ each."""
     z_BZ, mean_BZ = posterior.rsample(1)[0], posterior.mean
-    std = getattr(posterior, "std", None)
-    if not isinstance(std, Tensor):
-        point = getattr(posterior, "point", False)
-        std = torch.zeros_like(mean_BZ) if point else posterior.rsample(SPREAD_DRAWS).std(0)
+    std = posterior.std
+    if std is None:
+        std = torch.zeros_like(mean_BZ) if posterior.is_point else posterior.rsample(SPREAD_DRAWS).std(0)
     return z_BZ, mean_BZ, std.abs()
 
 
@@ -106,7 +105,7 @@ class Sampler(Spec):
         Raises ConfigError for a space that it does not work in, DataError for too few latents and for latents that
         are not finite.
         """
-        self.check(model.where.space)
+        self.check(model.latent_space.space)
         least = self.fewest(train.latent_dim)
         if len(train) < least:
             raise DataError(

@@ -7,15 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nelbo.dists import Prior
-from nelbo.dists.base import Space, exact
-from nelbo.dists.real_nvp import RealNVP
+from nelbo.dists.base import PriorModule, Space, exact
 from nelbo.errors import ConfigError
+from nelbo.priors import Prior
+from nelbo.priors.real_nvp import RealNVP
 from nelbo.samplers.base import Fitted, Latents, nonzero
 from nelbo.samplers.learned import Learned
 
 NOISE = 1e-3  # beside the deviation of the latents
-HOOKS = {"attach": "the model's own posteriors", "see": "training images"}
 
 
 class Density(Learned):
@@ -36,16 +35,15 @@ class Density(Learned):
         return (self.prior.space,)
 
     def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
-        module = self._build(train, model.where.blocks)
+        module = self._build(train, model.latent_space.blocks)
         learn_NZ, stop_MZ = self.split(train, validation)
         white = Whitening(train.z_NZ) if self.prior.space == "real" else None
         if white is not None:
             learn_NZ, stop_MZ = white.noisy(learn_NZ), white.noisy(stop_MZ)
-        density: Any = module
-        self.learn(module, lambda u_BZ: -density.log_prob(u_BZ), learn_NZ, stop_MZ)
+        self.learn(module, lambda u_BZ: -module.log_prob(u_BZ), learn_NZ, stop_MZ)
         return FromDensity(module, white)
 
-    def _build(self, train: Latents, blocks: tuple[int, ...]) -> nn.Module:
+    def _build(self, train: Latents, blocks: tuple[int, ...]) -> PriorModule:
         try:
             self.prior.check(train.latent_dim)
         except ValueError as error:
@@ -56,13 +54,12 @@ class Density(Learned):
                 f"model {blocks}"
             )
         module = self.prior.build(train.latent_dim).to(train.z_NZ)
-        for hook, made_of in HOOKS.items():
-            if hasattr(module, hook):
-                raise ConfigError(
-                    f"sampler.prior: {self.prior.name} is made of {made_of} and cannot be fitted to latents "
-                    f"afterwards; train with --model.prior {self.prior.name}, or use another prior here "
-                    "(nelbo list prior)"
-                )
+        if module.made_of:
+            raise ConfigError(
+                f"sampler.prior: {self.prior.name} is made of {module.made_of} and cannot be fitted to latents "
+                f"afterwards; train with --model.prior {self.prior.name}, or use another prior here "
+                "(nelbo list prior)"
+            )
         return module
 
 

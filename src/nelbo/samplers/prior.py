@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nelbo.dists.base import Space
-from nelbo.dists.spaces import Where
+from nelbo.dists.spaces import LatentSpace
 from nelbo.samplers.base import SPACES, Fitted, Latents, Sampler
 
 WITH_AN_ORIGIN: tuple[Space, ...] = ("real", "ball", "mixed")
@@ -32,7 +32,7 @@ class Prior(Sampler):
 
     def check(self, space: Space) -> None:
         if space not in self.spaces:  # says what a temperature needs
-            Where(space).tempered(torch.zeros(1, 1), self.temperature)
+            LatentSpace(space).tempered(torch.zeros(1, 1), self.temperature)
 
     def fewest(self, latent_dim: int) -> int:
         return 0
@@ -49,7 +49,7 @@ class FromPrior:
         self.temperature = temperature
 
     def sample(self, n: int) -> Tensor:
-        z_NZ: Tensor = self.model.where.tempered(self.model.sample_prior(n), self.temperature)
+        z_NZ: Tensor = self.model.latent_space.tempered(self.model.sample_prior(n), self.temperature)
         return z_NZ
 
     def log_prob(self, z_BZ: Tensor) -> Tensor:

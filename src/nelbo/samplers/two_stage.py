@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nelbo.core import Progress
-from nelbo.dists import Gaussian
-from nelbo.dists.spread import Learned as LearnedSpread
+from nelbo.likelihoods import Gaussian
+from nelbo.likelihoods.spread import Learned as LearnedSpread
 from nelbo.models import VAE, BuiltModel
 from nelbo.nets import MLP
 from nelbo.nets.base import Width

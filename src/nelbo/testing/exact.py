@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from nelbo.core import Draw
-from nelbo.dists import DiagonalGaussian, Gaussian, Likelihood, Posterior, Prior
-from nelbo.dists.bernoulli import BernoulliImage
+from nelbo.dists.base import PosteriorValue, PriorModule
 from nelbo.engine import fixed_seed
 from nelbo.errors import ConfigError
+from nelbo.likelihoods import Gaussian, Likelihood
+from nelbo.likelihoods.bernoulli import BernoulliImage
 from nelbo.models import VAE, BuiltModel
 from nelbo.nets import MLP
+from nelbo.posteriors import DiagonalGaussian, Posterior
+from nelbo.priors import Prior
 from nelbo.testing.law import CPU, SEED, float64, require
 from nelbo.testing.numeric import Grid, around, around_point
 from nelbo.testing.spaces import Support, beside, some_latents
@@ -137,14 +140,14 @@ def fit_posterior(model: BuiltModel, steps: int = FIT, batch: int = 64) -> None:
     for _ in range(steps):
         rows = torch.randint(PAIRS, (batch,))
         z_BZ, q = z_NZ[rows], model.encode(x_NCHW[rows])
-        if model.where.space == "real":
+        if model.latent_space.space == "real":
             off_Z = (z_BZ - q.mean.detach()).square().mean(0).sqrt()
             spread_BZ = z_BZ + 0.7 * off_Z * torch.randn_like(z_BZ)
         else:
             others_BZ = z_NZ[torch.randint(PAIRS, (batch,))]
             spread_BZ = torch.where(torch.rand(batch, 1) < EXCHANGED, others_BZ, z_BZ)
         optimizer.zero_grad()
-        (-q.log_prob(spread_BZ).mean()).backward()
+        (-q.log_prob(spread_BZ).mean()).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
         optimizer.step()
     optimizer.zero_grad()
@@ -159,7 +162,7 @@ def evidence(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
     around the prior, then twice around what it finds of the posterior, which may be narrow; everywhere it is refined
     until that changes less than 1e-4 nats. Raises ConfigError where it does not, or for more latents.
     """
-    support = Support(model.where.space, model.where.blocks, model.latent_dim)
+    support = Support(model.latent_space.space, model.latent_space.blocks, model.latent_dim)
     if not support.integrable:
         raise ConfigError(
             f"log p(x) by quadrature needs one or two latent dimensions, not {model.latent_dim} (on a sphere two or "
@@ -227,20 +230,18 @@ def _state(z: Tensor) -> Tensor:
     return (2 * z[..., 0] + z[..., 1]).round().long()
 
 
-class Table:
+class Table(PosteriorValue):
     """q(z | x) over the four states of two bits, one row of probabilities an image; no reparametrised gradient.
 
     `factorised` says that the bits are independent: the KL to the prior then has a closed form for each of them.
     """
-
-    not_a_bound: str | None = None
 
     def __init__(self, log_q_BS: Tensor, factorised: bool) -> None:
         self.log_q_BS = log_q_BS
         self.factorised = factorised
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Tensor:  # type: ignore[override]
         return self.log_q_BS.exp() @ BITS_SZ
 
     def rsample(self, k: int = 1) -> Tensor:
@@ -271,7 +272,7 @@ class IndependentBits(Table):
         return z * one_BZ.log() + (1 - z) * (1 - one_BZ).log()
 
 
-class BitsPrior(nn.Module):
+class BitsPrior(PriorModule):
     """p(z): independent bits, one with probability p_Z."""
 
     p_Z: Tensor
@@ -299,7 +300,7 @@ class Discrete(BuiltModel):
 
     def __init__(self, table_BS: Tensor | None = None) -> None:
         super().__init__()
-        self.shape, self.latent_dim, self.likelihood_of = (1, 2, 2), 2, "binary"
+        self.shape, self.latent_dim, self.observation_kind = (1, 2, 2), 2, "binary"
         pixels = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)), dtype=torch.float64)
         self.x_BCHW = pixels.view(16, 1, 2, 2)
         with fixed_seed(SEED, CPU):
@@ -330,7 +331,8 @@ class Discrete(BuiltModel):
             prior=self.prior,
             x_BCHW=x_BCHW,
             likelihood=likelihood,
-            aux={"decode": self.decode, "decoder_weights": self.parameters},
+            decode=self.decode,
+            decoder_weights=self.parameters,
         )
 
     def every_draw(self, k: int, some: slice = slice(None)) -> tuple[Draw, Tensor]:

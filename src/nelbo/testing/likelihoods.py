@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.dists import Likelihood
+from nelbo.likelihoods import Likelihood
 from nelbo.testing.densities import ROUNDING, SAMPLES, gradients, independent, settled
 from nelbo.testing.exact import LinearGaussian
 from nelbo.testing.law import instance, keep, require, show
@@ -62,12 +62,12 @@ def _outputs(spec: Likelihood, shape: tuple[int, int, int], *leading: int) -> Te
 
 def _points(spec: Likelihood, outputs: Tensor) -> Grid:
     """Every value that a pixel can have, with its weight in a sum; for densities, a grid."""
-    if spec.of == "density" and spec.support is None:
+    if spec.observation_kind == "density" and spec.support is None:
         return around(_value(spec, PIXEL, outputs.expand(4000, -1, -1, -1)).sample().view(-1, 1))
-    if spec.of == "density":
+    if spec.observation_kind == "density":
         assert spec.support is not None
         return interval(*spec.support)
-    values = LEVELS if spec.of == "levels" else torch.tensor([0.0, 1.0])
+    values = LEVELS if spec.observation_kind == "levels" else torch.tensor([0.0, 1.0])
     return Grid(values[:, None], torch.ones(len(values)), torch.zeros(len(values), 1))
 
 
@@ -120,12 +120,14 @@ def probabilities_sum_to_one(spec: Likelihood) -> str:
     worst = 0.0
     for _, grid, density_M in _pixels(spec):
         mass = float(grid.integral(density_M))
-        verb = "integrates" if spec.of == "density" else "sums"
-        seen = f"one pixel's probability {verb} to {mass:.6g} over all that it can be ({spec.of})"
+        verb = "integrates" if spec.observation_kind == "density" else "sums"
+        seen = (
+            f"one pixel's probability {verb} to {mass:.6g} over all that it can be ({spec.observation_kind})"
+        )
         look = "log_prob: the normaliser; `of` and `support`, which say what it is a probability of"
-        require(abs(mass - 1) < (INTEGRAL if spec.of == "density" else 1e-9), seen, look)
+        require(abs(mass - 1) < (INTEGRAL if spec.observation_kind == "density" else 1e-9), seen, look)
         worst = max(worst, abs(mass - 1))
-    return f"one pixel's, to {worst:.1g} ({spec.of})"
+    return f"one pixel's, to {worst:.1g} ({spec.observation_kind})"
 
 
 @with_every_setting
@@ -185,7 +187,7 @@ def samples_match_the_density(spec: Likelihood) -> str:
             drawn_N = _value(spec, PIXEL, outputs.expand(SAMPLES, -1, -1, -1)).sample().flatten()
         low, high = spec.support or (-math.inf, math.inf)
         require((drawn_N >= low) & (drawn_N <= high), f"samples lie outside of {spec.support}", "sample")
-        if spec.of == "density":
+        if spec.observation_kind == "density":
             seen = mismatch(drawn_N[:, None], grid, density_M)
         else:
             seen = counting_mismatch(drawn_N, grid.points_MZ[:, 0], density_M)
@@ -229,7 +231,7 @@ def gradients_match_finite_differences(spec: Likelihood) -> str:
 def extreme_outputs_stay_finite(spec: Likelihood) -> str:
     """In float32, with decoder outputs of up to 50 in any direction and pixels at the ends of what they can be."""
     low, high = spec.support or (-1.0, 1.0)
-    ends = (low, (low + high) / 2, high) if spec.of == "density" else (low, high)
+    ends = (low, (low + high) / 2, high) if spec.observation_kind == "density" else (low, high)
     module = settled(spec.build(PIXEL)).float()
     one = torch.ones(spec.channels, 1, 1)
     turned = one * (-1.0) ** torch.arange(spec.channels).view(-1, 1, 1)

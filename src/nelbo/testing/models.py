@@ -191,7 +191,7 @@ def draws_belong_to_their_samples(spec: Model) -> str:
     for name, (given, computed) in again.items():
         seen = f"{name} is {show(given)}; of its own z_KBZ it is {show(computed)}"
         require((given - computed).abs() <= ROUNDING, seen, f"draw(): {name}")
-    spread_BZ, reals = draw.z_KBZ.std(0), model.where.reals(model.latent_dim)
+    spread_BZ, reals = draw.z_KBZ.std(0), model.latent_space.reals(model.latent_dim)
     if _is_certain(draw):
         seen = f"samples of a certain q have a spread of {show(spread_BZ.max())} and log q of {show(draw.log_qz_KB)}"
         look = "posterior.deterministic: one latent for each image, of which log q is 0"

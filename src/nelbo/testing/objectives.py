@@ -220,7 +220,8 @@ def images_do_not_change_each_others_bound(spec: Objective) -> str:
     z_K1Z = draw.z_KBZ[:, :1]
     alone = Draw(
         z_KBZ=z_K1Z, log_px_KB=draw.log_px_KB[:, :1], posterior=first, prior=draw.prior,
-        x_BCHW=law.x_BCHW[:1], likelihood=law.model.decode(z_K1Z), aux=draw.aux,
+        x_BCHW=law.x_BCHW[:1], likelihood=law.model.decode(z_K1Z), decode=draw.decode,
+        decoder_weights=draw.decoder_weights,
     )  # fmt: skip
     together, single = called(spec, draw, START).bound_B, called(spec, alone, START).bound_B
     if together is None or single is None:
@@ -239,7 +240,8 @@ def no_density_no_bound(spec: Objective) -> str:
     likelihood = law.model.decode(z_KBZ)
     draw = Draw(
         z_KBZ=z_KBZ, log_px_KB=likelihood.log_prob(law.x_BCHW), posterior=shared, prior=law.model.prior,
-        x_BCHW=law.x_BCHW, likelihood=likelihood, aux=law.model.draw(law.x_BCHW).aux,
+        x_BCHW=law.x_BCHW, likelihood=likelihood, decode=law.model.decode,
+        decoder_weights=law.model.draw(law.x_BCHW).decoder_weights,
     )  # fmt: skip
     bound_B = called(spec, draw, START).bound_B
     seen = "" if bound_B is None else f"it reports {show(bound_B)} for a draw whose not_a_bound is set"
@@ -302,7 +304,8 @@ def _outcome(spec: Objective) -> Outcome:
             prior=whole.prior,
             x_BCHW=x_BCHW,
             likelihood=likelihood,
-            aux=whole.aux,
+            decode=whole.decode,
+            decoder_weights=whole.decoder_weights,
         )
         for progress in moments:
             try:

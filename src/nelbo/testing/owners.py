@@ -64,11 +64,11 @@ def owner_outcome(spec: Objective) -> Outcome:
     """By what configurations of an owner differ: two steps, the module after them, settings of its optimiser."""
     if not isinstance(spec, Owner):
         return {}
-    found: dict[str, Tensor | str] = {"own settings": repr(sorted(spec.own_settings().items()))}
+    found: dict[str, Tensor | str] = {"own settings": repr(sorted(spec.critic_settings().items()))}
     try:
         game = Game.of(spec)
         for step, terms in enumerate((game.terms(), game.next().terms())):
-            losses = {"loss": terms.loss_B, "own loss": terms.own_loss_B, **terms.parts}
+            losses = {"loss": terms.loss_B, "own loss": terms.critic_loss_B, **terms.parts}
             found |= {f"own {step} {key}": loss.detach() for key, loss in losses.items() if loss is not None}
     except NelboError as error:
         return found | {"own refused": type(error).__name__}
@@ -102,38 +102,36 @@ class Held:
 
 @with_every_setting
 def what_it_owns_learns_by_its_own_loss(spec: Owner) -> str:
-    """own_loss_B has one number an image, and a gradient by every weight of the module."""
+    """critic_loss_B has one number an image, and a gradient by every weight of the module."""
     game = Game.of(spec)
     if not game.weights:
         return NO_WEIGHTS
-    own_loss_B = game.terms().own_loss_B
-    seen = "own_loss_B is None, and the module has weights"
-    require(own_loss_B is not None, seen, "the loss of what it owns, in Terms.own_loss_B")
-    assert own_loss_B is not None
-    seen = f"own_loss_B has shape {tuple(own_loss_B.shape)} for {IMAGES} images: {show(own_loss_B)}"
-    require(own_loss_B.shape == (IMAGES,) and bool(own_loss_B.isfinite().all()), seen, "own_loss_B")
-    slopes = torch.autograd.grad(own_loss_B.mean(), game.weights, allow_unused=True)
+    critic_loss_B = game.terms().critic_loss_B
+    seen = "critic_loss_B is None, and the module has weights"
+    require(critic_loss_B is not None, seen, "the loss of what it owns, in Terms.critic_loss_B")
+    assert critic_loss_B is not None
+    seen = f"critic_loss_B has shape {tuple(critic_loss_B.shape)} for {IMAGES} images: {show(critic_loss_B)}"
+    require(critic_loss_B.shape == (IMAGES,) and bool(critic_loss_B.isfinite().all()), seen, "critic_loss_B")
+    slopes = torch.autograd.grad(critic_loss_B.mean(), game.weights, allow_unused=True)
     for (name, _), slope in zip(game.own.named_parameters(), slopes, strict=True):
         good = slope is not None and bool(slope.isfinite().all()) and bool((slope != 0).any())
-        seen = (
-            f"{name} has {'no gradient' if slope is None else f'a gradient of {show(slope)}'} by own_loss_B"
-        )
-        require(good, seen, f"whether {name} is used; weights of its own follow own_loss_B alone")
+        seen = f"{name} has {'no gradient' if slope is None else f'a gradient of {show(slope)}'} by critic_loss_B"
+        require(good, seen, f"whether {name} is used; weights of its own follow critic_loss_B alone")
     return f"{len(slopes)} weights"
 
 
 @with_every_setting
 def its_own_loss_does_not_reach_the_model(spec: Owner) -> str:
-    """No weight of the model has a gradient by own_loss_B: it sees latents and images that are detached."""
+    """No weight of the model has a gradient by critic_loss_B: it sees latents and images that are detached."""
     game = Game.of(spec)
-    own_loss_B = game.terms().own_loss_B
-    if own_loss_B is None or not own_loss_B.requires_grad:
+    critic_loss_B = game.terms().critic_loss_B
+    if critic_loss_B is None or not critic_loss_B.requires_grad:
         return NO_WEIGHTS
     weights = list(game.model.parameters())
-    slopes = torch.autograd.grad(own_loss_B.mean(), weights, allow_unused=True)
+    slopes = torch.autograd.grad(critic_loss_B.mean(), weights, allow_unused=True)
     for (name, _), slope in zip(game.model.named_parameters(), slopes, strict=True):
-        seen = "" if slope is None else f"the model's {name} has a gradient of {show(slope)} by own_loss_B"
-        look = "what own_loss_B is made of: detach what comes from the model, prior samples too"
+        seen = "" if slope is None else f"the model's {name} has a gradient of {show(slope)} by critic_loss_B"
+        look = "what critic_loss_B is made of: detach what comes from the model, prior samples too"
         require(slope is None or bool((slope == 0).all()), seen, look)
     return f"none by {len(weights)} weights of the model"
 
@@ -154,10 +152,10 @@ def it_changes_buffers_in_training_only(spec: Owner) -> str:
 
 @with_every_setting
 def its_settings_are_those_of_an_optimiser(spec: Owner) -> str:
-    settings = spec.own_settings()
+    settings = spec.critic_settings()
     known = set(inspect.signature(FusedAdam).parameters) - {"params"}
     unknown = sorted(set(settings) - known)
-    require(not unknown, f"own_settings has {unknown}", f"own_settings: {', '.join(sorted(known))}")
+    require(not unknown, f"critic_settings has {unknown}", f"critic_settings: {', '.join(sorted(known))}")
     if weights := Game.of(spec).weights:
         FusedAdam(weights, **{"lr": 1e-3, **settings}, fused=True)
     return ", ".join(f"{name} {value}" for name, value in settings.items()) or "the model's own"

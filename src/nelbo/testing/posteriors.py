@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.core import Distribution
-from nelbo.dists import Posterior, Prior, StandardNormal
-from nelbo.dists.base import mean_is
+from nelbo.dists.base import PosteriorValue
 from nelbo.errors import NotABound
+from nelbo.posteriors import Posterior
+from nelbo.priors import Prior, StandardNormal
 from nelbo.testing.densities import ROUNDING, SAMPLES, gradients, independent, integrates, matches, settled
 from nelbo.testing.exact import LinearGaussian
 from nelbo.testing.law import ERRORS, NOT, does_not_apply, instance, keep, mean_and_error, require, show
@@ -78,7 +78,9 @@ def shapes_and_types_are_kept(spec: Posterior) -> str:
     prior = beside(spec, Prior).build(latents)
     for precision, wanted in ((torch.float64, torch.float64), (torch.float32, torch.float32)):
         value = head.to(precision)(features_BF.to(precision))
-        require(isinstance(value, Distribution), "its value is no Distribution", "core.Distribution")
+        require(
+            isinstance(value, PosteriorValue), "its value is no PosteriorValue", "dists.base.PosteriorValue"
+        )
         z_KBZ = value.rsample(6)
         kl_BG = value.kl_to(prior.to(precision))
         found = {"mean": (value.mean, (IMAGES, latents)), "rsample(6)": (z_KBZ, (6, IMAGES, latents))}
@@ -140,7 +142,7 @@ def samples_match_the_density(spec: Posterior) -> str:
         support = Support.of(spec, samples_KBZ.shape[-1])
         for image, grid in enumerate(grids):
             matches(samples_KBZ[:, image], support, grid, density_MB[:, image], "rsample")
-        if mean_is(value) != "posterior mean":  # a point that stands for it
+        if value.mean_is != "posterior mean":  # a point that stands for it
             continue
         mean_BZ, error_BZ = mean_and_error(samples_KBZ)
         seen = f"mean is {show(value.mean)}, that of samples is {show(mean_BZ)} +- {show(error_BZ)}"
@@ -187,7 +189,7 @@ def independent_dimensions_have_densities_of_their_own(spec: Posterior) -> str:
         return "it does not claim that they are"
     if not spec.factorises:
         seen = "its value has log_prob_each, and it does not say that it factorises"
-        require(not hasattr(value, "log_prob_each"), seen, "the class variable factorises")
+        require(value.log_prob_each(value.mean) is None, seen, "the class variable factorises")
         kl_BG = value.kl_to(StandardNormal().build(latents))
         seen = (
             f"its dimensions depend on each other, and it gives {0 if kl_BG is None else kl_BG.shape[-1]} KLs"

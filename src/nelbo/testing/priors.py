@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.dists import Prior
+from nelbo.priors import Prior
 from nelbo.testing.densities import ROUNDING, SAMPLES, gradients, integrates, matches, settled
 from nelbo.testing.exact import LinearGaussian
 from nelbo.testing.law import instance, keep, require, show

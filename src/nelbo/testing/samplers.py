@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nelbo.core import Draw
 from nelbo.core.registry import names
 from nelbo.core.spec import Spec
-from nelbo.dists.gaussian import GaussianImage
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.engine import fixed_seed
 from nelbo.errors import ConfigError, DataError
+from nelbo.likelihoods.gaussian import GaussianImage
 from nelbo.models import BuiltModel
 from nelbo.samplers.base import SPACES, Fitted, Latents, Sampler, of_posterior
 from nelbo.testing.law import CPU, SEED, instance, keep, require, show
@@ -54,20 +55,26 @@ class Window(BuiltModel):
 
     shape = (1, 1, 2)
     latent_dim = 2
-    likelihood_of = "density"
+    observation_kind = "density"
 
     def __init__(self, point: bool) -> None:
         super().__init__()
         self.std = torch.tensor(0.0 if point else POSTERIOR_STD)
         self.prior = StandardNormalModule(2)
 
-    def encode(self, x_BCHW: Tensor) -> Any:
+    def encode(self, x_BCHW: Tensor) -> DiagonalNormal:
         mean_BZ = x_BCHW.flatten(1)
         std_BZ = self.std.to(mean_BZ).expand_as(mean_BZ)
         return DiagonalNormal(mean_BZ, std_BZ, 2.0 * std_BZ.log())
 
-    def decode(self, z: Tensor) -> Any:
+    def decode(self, z: Tensor) -> GaussianImage:
         return GaussianImage(z[..., None, None, :], torch.zeros(()).to(z))
+
+    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
+        q = self.encode(x_BCHW)
+        z_KBZ = q.rsample(k)
+        log_px_KB = self.decode(z_KBZ).log_prob(x_BCHW)
+        return Draw(z_KBZ=z_KBZ, log_px_KB=log_px_KB, posterior=q, prior=self.prior)
 
 
 def means_of(kind: Kind, n: int) -> Tensor:

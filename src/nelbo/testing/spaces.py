@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from nelbo.core.registry import lookup, names
-from nelbo.dists import DiagonalGaussian, Posterior, Prior, StandardNormal
 from nelbo.dists.base import Space
 from nelbo.dists.hyperbolic import from_origin, to_origin
+from nelbo.posteriors import DiagonalGaussian, Posterior
+from nelbo.priors import Prior, StandardNormal
 from nelbo.testing.law import ERRORS
 from nelbo.testing.numeric import Grid, around, mismatch, product
 from nelbo.testing.settings import changed

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from nelbo.dists import Prior
-from nelbo.dists.base import Shape, offer
+from nelbo.dists.base import PriorModule, Shape
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.models import BuiltModel
+from nelbo.priors import Prior
 
 IMAGES = 450  # more than a prior draws of them at a time
 SHAPE = (1, 2, 3)
@@ -49,16 +49,16 @@ def built(spec: Prior, latents: int) -> Any:
     return furnished(spec.build(latents), latents, SHAPE)
 
 
-def furnished(prior: nn.Module, latents: int, shape: Shape) -> nn.Module:
+def furnished(prior: PriorModule, latents: int, shape: Shape) -> PriorModule:
     """The same module, attached to the toy encoder in place of a model's, and shown toy images."""
-    offer(prior, "attach", ToyEncoder(latents, shape), shape)
-    offer(prior, "see", ToyImages(shape))
-    offer(prior, "refresh")
+    prior.attach(ToyEncoder(latents, shape), shape)
+    prior.observe_training_images(ToyImages(shape))
+    prior.refresh()
     return prior
 
 
 def shown(model: BuiltModel) -> BuiltModel:
     """The model, with toy images where its prior is made of training images."""
-    model.see(ToyImages(model.shape))
+    model.observe_training_images(ToyImages(model.shape))
     model.refresh()
     return model

@@ -111,7 +111,11 @@ def train(
     tell(
         "data",
         environment["data"]
-        | {"likelihood_of": likelihood_of(wanted), "bound": wanted.objective.bound_name, "note": splits.note},
+        | {
+            "observation_kind": observation_kind(wanted),
+            "bound": wanted.objective.bound_name,
+            "note": splits.note,
+        },
     )
     tell("model", shapes)
     try:
@@ -164,9 +168,10 @@ def outline(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
     }
 
 
-def likelihood_of(recipe: Recipe) -> str | None:
-    """What the likelihood is a probability of: binary, levels or density (`dists.base.Likelihood`)."""
-    return getattr(getattr(recipe.model, "likelihood", None), "of", None)
+def observation_kind(recipe: Recipe) -> str | None:
+    """Return the set that the likelihood is a probability on: binary, levels or density."""
+    likelihood = recipe.model.component("likelihood")
+    return None if likelihood is None else str(likelihood.observation_kind)
 
 
 def _check_fits(recipe: Recipe, splits: Splits) -> None:
@@ -184,7 +189,7 @@ def _check_fits(recipe: Recipe, splits: Splits) -> None:
 
 
 def _selection(recipe: Recipe, splits: Splits, best_bound: float | None) -> str:
-    if best_bound is not None and likelihood_of(recipe) == "binary" and splits.pixels != "binary":
+    if best_bound is not None and observation_kind(recipe) == "binary" and splits.pixels != "binary":
         return "lowest validation grey cross-entropy plus KL, at beta 1"
     if best_bound is not None:
         return "highest validation bound at beta 1"
@@ -200,8 +205,8 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
     splits = recipe.data.load(Path(data_dir) if data_dir else None, data)
     if recipe.patience is not None and splits.validation is None:
         raise ConfigError("patience needs a validation split; set --data.validation 0.1")
-    likelihood = getattr(recipe.model, "likelihood", None)
-    support = getattr(likelihood, "support", None)
+    likelihood = recipe.model.component("likelihood")
+    support = None if likelihood is None else likelihood.support
     low, high = splits.range
     if likelihood is not None and support and (low < support[0] or high > support[1]):
         raise DataError(
@@ -209,7 +214,7 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
             f"[{support[0]:g}, {support[1]:g}]; say so with --data.range {low:g},{high:g}, "
             "or use --model.likelihood gaussian"
         )
-    if likelihood is not None and likelihood_of(recipe) == "levels" and not splits.eight_bit:
+    if likelihood is not None and observation_kind(recipe) == "levels" and not splits.eight_bit:
         raise DataError(
             f"{splits.name}: pixels are floating-point numbers between the 8-bit levels, but a {likelihood.name} "
             "likelihood is a probability of levels; store the images as uint8, or use --model.likelihood gaussian"

@@ -36,7 +36,7 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
     run.forget_after(state.epoch - 1)
     images, size = splits.train, recipe.batch_size
     batches = Batches(images, splits.transforms, size, device=device, shuffle_seed=recipe.seed, training=True)
-    state.see(batches)
+    state.observe_training_images(batches)
     step = make_step(recipe, state, batches, lambda message: tell("warning", {"message": message}))
     tell("begin", {"compiles": step.compiles})
     warned = False
@@ -50,7 +50,7 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
                 raise TrainingFailed(f"{run.name}: {state.what_diverged()}")
             state.how |= step.how
             if state.batch < len(batches):
-                run.save("last", *state.settle().pack())
+                run.save("last", *state.prepare_for_evaluation().pack())
                 raise Interrupted(f"interrupted in epoch {state.epoch}; the same command goes on from there")
             row = close_epoch(recipe, state, splits, run)
             warning = row.pop("warning", "")
@@ -87,7 +87,7 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[
     row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step, "train": trained}
     steps = recipe.epochs * state.batch
     progress = Progress(state.epoch, recipe.epochs, state.step - 1, steps, len(splits.train))
-    state.settle()
+    state.prepare_for_evaluation()
     if isinstance(beta := getattr(recipe.objective, "beta", None), Schedule):
         row["beta"] = beta(progress)
     due = recipe.latent_every and (state.epoch % recipe.latent_every == 0 or state.epoch == recipe.epochs)
@@ -131,7 +131,7 @@ def validate(
         draw = model.draw(x_BCHW, recipe.objective.k)
         means.add(quantities(recipe.objective.terms(draw, progress, state.own)))
         if latents is not None:
-            latents.add(draw.posterior, model.prior)
+            latents.add(draw.posterior, model.prior, draw.sample)
     return means.result()
 
 

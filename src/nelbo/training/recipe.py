@@ -60,22 +60,22 @@ class Recipe(Spec):
     def _fits(self) -> Self:
         """Refuses what cannot be run before any data is read."""
         self.objective.check(self.model)
-        likelihood = getattr(self.model, "likelihood", None)
-        support = getattr(likelihood, "support", None)
+        likelihood = self.model.component("likelihood")
+        support = None if likelihood is None else likelihood.support
         low, high = 0.0, 1.0
         for transform in self.data.transforms:
             low, high = transform.range(low, high)
         if support and (low < support[0] or high > support[1]):
             raise ValueError(
-                f"data.transforms maps pixels to [{low:g}, {high:g}], but a {likelihood.name} "  # type: ignore[union-attr]
+                f"data.transforms maps pixels to [{low:g}, {high:g}], but a {likelihood.name} "
                 f"likelihood needs them in [{support[0]:g}, {support[1]:g}]; drop that scaling, or use "
                 "--model.likelihood gaussian"
             )
         last = decisive(self.data.transforms)
         changed = (low, high) != (0.0, 1.0) or (last is not None and not last.binary)
-        if getattr(likelihood, "of", None) == "levels" and changed:
+        if likelihood is not None and likelihood.observation_kind == "levels" and changed:
             raise ValueError(
-                f"data.transforms leaves pixels that are no 8-bit levels, but a {likelihood.name} likelihood is a "  # type: ignore[union-attr]
+                f"data.transforms leaves pixels that are no 8-bit levels, but a {likelihood.name} likelihood is a "
                 "probability of levels; use --data.transforms none, or --model.likelihood gaussian"
             )
         return self

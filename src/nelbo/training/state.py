@@ -53,7 +53,7 @@ class State:
             with engine.fixed_seed(recipe.seed, device):  # the model's noise is what it is without
                 own = recipe.objective.build(model.latent_dim, shape).to(device)
             if weights := list(own.parameters()):
-                optimizer.add_param_group({"params": weights, **recipe.objective.own_settings()})
+                optimizer.add_param_group({"params": weights, **recipe.objective.critic_settings()})
         return cls(model, optimizer, WeightAverage(model, recipe.ema) if recipe.ema else None, device, own)
 
     def train(self, mode: bool) -> None:
@@ -62,16 +62,16 @@ class State:
             if module is not None:
                 module.train(mode)
 
-    def settle(self) -> Self:
+    def prepare_for_evaluation(self) -> Self:
         """Before measuring and saving: evaluation mode, and a prior made of training images brought up to date."""
         self.train(False)
         self.evaluated.refresh()
         return self
 
-    def see(self, images: Batches) -> None:
+    def observe_training_images(self, images: Batches) -> None:
         """Shows the training images to the models."""
         for model in [self.model, *([self.average.module] if self.average else [])]:
-            model.see(images)
+            model.observe_training_images(images)
 
     @property
     def evaluated(self) -> BuiltModel:

@@ -37,8 +37,10 @@ def make_step(
         found = quantities(terms)
         slopes = torch.autograd.grad(loss, weights, allow_unused=True, retain_graph=bool(theirs) or None)
         if theirs:
-            assert terms.own_loss_B is not None
-            slopes += torch.autograd.grad(terms.own_loss_B.mean(), theirs, allow_unused=True)
+            assert terms.critic_loss_B is not None
+            slopes += torch.autograd.grad(terms.critic_loss_B.mean(), theirs, allow_unused=True)
+        with torch.no_grad():
+            model.after_step(draw)  # after the gradients: what it moves must not change under them
         return tuple(found), sums(found), slopes
 
     def update(gradients: Sequence[Tensor | None], now: engine.Now) -> None:

@@ -6,7 +6,6 @@ from nelbo.dists.flows.coupling import AffineCoupling, Coupling
 from nelbo.dists.flows.masked import MaskedAutoregressive
 from nelbo.dists.flows.networks import MADE, Perceptron
 from nelbo.dists.flows.planar import PlanarFlow
-from nelbo.dists.flows.prior import FlowPrior
 from nelbo.dists.flows.radial import RadialFlow
 from nelbo.dists.flows.spline import Knots, SplineCoupling
 
@@ -18,7 +17,6 @@ __all__ = [
     "Coupling",
     "Flip",
     "Flow",
-    "FlowPrior",
     "InverseAutoregressive",
     "Knots",
     "MaskedAutoregressive",

@@ -1,0 +1,46 @@
+"""The unit sphere: its area, unit vectors, and the uniform distribution on it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from nelbo.dists.base import PriorModule
+
+
+class UniformSphereModule(PriorModule):
+    """The value, as a module."""
+
+    origin: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)  # knows the device
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Nats by surface: the same everywhere."""
+        return torch.full_like(z[..., 0], -log_area(len(self.origin)))
+
+    def sample(self, n: int) -> Tensor:
+        return unit(torch.randn(n, len(self.origin), device=self.origin.device, dtype=self.origin.dtype))
+
+
+def log_area(dimensions: int) -> float:
+    """log of the area of the unit sphere in R^dimensions; in R^1 that is two points."""
+    return math.log(2.0) + 0.5 * dimensions * math.log(math.pi) - math.lgamma(0.5 * dimensions)
+
+
+def unit(vector: Tensor) -> Tensor:
+    """The vector divided by its length."""
+    length: Tensor = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    return vector / length.clamp_min(1e-30)
+
+
+def check_sphere(latent_dim: int) -> None:
+    """Raises ValueError for a sphere that is two points."""
+    if latent_dim < 2:
+        raise ValueError(
+            f"a sphere needs 2 latent dimensions or more, not {latent_dim}; use --latent-dim 2 (a circle)"
+        )

@@ -1,0 +1,80 @@
+"""Gaussian pixels: what `mean squared error` is, in nats."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nelbo.dists.base import LOG_2PI, Shape, full
+from nelbo.likelihoods.base import Likelihood, LikelihoodModule, LikelihoodValue, sum_pixels
+from nelbo.likelihoods.spread import Fixed, Spread
+
+Squash = Literal["identity", "tanh", "sigmoid"]
+
+
+class GaussianImage(LikelihoodValue):
+    """The value prod_D N(x | mean, sigma^2); `log_sigma` is a scalar tensor, or one for each pixel."""
+
+    def __init__(self, mean: Tensor, log_sigma: Tensor) -> None:
+        self.mean = mean
+        self.log_sigma = log_sigma
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        squared = ((x - self.mean) * (-self.log_sigma).exp()).square()
+        if self.log_sigma.dim():
+            return -sum_pixels(0.5 * squared + self.log_sigma + 0.5 * LOG_2PI)
+        pixels = math.prod(self.mean.shape[-3:])
+        return -0.5 * sum_pixels(squared) - pixels * (self.log_sigma + 0.5 * LOG_2PI)
+
+    def sample(self) -> Tensor:
+        return self.mean + self.log_sigma.exp() * torch.randn_like(self.mean)
+
+
+class Gaussian(Likelihood):
+    """Gaussian pixels with a sigma that is fixed, learned, optimal, or each pixel's own.
+
+    -log p = sum_D (x - mean)^2 / (2 sigma^2) + log(sigma sqrt(2 pi)). A mean squared error is this with
+    a fixed sigma: `averaged MSE + w * averaged KL` is 1/c times the negative ELBO with
+    sigma^2 = D / (2 c) and beta = w c / Z, for any c > 0 (D pixels, Z latents).
+
+    sigma   a number, or learned, per-pixel, optimal (`nelbo list spread`; Rybkin et al. 2021)
+    mean    what is applied to the decoder's output: identity, tanh for [-1, 1], sigmoid for [0, 1]
+    """
+
+    sigma: Spread = Fixed()
+    mean: Squash = "identity"
+
+    @property
+    def channels(self) -> int:
+        return 1 + self.sigma.outputs
+
+    def build(self, shape: Shape) -> LikelihoodModule:
+        return GaussianModule(self)
+
+
+class GaussianModule(LikelihoodModule):
+    def __init__(self, spec: Gaussian) -> None:
+        super().__init__()
+        self.squash = spec.mean
+        self.sigma = spec.sigma.build(power=2)
+
+    def forward(self, outputs: Tensor) -> GaussianImage:
+        mean, log_sigma = self.sigma.split(full(outputs))
+        return GaussianImage(squashed(mean, self.squash), log_sigma)
+
+    def after_step(self, x_BCHW: Tensor, value: GaussianImage) -> None:
+        """Show a running sigma the squared errors of this step's images."""
+        if self.sigma.follows_errors:
+            self.sigma.observe((x_BCHW - value.mean.detach()).square())
+
+
+def squashed(mean: Tensor, how: Squash) -> Tensor:
+    match how:
+        case "tanh":
+            return mean.tanh()
+        case "sigmoid":
+            return mean.sigmoid()
+    return mean

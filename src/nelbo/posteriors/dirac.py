@@ -1,0 +1,56 @@
+"""The deterministic encoder: a posterior that is one point, without a density."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nelbo.dists.base import PosteriorValue, full
+from nelbo.errors import NotABound
+from nelbo.posteriors.base import Posterior
+
+
+class Point(PosteriorValue):
+    """The value: all mass at z_BZ. Its density does not exist, and its KL to any density is infinite."""
+
+    is_point: ClassVar[bool] = True
+    not_a_bound = (
+        "the posterior is a single point, without a density: its KL to any prior with a density is infinite"
+    )
+
+    def __init__(self, z_BZ: Tensor) -> None:
+        self.mean = z_BZ
+
+    def rsample(self, k: int = 1) -> Tensor:
+        """The same point k times: z_KBZ."""
+        return self.mean.expand(k, *self.mean.shape)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        raise NotABound(f"log q(z|x) was asked for: {self.not_a_bound}")
+
+
+class Dirac(Posterior):
+    """q(z | x) = delta(z - f(x)): a deterministic encoder, one linear head without noise.
+
+    The posterior of an autoencoder, and of objectives that ask something else of the codes than a KL of each: the
+    Wasserstein autoencoder (Tolstikhin et al. 2018) and the regularised autoencoder (Ghosh et al. 2020). It has no
+    density: there is no KL, no bound on log p(x) and no importance weight, and objectives that need one refuse it.
+    """
+
+    has_density: ClassVar[bool] = False
+
+    def build(self, features: int, latent_dim: int) -> nn.Module:
+        return DiracHead(features, latent_dim)
+
+
+class DiracHead(nn.Module):
+    """features_BF -> Point at z_BZ."""
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, latent_dim)
+
+    def forward(self, features_BF: Tensor) -> Point:
+        return Point(full(torch.as_tensor(self.linear(features_BF))))

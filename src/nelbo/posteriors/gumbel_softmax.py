@@ -1,0 +1,89 @@
+"""The categorical posterior with Gumbel-softmax gradients."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nelbo.dists.base import PosteriorValue, Space, full, register_kl
+from nelbo.dists.onehot import CategoricalPriorModule, OneHot, by_variable, variables_in
+from nelbo.posteriors.base import Posterior
+
+
+class CategoricalValue(PosteriorValue):
+    """The value: independent one-hot variables; z has shape (..., V * C)."""
+
+    def __init__(self, logits_BVC: Tensor, temperature: float) -> None:
+        self.each = OneHot(logits_BVC, temperature)
+
+    @property
+    def mean_is(self) -> str:
+        return "mode of the posterior, the most probable category of each variable"
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        return self.each.mode
+
+    @property
+    def probabilities(self) -> Tensor:
+        """q of every category, E[z]: (B, V * C)."""
+        return self.each.log_p.exp().flatten(-2)
+
+    def rsample(self, k: int = 1) -> Tensor:
+        """k exact one-hot samples z_KBZ with the gradient of `relaxed` (straight through; Jang et al. 2017, 2.2)."""
+        return self.each.rsample(k)
+
+    def relaxed(self, k: int = 1) -> Tensor:
+        """The relaxed samples whose gradient `rsample` has (Jang et al. 2017, eq. 2; Maddison et al. 2017)."""
+        return self.each.relaxed(k).flatten(-2)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.each.log_prob_each(z).sum(-1)
+
+
+@register_kl(CategoricalValue, CategoricalPriorModule)
+def kl_to_categorical(q: CategoricalValue, prior: CategoricalPriorModule) -> Tensor:
+    """Return sum_c q_c (log q_c - log p_c) of each variable, (B, V)."""
+    return q.each.kl_to(prior.log_p)
+
+
+class GumbelSoftmax(Posterior):
+    """Independent categorical variables as one-hot vectors, with Gumbel-softmax gradients. Jang et al. 2017, eq. 2.
+
+    latent_dim = variables x categories. Samples are exact one-hot vectors, in training too, so that log q, the KL and
+    the bound are exact; only the gradient through a sample is that of a relaxed one, and biased.
+
+    categories    of each variable
+    temperature   of the relaxation: lower is less biased and has more variance (2/3: Maddison et al. 2017)
+    """
+
+    space: ClassVar[Space] = "one-hot"
+    reparametrised: ClassVar[bool] = False
+    categories: int = Field(default=2, ge=2)
+    temperature: float = Field(default=2.0 / 3.0, gt=0.0)
+
+    def check(self, latent_dim: int) -> None:
+        variables_in(latent_dim, self.categories)
+
+    def blocks(self, latent_dim: int) -> tuple[int, ...]:
+        return (self.categories,) * variables_in(latent_dim, self.categories)
+
+    def build(self, features: int, latent_dim: int) -> nn.Module:
+        return GumbelSoftmaxHead(self, features, latent_dim)
+
+
+class GumbelSoftmaxHead(nn.Module):
+    """features_BF -> CategoricalValue over z_BZ."""
+
+    def __init__(self, spec: GumbelSoftmax, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.blocks = spec.blocks(latent_dim)
+        self.temperature = spec.temperature
+        self.linear = nn.Linear(features, latent_dim)
+
+    def forward(self, features_BF: Tensor) -> CategoricalValue:
+        logits = full(torch.as_tensor(self.linear(features_BF)))
+        return CategoricalValue(by_variable(logits, self.blocks), self.temperature)

@@ -1,0 +1,96 @@
+"""Continuous latents beside categorical ones: the joint posterior."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nelbo.dists.base import PosteriorValue, Space, full, register_kl
+from nelbo.dists.joint import JointPriorModule, discrete_blocks
+from nelbo.dists.normal import DiagonalNormal
+from nelbo.dists.onehot import OneHot, by_variable
+from nelbo.posteriors.base import Posterior
+
+
+class JointValue(PosteriorValue):
+    """The value: a diagonal normal beside one-hot variables, independent given x; z is both side by side."""
+
+    def __init__(self, continuous: DiagonalNormal, discrete: OneHot) -> None:
+        self.continuous = continuous
+        self.discrete = discrete
+
+    @property
+    def mean_is(self) -> str:
+        return "mean of the continuous latents, mode of the categorical ones"
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        return torch.cat([self.continuous.mean, self.discrete.mode], -1)
+
+    def rsample(self, k: int = 1) -> Tensor:
+        """z_KBZ: reparametrised in the continuous part, exact one-hot vectors with relaxed gradients in the other."""
+        return torch.cat([self.continuous.rsample(k), self.discrete.rsample(k)], -1)
+
+    def relaxed(self, k: int = 1) -> Tensor:
+        return torch.cat([self.continuous.rsample(k), self.discrete.relaxed(k).flatten(-2)], -1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        reals = self.continuous.mean.shape[-1]
+        discrete = self.discrete.log_prob_each(z[..., reals:]).sum(-1)
+        return self.continuous.log_prob(z[..., :reals]) + discrete
+
+
+@register_kl(JointValue, JointPriorModule)
+def kl_to_joint(q: JointValue, prior: JointPriorModule) -> Tensor:
+    """Return the KL of each continuous dimension, then of each categorical variable, nats."""
+    continuous_BZ = q.continuous.kl_to(prior.continuous)
+    assert continuous_BZ is not None
+    return torch.cat([continuous_BZ, q.discrete.kl_to(prior.discrete.log_p)], -1)
+
+
+class Joint(Posterior):
+    """Continuous latents beside categorical ones, independent given x. Dupont 2018 (JointVAE).
+
+    The last variables x categories of the latents are one-hot vectors (`gumbel-softmax`), those before them a
+    diagonal Gaussian. So that a variable can take the class, and the continuous latents the style within it.
+
+    variables     how many categorical variables
+    categories    of each
+    temperature   of the relaxation whose gradient the categorical samples have
+    """
+
+    space: ClassVar[Space] = "mixed"
+    reparametrised: ClassVar[bool] = False
+    variables: int = Field(default=1, ge=1)
+    categories: int = Field(default=2, ge=2)
+    temperature: float = Field(default=2.0 / 3.0, gt=0.0)
+
+    def check(self, latent_dim: int) -> None:
+        discrete_blocks(latent_dim, self.variables, self.categories)
+
+    def blocks(self, latent_dim: int) -> tuple[int, ...]:
+        return discrete_blocks(latent_dim, self.variables, self.categories)
+
+    def build(self, features: int, latent_dim: int) -> nn.Module:
+        return JointHead(self, features, latent_dim)
+
+
+class JointHead(nn.Module):
+    """features_BF -> JointValue over z_BZ, by one matrix."""
+
+    def __init__(self, spec: Joint, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.blocks = spec.blocks(latent_dim)
+        self.temperature = spec.temperature
+        reals = latent_dim - sum(self.blocks)
+        self.sizes = [reals, reals, sum(self.blocks)]
+        self.linear = nn.Linear(features, sum(self.sizes))
+
+    def forward(self, features_BF: Tensor) -> JointValue:
+        outputs = full(torch.as_tensor(self.linear(features_BF)))
+        mean, log_var, logits = torch.split(outputs, self.sizes, dim=-1)
+        normal = DiagonalNormal(mean, (0.5 * log_var).exp(), log_var)
+        return JointValue(normal, OneHot(by_variable(logits, self.blocks), self.temperature))
