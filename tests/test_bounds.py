@@ -294,14 +294,6 @@ def test_a_decoder_learns_beside_a_frozen_encoder(law, resample):
     ("changes", "words"),
     [
         ({"model.decoder.batch_norm": True}, "use --model.decoder.batch-norm false, or leave resample out"),
-        (
-            {"model.likelihood": "gaussian", "model.likelihood.sigma": "optimal"},
-            "use --model.likelihood.sigma learned, or leave resample out",
-        ),
-        (
-            {"model.likelihood": "laplace", "model.likelihood.scale": "optimal"},
-            "use --model.likelihood.scale learned",
-        ),
     ],
 )
 def test_what_would_differ_when_decoded_or_scored_again_is_refused(changes, words):
@@ -312,9 +304,31 @@ def test_what_would_differ_when_decoded_or_scored_again_is_refused(changes, word
     resolve(Recipe(), weighted)
 
 
+@pytest.mark.parametrize(
+    "likelihood", [{"name": "gaussian", "sigma": "optimal"}, {"name": "laplace", "scale": "optimal"}]
+)
+def test_a_running_spread_is_not_moved_by_samples_that_are_decoded_again(likelihood, tiny_recipe):
+    """The spread follows the errors of a step once, in `after_step`, whatever is scored in the step."""
+    recipe = tiny_recipe(
+        {"objective": "iwae", "objective.k": 4, "objective.resample": 1, "model.likelihood": likelihood}
+    )
+    model = recipe.model.build((1, 8, 8)).train()
+    width = getattr(model.likelihood, "sigma" if likelihood["name"] == "gaussian" else "scale")
+    x_BCHW = torch.rand(6, 1, 8, 8)
+    draw = model.draw(x_BCHW, 4)
+    recipe.objective(draw, START).loss_B.mean().backward()
+    assert int(width.batches) == 0, "scoring changes nothing"
+    model.after_step(draw)
+    assert int(width.batches) == 1
+    power = 2 if likelihood["name"] == "gaussian" else 1
+    torch.testing.assert_close(
+        width.mean_error, (x_BCHW - draw.likelihood.mean).abs().pow(power).mean().detach()
+    )
+
+
 def test_a_model_that_does_not_say_how_it_decodes_is_told(law):
     draw = draw_of(law, 5)
-    draw.aux.clear()
+    draw.decode = None
     with pytest.raises(ConfigError, match="leave resample out"):
         IWAE(k=5, resample=2)(draw, START)
 

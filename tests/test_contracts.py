@@ -9,12 +9,13 @@ import re
 import pytest
 import torch
 
-from nelbo.core import Distribution, Model, Progress, config
+from nelbo.core import Progress, config
 from nelbo.core.catalogue import docline
 from nelbo.core.registry import HOMES, lookup, names
 from nelbo.core.spec import Spec
+from nelbo.dists.base import PosteriorValue
 from nelbo.likelihoods import Likelihood
-from nelbo.models import VAE
+from nelbo.models import VAE, BuiltModel
 from nelbo.nets import MLP
 from nelbo.objectives import Objective
 from nelbo.posteriors import Posterior
@@ -96,13 +97,13 @@ def test_a_posterior_is_a_distribution_over_latents(name):
     spec = lookup("posterior", name)()
     assert isinstance(spec, Posterior)
     value = spec.build(11, 4)(torch.randn(5, 11))
-    assert isinstance(value, Distribution)
+    assert isinstance(value, PosteriorValue)
     z = value.rsample(6)
     assert value.mean.shape == (5, 4)
     assert z.shape == (6, 5, 4)
     assert value.not_a_bound is None or isinstance(value.not_a_bound, str)
     if not spec.has_density:
-        assert value.point
+        assert value.is_point
         assert value.not_a_bound
         return
     assert value.log_prob(z).shape == (6, 5)
@@ -137,7 +138,7 @@ def test_a_likelihood_is_a_log_probability_summed_over_pixels(name):
 def test_a_model_can_draw(name):
     model = lookup("model", name)().build((3, 9, 7))
     x = torch.rand(5, 3, 9, 7).round()
-    assert isinstance(model, Model)
+    assert isinstance(model, BuiltModel)
     draw = model.draw(x, 4)
     for value in (draw.log_px_KB, draw.log_pz_KB, draw.log_qz_KB):
         assert value.shape == (4, 5)

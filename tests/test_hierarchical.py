@@ -11,6 +11,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from nelbo.core import Progress
 from nelbo.core.registry import _entries
+from nelbo.dists.base import PriorModule
 from nelbo.metrics import LatentSums
 from nelbo.models.hierarchical import HierarchicalVAE, TwoLevelPrior
 from nelbo.nets import MLP, Conv
@@ -68,7 +69,7 @@ def encoded(_forgotten):
     return Encoded
 
 
-class EncodedModule(nn.Module):
+class EncodedModule(PriorModule):
     def __init__(self, latent_dim):
         super().__init__()
         self.latent_dim, self.images = latent_dim, 0
@@ -76,7 +77,7 @@ class EncodedModule(nn.Module):
     def attach(self, encode, shape):
         self.encode, self.x_1CHW = encode, nn.Parameter(torch.rand(1, *shape))
 
-    def see(self, images):
+    def observe_training_images(self, images):
         self.images = images.n
 
     def log_prob(self, z):
@@ -150,7 +151,7 @@ def test_without_a_closed_form_the_upper_level_is_one_number(encoded):
         by_samples_KB = draw.log_qz_KB - draw.log_pz_KB
         error_B = by_samples_KB.std(0) / len(by_samples_KB) ** 0.5
     assert draw.kl_BG.shape == (3, 1 + 3)
-    assert draw.posterior.kl_is == "by one sample of z2 an image"
+    assert draw.posterior.kl_is(draw.prior) == "by one sample of z2 an image"
     assert ((parts["kl"] - by_samples_KB.mean(0)).abs() < 4 * error_B).all()
     assert torch.allclose(parts["kl_z2"] + parts["kl_z1"], parts["kl"])
     assert torch.allclose(bound_B, -(parts["reconstruction"] + parts["kl"]))

@@ -20,8 +20,7 @@ from torch.distributions import (
 
 from nelbo.core import Progress
 from nelbo.core.registry import lookup, names
-from nelbo.dists.base import mean_is
-from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
+from nelbo.dists.normal import DiagonalNormal, NormalPrior, StandardNormalModule, cross_entropy
 from nelbo.likelihoods import Gaussian
 from nelbo.models import VAE
 from nelbo.nets import MLP
@@ -40,13 +39,22 @@ FLOWS = [Planar, Radial, IAF, Spline]
 ALL = [DiagonalGaussian, FullGaussian, LowRankGaussian, LaplacePosterior, *FLOWS]
 
 
-class NormalPrior(nn.Module):
+class LearnedPrior(NormalPrior):
     """N(mean_Z, diag(exp(log_var_Z))), as a learned prior is."""
 
     def __init__(self, latents):
         super().__init__()
         self.mean_Z = nn.Parameter(torch.randn(latents))
         self.log_var_Z = nn.Parameter(torch.randn(latents))
+
+    def log_prob(self, z):
+        return self.reference.log_prob(z).sum(-1)
+
+    def sample(self, n):
+        return self.reference.sample((n,))
+
+    def cross_entropy(self, mean_BZ, var_BZ):
+        return cross_entropy(mean_BZ, var_BZ, self.mean_Z, self.log_var_Z)
 
     @property
     def reference(self):
@@ -62,7 +70,7 @@ def _float64():
 
 
 def test_the_kl_of_a_diagonal_gaussian_to_a_diagonal_normal_prior_is_that_of_torch():
-    prior = NormalPrior(4)
+    prior = LearnedPrior(4)
     mean, log_var = torch.randn(5, 4), torch.randn(5, 4)
     q = DiagonalNormal(mean, (0.5 * log_var).exp(), log_var)
     expected = kl_divergence(Normal(mean, q.std), prior.reference)
@@ -89,7 +97,7 @@ def full(latents=4):
 
 
 def test_the_full_gaussian_is_the_one_of_torch():
-    q, prior = full(), NormalPrior(4)
+    q, prior = full(), LearnedPrior(4)
     reference = MultivariateNormal(q.mean, scale_tril=q.scale_tril)
     own_KBZ, other_KBZ = q.rsample(20), 3 * torch.randn(20, 5, 4)
     for z_KBZ in (own_KBZ, own_KBZ.clone(), other_KBZ):
@@ -113,7 +121,7 @@ def test_the_full_gaussian_is_the_one_of_torch():
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_the_low_rank_gaussian_is_the_one_of_torch(rank):
-    q, prior = LowRankNormal(torch.randn(5, 4), torch.randn(5, 4), torch.randn(5, 4, rank)), NormalPrior(4)
+    q, prior = LowRankNormal(torch.randn(5, 4), torch.randn(5, 4), torch.randn(5, 4, rank)), LearnedPrior(4)
     std = (0.5 * q.log_var).exp()
     reference = LowRankMultivariateNormal(q.mean, std[..., None] * q.U_BZR, std**2)
     z_KBZ = 3 * torch.randn(20, 5, 4)
@@ -132,7 +140,7 @@ def test_the_low_rank_gaussian_is_the_one_of_torch(rank):
 
 
 def test_the_laplace_posterior_is_the_one_of_torch():
-    q, prior = LaplaceValue(torch.randn(5, 4), torch.randn(5, 4)), NormalPrior(4)
+    q, prior = LaplaceValue(torch.randn(5, 4), torch.randn(5, 4)), LearnedPrior(4)
     reference = Laplace(q.mean, q.log_scale.exp())
     z_KBZ = 3 * torch.randn(20, 5, 4)
     assert torch.allclose(q.log_prob_each(z_KBZ), reference.log_prob(z_KBZ))
@@ -224,30 +232,20 @@ def wild(spec, latents=3, features=5):
 @pytest.mark.parametrize(
     "base", [DiagonalGaussian(), FullGaussian(), LaplacePosterior()], ids=lambda base: base.name
 )
-def test_samples_remember_the_density_that_the_inverse_finds(spec, base):
+def test_samples_come_with_the_density_that_the_inverse_finds(spec, base):
     head, features_BF = wild(spec(base=base))
     value = head(features_BF)
-    z_KBZ = value.rsample(50)
-    remembered_KB = value.log_prob(z_KBZ)
-    assert value.log_prob(z_KBZ) is remembered_KB
-    assert torch.allclose(value.log_prob(z_KBZ.clone()), remembered_KB, atol=1e-7)
-    again = value.rsample(50)
-    assert torch.allclose(value.log_prob(z_KBZ), remembered_KB, atol=1e-7), "no longer the last samples"
-    assert value.log_prob(again).shape == (50, 4)
+    sample = value.rsample_and_log_prob(50)
+    assert torch.allclose(value.log_prob(sample.z_KBZ), sample.log_prob(), atol=1e-7)
+    assert value.log_prob(value.rsample(50)).shape == (50, 4)
 
 
-def test_samples_changed_in_place_are_others():
+def test_a_full_gaussian_gives_its_samples_their_density_without_solving():
     value = full()
-    with torch.no_grad():
-        z_KBZ = value.rsample(3)
-        before = value.log_prob(z_KBZ)
-        z_KBZ += 1.0
+    sample = value.rsample_and_log_prob(3)
     reference = MultivariateNormal(value.mean, scale_tril=value.scale_tril)
-    assert torch.allclose(value.log_prob(z_KBZ), reference.log_prob(z_KBZ))
-    assert not torch.allclose(value.log_prob(z_KBZ), before)
-    with torch.inference_mode():
-        z_KBZ = value.rsample(3)
-        assert torch.allclose(value.log_prob(z_KBZ), reference.log_prob(z_KBZ))
+    assert torch.allclose(sample.log_prob(), reference.log_prob(sample.z_KBZ))
+    assert torch.allclose(value.log_prob(sample.z_KBZ + 1.0), reference.log_prob(sample.z_KBZ + 1.0))
 
 
 @pytest.mark.parametrize("spec", FLOWS)
@@ -257,8 +255,8 @@ def test_both_ways_to_the_density_of_a_sample_have_the_same_gradient(spec):
     for remembered in (True, False):
         torch.manual_seed(4)
         value = head(features_BF)
-        z_KBZ = value.rsample(3)
-        log_q = value.log_prob(z_KBZ) if remembered else value.density(z_KBZ)
+        sample = value.rsample_and_log_prob(3)
+        log_q = sample.log_prob() if remembered else value.log_prob(sample.z_KBZ)
         found.append(torch.autograd.grad(log_q.sum(), list(head.parameters())))
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*found, strict=True))
 
@@ -305,8 +303,8 @@ def test_no_layers_are_the_base_itself(spec):
     assert torch.equal(value.log_prob(z_KBZ), plain.log_prob(z_KBZ))
     assert torch.equal(value.kl_to(prior), plain.kl_to(prior))
     assert torch.equal(value.mean, plain.mean)
-    assert mean_is(value) == "posterior mean"
-    assert mean_is(spec().build(5, 3)(features_BF)) == "image of the base posterior's mean"
+    assert value.mean_is == "posterior mean"
+    assert spec().build(5, 3)(features_BF).mean_is == "image of the base posterior's mean"
     assert spec().build(5, 3)(features_BF).kl_to(prior) is None
 
 
@@ -317,8 +315,8 @@ def test_posteriors_are_finite_in_single_precision(spec):
     head = spec().build(256, 64)
     features_BF = 30.0 * torch.randn(8, 256)
     value = head(features_BF)
-    z_KBZ = value.rsample(2)
-    log_q_KB = value.log_prob(z_KBZ)
+    sample = value.rsample_and_log_prob(2)
+    z_KBZ, log_q_KB = sample.z_KBZ, sample.log_prob()
     (log_q_KB.sum() + z_KBZ.square().mean()).backward()
     assert z_KBZ.isfinite().all()
     assert log_q_KB.isfinite().all()

@@ -278,7 +278,7 @@ def test_refreshing_encodes_all_images_again_and_touches_no_random_stream():
 def test_without_images_it_says_what_it_needs():
     prior = model_with(Exemplar()).prior
     for asked in (lambda: prior.log_prob(torch.zeros(2, 3)), lambda: prior.sample(3)):
-        with pytest.raises(ConfigError, match=r"has seen none: model.see"):
+        with pytest.raises(ConfigError, match=r"has none: call model.observe_training_images"):
             asked()
 
 

@@ -70,10 +70,10 @@ def test_a_model_with_a_point_keeps_its_laws():
 
 
 def test_a_point_that_hides_it_is_found(monkeypatch):
-    monkeypatch.setattr("nelbo.posteriors.dirac.Point.point", False)
+    monkeypatch.setattr("nelbo.posteriors.dirac.Point.is_point", False)
     with pytest.raises(LawBroken, match="no `point = True`"):
         check(Dirac)
-    monkeypatch.setattr("nelbo.posteriors.dirac.Point.point", True)
+    monkeypatch.setattr("nelbo.posteriors.dirac.Point.is_point", True)
     monkeypatch.setattr("nelbo.posteriors.dirac.Point.log_prob", lambda self, z: z.sum(-1))
     with pytest.raises(LawBroken, match="log_prob gives one"):
         check(Dirac)

@@ -352,7 +352,11 @@ def test_measuring_changes_no_codebook():
     model.draw(x_BCHW, 2)
     model.log_prob(x_BCHW, 3)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    model.train().draw(x_BCHW)
+    draw = model.train().draw(x_BCHW)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), (
+        "nor does a draw"
+    )
+    model.after_step(draw)
     assert not torch.equal(model.codebook.vectors_KD, before["prior.codebook.vectors_KD"])
 
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from nelbo.dists.remembering import Remembering
 from torch import nn
 
+from nelbo.dists.base import Sample
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.posteriors import Posterior
 from nelbo.priors import Prior
@@ -207,13 +207,10 @@ def test_samples_that_are_not_the_densitys_show_in_the_importance_weights_too():
 def test_a_sample_that_remembers_another_density_shows_in_the_importance_weights():
     """The density of any point is right; that which samples bring along is not."""
 
-    class FalseMemory(Remembering, DiagonalNormal):
-        def draw(self, k):
-            z_KBZ = DiagonalNormal.rsample(self, k)
-            return z_KBZ, self.density(z_KBZ) - 0.1
-
-        def density(self, z):
-            return DiagonalNormal.log_prob(self, z)
+    class FalseMemory(DiagonalNormal):
+        def rsample_and_log_prob(self, k=1):
+            z_KBZ = self.rsample(k)
+            return Sample(z_KBZ, self, self.log_prob(z_KBZ) - 0.1)
 
         def kl_to(self, prior):
             return None

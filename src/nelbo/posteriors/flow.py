@@ -43,9 +43,9 @@ class Pushforward(PosteriorValue):
         return self.rsample_and_log_prob(k).z_KBZ
 
     def rsample_and_log_prob(self, k: int = 1) -> Sample:
-        z_KBZ = self.base.rsample(k)
-        y_KBZ, log_det_KB = self.flow(z_KBZ, self.context_BF)
-        return Sample(y_KBZ, self, self.base.log_prob(z_KBZ) - log_det_KB)
+        before = self.base.rsample_and_log_prob(k)
+        y_KBZ, log_det_KB = self.flow(before.z_KBZ, self.context_BF)
+        return Sample(y_KBZ, self, before.log_prob() - log_det_KB)
 
     def log_prob(self, z: Tensor) -> Tensor:
         before, log_det = self.flow.inverse(z, self.context_BF)

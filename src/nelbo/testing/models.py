@@ -321,6 +321,8 @@ def _outcome(spec: Model) -> Outcome:
         model.train(mode)
         torch.manual_seed(11)
         draw = model.draw(x_BCHW, 2)
+        if mode:  # as a step of training does
+            model.after_step(draw)
         found |= {f"{mode} z": draw.z_KBZ.detach(), f"{mode} log_px": draw.log_px_KB.detach()}
         found |= {f"{mode} log_pz": draw.log_pz_KB.detach(), f"{mode} reason": str(draw.not_a_bound)}
         if not _is_point(draw):
