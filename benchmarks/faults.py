@@ -23,7 +23,8 @@ from torch import Tensor, nn
 import nelbo
 from nelbo import engine
 from nelbo.core.files import atomic
-from nelbo.dists.base import Shape, full
+from nelbo.core.vocabulary import Shape
+from nelbo.dists.base import full
 from nelbo.errors import TrainingFailed
 from nelbo.likelihoods import Likelihood
 from nelbo.likelihoods.base import ObservationKind

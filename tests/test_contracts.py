@@ -11,9 +11,9 @@ import torch
 
 from nelbo.core import Progress, config
 from nelbo.core.catalogue import docline
+from nelbo.core.distributions import PosteriorValue
 from nelbo.core.registry import HOMES, lookup, names
 from nelbo.core.spec import Spec
-from nelbo.dists.base import PosteriorValue
 from nelbo.likelihoods import Likelihood
 from nelbo.models import VAE, BuiltModel
 from nelbo.nets import MLP

@@ -10,8 +10,8 @@ from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from nelbo.core import Progress
+from nelbo.core.distributions import PriorModule
 from nelbo.core.registry import _entries
-from nelbo.dists.base import PriorModule
 from nelbo.metrics import LatentSums
 from nelbo.models.hierarchical import HierarchicalVAE, TwoLevelPrior
 from nelbo.nets import MLP, Conv

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from nelbo.core.distributions import PosteriorValue
 from nelbo.core.registry import lookup, names
-from nelbo.dists.base import PosteriorValue
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.errors import ConfigError, DataError
 from nelbo.posteriors.dirac import Point

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nelbo.dists.base import Sample
+from nelbo.core.distributions import Sample
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.posteriors import Posterior
 from nelbo.priors import Prior

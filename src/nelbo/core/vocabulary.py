@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nelbo.dists.base import PosteriorValue, PriorDensity, Sample
-    from nelbo.likelihoods.base import LikelihoodValue
+    from nelbo.core.distributions import LikelihoodValue, PosteriorValue, PriorDensity, Sample
+
+Shape = tuple[int, int, int]  # (C, H, W) of an image
 
 
 class Draw:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nelbo.dists.base import PriorModule
+from nelbo.core.distributions import PriorModule
 from nelbo.dists.normal import StandardNormalModule
 from nelbo.dists.onehot import CategoricalPriorModule
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.dists.base import LOG_2PI, PosteriorValue, PriorModule, register_kl
+from nelbo.core.distributions import PosteriorValue, PriorModule, register_kl
+from nelbo.dists.base import LOG_2PI
 
 
 class DiagonalNormal(PosteriorValue):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nelbo.dists.base import PriorModule
+from nelbo.core.distributions import PriorModule
 
 SMALLEST_UNIFORM = {torch.float32: 1e-10, torch.float64: 1e-30}
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from nelbo.dists.base import PriorModule
+from nelbo.core.distributions import PriorModule
 
 
 class UniformSphereModule(PriorModule):

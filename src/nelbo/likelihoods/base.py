@@ -8,27 +8,11 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from nelbo.core.spec import Spec
-from nelbo.dists.base import Shape, full
+from nelbo.core.vocabulary import Shape
+from nelbo.dists.base import full
 
 TOP_LEVEL = 255  # of an 8-bit pixel: x = level / 255
 ObservationKind = Literal["binary", "levels", "density"]
-
-
-class LikelihoodValue(abc.ABC):
-    """A distribution p(x | z) over images, for each latent: shapes (..., C, H, W).
-
-    mean   E[x]
-    """
-
-    mean: Tensor
-
-    @abc.abstractmethod
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return log p(x | z), nats, summed over pixels: (...)."""
-
-    @abc.abstractmethod
-    def sample(self) -> Tensor:
-        """Return one image for each latent."""
 
 
 class LikelihoodModule(nn.Module, abc.ABC):

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nelbo.dists.base import Shape, full
-from nelbo.likelihoods.base import Likelihood, LikelihoodModule, LikelihoodValue, ObservationKind, sum_pixels
+from nelbo.core.distributions import LikelihoodValue
+from nelbo.core.vocabulary import Shape
+from nelbo.dists.base import full
+from nelbo.likelihoods.base import Likelihood, LikelihoodModule, ObservationKind, sum_pixels
 
 
 class BernoulliImage(LikelihoodValue):

@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nelbo.dists.base import Shape
+from nelbo.core.distributions import LikelihoodValue
+from nelbo.core.vocabulary import Shape
 from nelbo.likelihoods.base import (
     TOP_LEVEL,
     Likelihood,
     LikelihoodModule,
-    LikelihoodValue,
     ObservationKind,
     parameters_of,
     sum_pixels,

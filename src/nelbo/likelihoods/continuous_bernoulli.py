@@ -7,8 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nelbo.dists.base import Shape, full
-from nelbo.likelihoods.base import Likelihood, LikelihoodModule, LikelihoodValue, sum_pixels
+from nelbo.core.distributions import LikelihoodValue
+from nelbo.core.vocabulary import Shape
+from nelbo.dists.base import full
+from nelbo.likelihoods.base import Likelihood, LikelihoodModule, sum_pixels
 
 SERIES_BELOW = 0.25
 # log(sinh h / h) = sum_n B_2n (2 h)^2n / (2n (2n)!), by powers of h^2; eight terms are exact to 1e-17 below 1/4.

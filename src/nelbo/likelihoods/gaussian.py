@@ -8,8 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nelbo.dists.base import LOG_2PI, Shape, full
-from nelbo.likelihoods.base import Likelihood, LikelihoodModule, LikelihoodValue, sum_pixels
+from nelbo.core.distributions import LikelihoodValue
+from nelbo.core.vocabulary import Shape
+from nelbo.dists.base import LOG_2PI, full
+from nelbo.likelihoods.base import Likelihood, LikelihoodModule, sum_pixels
 from nelbo.likelihoods.spread import Fixed, Spread
 
 Squash = Literal["identity", "tanh", "sigmoid"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nelbo.dists.base import Shape, full
-from nelbo.likelihoods.base import Likelihood, LikelihoodModule, LikelihoodValue, sum_pixels
+from nelbo.core.distributions import LikelihoodValue
+from nelbo.core.vocabulary import Shape
+from nelbo.dists.base import full
+from nelbo.likelihoods.base import Likelihood, LikelihoodModule, sum_pixels
 from nelbo.likelihoods.gaussian import Squash, squashed
 from nelbo.likelihoods.spread import Fixed, Spread
 

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from nelbo.dists.base import Shape, full
+from nelbo.core.distributions import LikelihoodValue
+from nelbo.core.vocabulary import Shape
+from nelbo.dists.base import full
 from nelbo.likelihoods.base import (
     TOP_LEVEL,
     Likelihood,
     LikelihoodModule,
-    LikelihoodValue,
     ObservationKind,
     parameters_of,
     sum_pixels,

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.dists.base import PosteriorValue, PriorModule, Sample, exact
+from nelbo.core.distributions import PosteriorValue, PriorModule, Sample
+from nelbo.dists.base import exact
 from nelbo.metrics.base import Split, Value, metric
 from nelbo.models import BuiltModel
 from nelbo.models.codebook import Quantised

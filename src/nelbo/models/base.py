@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from nelbo.core import Draw
+from nelbo.core.distributions import LikelihoodValue, PosteriorValue, PriorModule, TrainingImages
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
-from nelbo.dists.base import PosteriorValue, PriorModule, TrainingImages, exact
+from nelbo.core.vocabulary import Shape
+from nelbo.dists.base import exact
 from nelbo.dists.spaces import LatentSpace
 from nelbo.errors import NotABound
-from nelbo.likelihoods.base import LikelihoodModule, LikelihoodValue, ObservationKind
+from nelbo.likelihoods.base import LikelihoodModule, ObservationKind
 
-Shape = tuple[int, int, int]
 # Decoder outputs held at a time when k is large. On a CPU 16 MB stay near the cache and are a third faster than
 # 64 MB; an accelerator wants kernels that are large.
 PIXELS_AT_ONCE = {"cpu": 2**22}

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nelbo.dists.base import PosteriorValue, PriorModule, register_kl
+from nelbo.core.distributions import PosteriorValue, PriorModule, register_kl
 from nelbo.dists.spaces import LatentSpace
 
 SMALLEST_COUNT = 1e-20  # of a running count: below it a vector is no longer their quotient, and stays

@@ -8,10 +8,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nelbo.dists.base import PosteriorValue, PriorModule, Sample, TrainingImages
+from nelbo.core.distributions import PosteriorValue, PriorModule, Sample, TrainingImages
+from nelbo.core.vocabulary import Shape
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.likelihoods import Bernoulli, Likelihood
-from nelbo.models.base import Autoencoder, Model, Shape, living
+from nelbo.models.base import Autoencoder, Model, living
 from nelbo.nets import MLP, Net
 from nelbo.posteriors import DiagonalGaussian
 from nelbo.priors import Prior, StandardNormal

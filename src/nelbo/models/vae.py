@@ -7,10 +7,11 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from nelbo.dists.base import PosteriorValue
+from nelbo.core.distributions import PosteriorValue
+from nelbo.core.vocabulary import Shape
 from nelbo.dists.spaces import IN_WORDS, LatentSpace
 from nelbo.likelihoods import Bernoulli, Likelihood
-from nelbo.models.base import Autoencoder, Model, Shape, living
+from nelbo.models.base import Autoencoder, Model, living
 from nelbo.nets import MLP, Net
 from nelbo.posteriors import DiagonalGaussian, Posterior
 from nelbo.priors import Prior, StandardNormal

@@ -10,11 +10,12 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 from nelbo.core import Draw
+from nelbo.core.distributions import LikelihoodValue
+from nelbo.core.vocabulary import Shape
 from nelbo.dists.base import full
 from nelbo.errors import ConfigError
 from nelbo.likelihoods import Bernoulli, Likelihood
-from nelbo.likelihoods.base import LikelihoodValue
-from nelbo.models.base import Autoencoder, Model, Shape, living
+from nelbo.models.base import Autoencoder, Model, living
 from nelbo.models.codebook import Codebook, CodePrior, CodeSpace, Quantised, apart, straight_through
 from nelbo.nets import MLP, Net
 from nelbo.priors import Prior

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from nelbo.core.spec import Spec
+from nelbo.core.vocabulary import Shape
 
 Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh"]
 Width = Annotated[int, Field(ge=1)]
-Shape = tuple[int, int, int]
 
 
 class Net(Spec):

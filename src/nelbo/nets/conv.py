@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import nn
 
+from nelbo.core.vocabulary import Shape
 from nelbo.errors import ConfigError
-from nelbo.nets.base import Activation, Encoder, Net, Shape, Width, activation, bounded
+from nelbo.nets.base import Activation, Encoder, Net, Width, activation, bounded
 from nelbo.nets.convolution import Down, Up
 
 

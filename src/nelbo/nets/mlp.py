@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import nn
 
-from nelbo.nets.base import Activation, Encoder, Net, Shape, Width, activation, bounded
+from nelbo.core.vocabulary import Shape
+from nelbo.nets.base import Activation, Encoder, Net, Width, activation, bounded
 
 
 class MLP(Net):

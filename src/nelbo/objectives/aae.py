@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from nelbo.core import Draw, Progress, Terms
-from nelbo.dists.base import Shape
+from nelbo.core.vocabulary import Shape
 from nelbo.objectives.base import Owner, halves
 from nelbo.objectives.critic import Critic, CriticModule, taken_for_real, told_apart
 from nelbo.objectives.matching import prior_draws

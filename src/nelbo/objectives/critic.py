@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core.spec import Spec
+from nelbo.core.vocabulary import Shape
 from nelbo.dists.base import full
 from nelbo.nets import MLP, Activation, Net
-from nelbo.nets.base import Shape, Width
+from nelbo.nets.base import Width
 
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nelbo.core import Draw, Progress, Terms
-from nelbo.dists.base import Shape
+from nelbo.core.vocabulary import Shape
 from nelbo.objectives.base import Owner, halves, kl_of
 
 LARGEST = math.log(1e6)  # of |log lambda|: a constraint that nothing can meet does not end in infinity

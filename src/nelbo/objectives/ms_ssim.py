@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from nelbo.core import Draw, Progress, Terms
-from nelbo.dists.base import Shape
+from nelbo.core.vocabulary import Shape
 from nelbo.objectives.base import Owner, halves, kl_of
 from nelbo.objectives.similarity import EXPONENTS, MultiScale
 from nelbo.schedules import Constant, Schedule

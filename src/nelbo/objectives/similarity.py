@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nelbo.dists.base import Shape
+from nelbo.core.vocabulary import Shape
 from nelbo.errors import ConfigError
 
 WINDOW, SIGMA = 11, 1.5  # of the Gaussian window, Wang et al. 2004, section III-B

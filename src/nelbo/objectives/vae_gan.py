@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core import Draw, Progress, Terms
-from nelbo.dists.base import Shape
+from nelbo.core.vocabulary import Shape
 from nelbo.objectives.base import Owner, halves, kl_of
 from nelbo.objectives.critic import ImageCritic, ImageCriticModule, taken_for_real, told_apart
 from nelbo.objectives.matching import prior_draws

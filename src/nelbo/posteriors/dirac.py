@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nelbo.dists.base import PosteriorValue, full
+from nelbo.core.distributions import PosteriorValue
+from nelbo.dists.base import full
 from nelbo.errors import NotABound
 from nelbo.posteriors.base import Posterior
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from nelbo.core.distributions import PosteriorValue, Sample
 from nelbo.core.registry import lookup, names
-from nelbo.dists.base import PosteriorValue, Sample
 from nelbo.dists.flows import Chain, Stopped
 from nelbo.posteriors.base import Posterior
 from nelbo.posteriors.diagonal_gaussian import DiagonalGaussian

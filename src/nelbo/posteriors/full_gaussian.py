@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nelbo.dists.base import LOG_2PI, PosteriorValue, Sample, full, product, register_kl
+from nelbo.core.distributions import PosteriorValue, Sample, register_kl
+from nelbo.dists.base import LOG_2PI, full, product
 from nelbo.dists.normal import NormalPrior
 from nelbo.posteriors.base import Posterior
 

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nelbo.dists.base import PosteriorValue, Space, full, register_kl
+from nelbo.core.distributions import PosteriorValue, register_kl
+from nelbo.dists.base import Space, full
 from nelbo.dists.joint import JointPriorModule, discrete_blocks
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.dists.onehot import OneHot, by_variable

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nelbo.dists.base import PosteriorValue, full, register_kl
+from nelbo.core.distributions import PosteriorValue, register_kl
+from nelbo.dists.base import full
 from nelbo.dists.normal import NormalPrior
 from nelbo.posteriors.base import Posterior
 

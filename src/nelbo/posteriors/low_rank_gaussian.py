@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nelbo.dists.base import LOG_2PI, PosteriorValue, full, product, register_kl
+from nelbo.core.distributions import PosteriorValue, register_kl
+from nelbo.dists.base import LOG_2PI, full, product
 from nelbo.dists.normal import NormalPrior
 from nelbo.posteriors.base import Posterior
 

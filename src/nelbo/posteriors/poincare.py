@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nelbo.dists.base import PosteriorValue, Space, full
+from nelbo.core.distributions import PosteriorValue
+from nelbo.dists.base import Space, full
 from nelbo.dists.hyperbolic import from_origin, log_wrapped_normal, move, square
 from nelbo.posteriors.base import Posterior
 

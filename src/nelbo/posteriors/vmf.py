@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nelbo.dists.base import PosteriorValue, Space, full, register_kl
+from nelbo.core.distributions import PosteriorValue, register_kl
+from nelbo.dists.base import Space, full
 from nelbo.dists.sphere import UniformSphereModule, check_sphere, log_area, unit
 from nelbo.posteriors.base import Posterior
 

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nelbo.dists.base import PriorModule, Space
+from nelbo.core.distributions import PriorModule
+from nelbo.dists.base import Space
 from nelbo.dists.flows import MADE
 from nelbo.dists.onehot import variables_in
 from nelbo.nets.base import Width

@@ -5,8 +5,9 @@ from __future__ import annotations
 import abc
 from typing import ClassVar
 
+from nelbo.core.distributions import PriorModule
 from nelbo.core.spec import Spec
-from nelbo.dists.base import PriorModule, Space
+from nelbo.dists.base import Space
 
 
 class Prior(Spec, abc.ABC):

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from nelbo.dists.base import PosteriorValue, PriorDensity, Shape, TrainingImages
+from nelbo.core.distributions import PosteriorValue, PriorDensity, TrainingImages
+from nelbo.core.vocabulary import Shape
 from nelbo.errors import ConfigError
 from nelbo.priors.base import Prior
 from nelbo.priors.mixture import GaussianComponents, log_mixture

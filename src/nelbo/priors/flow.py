@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nelbo.dists.base import PriorModule
+from nelbo.core.distributions import PriorModule
 from nelbo.dists.flows.base import Flow
 from nelbo.dists.normal import StandardNormalModule
 

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nelbo.dists.base import LOG_2PI, PriorModule, exact
+from nelbo.core.distributions import PriorModule
+from nelbo.dists.base import LOG_2PI, exact
 from nelbo.priors.base import Prior
 
 AT_ONCE = 2**23  # pairs of latent and component whose log densities are held at a time: 64 MB

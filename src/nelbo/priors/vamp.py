@@ -10,7 +10,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
-from nelbo.dists.base import PosteriorValue, PriorModule, Shape, TrainingImages, exact
+from nelbo.core.distributions import PosteriorValue, PriorModule, TrainingImages
+from nelbo.core.vocabulary import Shape
+from nelbo.dists.base import exact
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.priors.base import Prior
 from nelbo.priors.mixture import AT_ONCE, log_mixture

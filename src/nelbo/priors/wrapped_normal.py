@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nelbo.dists.base import PriorModule, Space
+from nelbo.core.distributions import PriorModule
+from nelbo.dists.base import Space
 from nelbo.dists.hyperbolic import from_origin, inside, log_wrapped_normal
 from nelbo.priors.base import Prior
 

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Protocol, get_args
 import torch
 from torch import Tensor
 
+from nelbo.core.distributions import PosteriorValue
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
-from nelbo.dists.base import PosteriorValue, Space
+from nelbo.dists.base import Space
 from nelbo.dists.spaces import IN_WORDS
 from nelbo.errors import ConfigError, DataError
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nelbo.dists.base import PriorModule, Space, exact
+from nelbo.core.distributions import PriorModule
+from nelbo.dists.base import Space, exact
 from nelbo.errors import ConfigError
 from nelbo.priors import Prior
 from nelbo.priors.real_nvp import RealNVP

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from nelbo.core import Draw
-from nelbo.dists.base import PosteriorValue, PriorModule
+from nelbo.core.distributions import PosteriorValue, PriorModule
 from nelbo.engine import fixed_seed
 from nelbo.errors import ConfigError
 from nelbo.likelihoods import Gaussian, Likelihood

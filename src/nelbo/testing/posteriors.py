@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.dists.base import PosteriorValue
+from nelbo.core.distributions import PosteriorValue
 from nelbo.errors import NotABound
 from nelbo.posteriors import Posterior
 from nelbo.priors import Prior, StandardNormal

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from nelbo.dists.base import PriorModule, Shape
+from nelbo.core.distributions import PriorModule
+from nelbo.core.vocabulary import Shape
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.models import BuiltModel
 from nelbo.priors import Prior
