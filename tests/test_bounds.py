@@ -220,22 +220,24 @@ def test_dreg_has_the_mean_of_the_bounds_gradient_and_less_noise(law, beta):
 @pytest.mark.parametrize("objective", [IWAE(k=1, gradient="stl"), IWAE(k=1, gradient="dreg"), PIWAE(k=4)])
 def test_surrogates_keep_the_laws_with_other_settings(objective):
     evidence = check_objective(objective, skip={"every setting changes something"})
-    assert "surrogate" in evidence["gradients match finite differences"]
-    assert "biased" not in evidence["gradients match finite differences"]
+    assert "surrogate" in str(evidence["gradients match finite differences"])
+    assert "biased" not in str(evidence["gradients match finite differences"])
 
 
 def test_stl_of_several_samples_says_that_it_is_biased():
     evidence = check_objective(IWAE(k=3, gradient="stl"), skip={"every setting changes something"})
-    assert "by the encoder's weights biased" in evidence["gradients match finite differences"]
-    assert "by the decoder's weights against that of iwae" in evidence["gradients match finite differences"]
+    assert "by the encoder's weights biased" in str(evidence["gradients match finite differences"])
+    assert "by the decoder's weights against that of iwae" in str(
+        evidence["gradients match finite differences"]
+    )
 
 
 @pytest.mark.parametrize("objective", FEW, ids=repr)
 def test_the_gradient_of_a_few_samples_is_that_of_all_in_expectation(objective):
     """Of one seed it is another: the law compares means, and would pass where all carried it."""
     evidence = check_objective(objective, skip={"every setting changes something"})
-    assert "surrogate" in evidence["gradients match finite differences"]
-    assert "biased" not in evidence["gradients match finite differences"]
+    assert "surrogate" in str(evidence["gradients match finite differences"])
+    assert "biased" not in str(evidence["gradients match finite differences"])
 
 
 @pytest.mark.parametrize("objective", FEW, ids=repr)

@@ -264,7 +264,7 @@ def test_convolutions_on_colour_images_and_the_laws_of_an_instance():
     )
     model = spec.build((3, 17, 12))
     assert model.draw(torch.rand(2, 3, 17, 12).round(), 3).log_px_KB.shape == (3, 2)
-    assert "weights" in check(spec, skip=["every setting changes something"])["every weight learns"]
+    assert "weights" in str(check(spec, skip=["every setting changes something"])["every weight learns"])
 
 
 def test_every_verb_knows_the_model(nelbo):

@@ -6,7 +6,6 @@ A new class is held to its laws here without another edit. `tests/testing` plant
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from nelbo.objectives import ELBO
 from nelbo.posteriors import DiagonalGaussian
 from nelbo.priors import StandardNormal
 from nelbo.schedules import Linear
-from nelbo.testing import LinearGaussian, check
+from nelbo.testing import LinearGaussian, Verdict, check
 from nelbo.testing.dispatch import CHECKS
 
 PARAMETRISATIONS = ["log-variance", "positive", "raw-sigma", "tanh"]
@@ -78,12 +77,17 @@ LEFT_OUT = {
 def test_everything_registered_keeps_its_laws(axis, name):
     evidence = check(lookup(axis, name))
     assert len(evidence) >= 4
-    for law, found in evidence.items():
-        if found.startswith("does not apply"):
-            why = NOT_OF.get((axis, name), {}).get(law, NOT_APPLICABLE.get(law))
-            assert why == found.removeprefix("does not apply: "), f"{law}: {found}"
-    left_out = {law: re.search(r"(\d+) left out\)$", found) for law, found in evidence.items()}
-    assert {law: int(n[1]) for law, n in left_out.items() if n} == LEFT_OUT.get((axis, name), {})
+    for law, outcome in evidence.items():
+        if outcome.verdict is Verdict.NOT_APPLICABLE:
+            assert NOT_OF.get((axis, name), {}).get(law, NOT_APPLICABLE.get(law)) == outcome.words, (
+                f"{law}: {outcome}"
+            )
+        else:
+            assert outcome.verdict is Verdict.HELD, f"{law}: {outcome}"
+        # whether few samples can tell depends on the processor's rounding, which a fit of hundreds of steps amplifies
+        assert outcome.undecided <= max(3, outcome.settings), f"{law}: {outcome}"
+    left_out = {law: outcome.left_out for law, outcome in evidence.items() if outcome.left_out}
+    assert left_out == LEFT_OUT.get((axis, name), {})
 
 
 # --- answers from elsewhere ---------------------------------------------------------------------

@@ -128,7 +128,9 @@ def test_every_module_has_its_place_in_the_layers():
 
 
 def test_the_house_has_few_floors_and_few_single_files():
-    layers = (ROOT / ".importlinter").read_text(encoding="utf-8").partition("layers =\n")[2].partition("\n\n")[0]
+    layers = (
+        (ROOT / ".importlinter").read_text(encoding="utf-8").partition("layers =\n")[2].partition("\n\n")[0]
+    )
     assert len(layers.splitlines()) <= 12
     assert len(list(SOURCE.glob("*.py"))) <= 8
 

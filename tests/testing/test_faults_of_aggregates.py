@@ -75,8 +75,8 @@ def test_a_beta_that_is_no_schedule_is_not_taken_for_the_weight_of_the_kl():
             return Terms(parts["reconstruction"] + kl_of(parts) + squares_B, bound_B, parts)
 
     evidence = check_objective(Doubled())
-    assert evidence["beta weighs the kl"].startswith("does not apply: its beta, which is no schedule")
-    assert evidence["one sample and beta one give the elbo"] == "exact on 2 enumerated models"
+    assert str(evidence["beta weighs the kl"]).startswith("does not apply: its beta, which is no schedule")
+    assert str(evidence["one sample and beta one give the elbo"]) == "exact on 2 enumerated models"
 
 
 def test_independent_bits_have_a_probability_each():

@@ -230,8 +230,10 @@ def test_a_posterior_that_says_it_is_singular_is_no_liar():
         not_a_bound = DiagonalNormal.not_a_bound
 
     evidence = check_posterior(posterior(Honest))
-    assert evidence[SAMPLES].startswith("does not apply: it says itself")
-    assert evidence[WEIGHTS].startswith("does not apply: not a bound: the posterior's noise is one number")
+    assert str(evidence[SAMPLES]).startswith("does not apply: it says itself")
+    assert str(evidence[WEIGHTS]).startswith(
+        "does not apply: not a bound: the posterior's noise is one number"
+    )
 
 
 def test_heavy_tails_and_kinks_are_no_faults():
@@ -263,8 +265,8 @@ def test_heavy_tails_and_kinks_are_no_faults():
 
     for value_class in (Laplace, StudentT):
         evidence = check_posterior(posterior(value_class))
-        assert evidence[KL] == "does not apply: no prior has a closed form"
-        assert "mean weight" in evidence[WEIGHTS]
+        assert str(evidence[KL]) == "does not apply: no prior has a closed form"
+        assert "mean weight" in str(evidence[WEIGHTS])
 
 
 # --- priors ---------------------------------------------------------------------------------------
@@ -329,4 +331,4 @@ def test_another_prior_is_no_fault():
         "log_prob": lambda self, z: NORMAL.log_prob(self, (z - 1) / 2) - z.shape[-1] * math.log(2),
     }
     evidence = check_prior(prior(**wide))
-    assert "mean weight" in evidence[WEIGHTS]
+    assert "mean weight" in str(evidence[WEIGHTS])

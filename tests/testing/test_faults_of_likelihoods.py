@@ -272,5 +272,5 @@ def test_a_field_of_a_component_inside_is_found():
 
 def test_the_plain_gaussian_has_no_fault():
     evidence = check_likelihood(likelihood(Normal))
-    assert [law for law, found in evidence.items() if found.startswith("does not")] == [SETTINGS]
-    assert check_likelihood(Bernoulli)[PIXEL].startswith("one pixel's, to ")
+    assert [law for law, found in evidence.items() if str(found).startswith("does not")] == [SETTINGS]
+    assert check_likelihood(Bernoulli)[PIXEL].words.startswith("one pixel's, to ")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nelbo.core import Draw
+from nelbo.core.distributions import PosteriorValue
 from nelbo.errors import ConfigError, UnknownName
 from nelbo.likelihoods import Bernoulli
 from nelbo.models import VAE
@@ -17,7 +18,7 @@ from nelbo.nets import MLP
 from nelbo.nets.base import Encoder
 from nelbo.posteriors import DiagonalGaussian
 from nelbo.schedules import Linear
-from nelbo.testing import LawBroken, check, check_likelihood, check_model, check_net, check_objective
+from nelbo.testing import LawBroken, Verdict, check, check_likelihood, check_model, check_net, check_objective
 
 SETTINGS, ALONE = "every setting changes something", "images are judged alone"
 MEANS, DRAWS = "encodings and reconstructions are of the mean", "draws belong to their samples"
@@ -170,12 +171,18 @@ class HidesTheReason(VAEModule):
         return Disguised(q)
 
 
-class Disguised:
-    not_a_bound = None
-
+class Disguised(PosteriorValue):
     def __init__(self, q):
         self.q, self.mean = q, q.mean
-        self.rsample, self.log_prob, self.kl_to = q.rsample, q.log_prob, q.kl_to
+
+    def rsample(self, k=1):
+        return self.q.rsample(k)
+
+    def log_prob(self, z):
+        return self.q.log_prob(z)
+
+    def kl_to(self, prior):
+        return self.q.kl_to(prior)
 
 
 MODELS = {
@@ -299,10 +306,13 @@ def test_what_has_no_laws_is_refused():
 def test_a_law_to_skip_that_there_is_not_gets_the_nearest():
     with pytest.raises(UnknownName, match="did you mean 'samples match the density'"):
         check_likelihood(Bernoulli, skip=["samples match density"])
-    assert (
-        check_likelihood(Bernoulli, skip=["samples match the density"])["samples match the density"]
-        == "skipped"
-    )
+    skipped = check_likelihood(Bernoulli, skip=["samples match the density"])["samples match the density"]
+    assert skipped.verdict is Verdict.SKIPPED
+    with pytest.raises(UnknownName, match="did you mean 'samples match the density'"):
+        check_likelihood(Bernoulli, only="samples match density")
+    assert list(check_likelihood(Bernoulli, only="samples match the density")) == [
+        "samples match the density"
+    ]
 
 
 def test_a_class_with_a_setting_that_has_no_default_is_checked_as_an_instance():
@@ -311,7 +321,7 @@ def test_a_class_with_a_setting_that_has_no_default_is_checked_as_an_instance():
     wide = type(MLP)("Wide", (MLP,), body)
     with pytest.raises(ConfigError, match=r"check an instance instead, as in Wide\("):
         check(wide)
-    assert "width" in check(wide(width=7))[SETTINGS]
+    assert "width" in str(check(wide(width=7))[SETTINGS])
 
 
 def test_an_error_inside_says_which_law_was_asked():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
@@ -259,8 +258,10 @@ def test_right_objectives_pass():
     for call in (iwae, iwae_by_weights):
         evidence = check_objective(define(call, k=(int, Field(default=5, ge=1))))
         assert len(evidence) == 10
-        assert sum(found.startswith("does not apply") for found in evidence.values()) == 1, "it has no beta"
-    assert "of a surrogate loss" in evidence[GRADIENTS]
+        assert sum(str(found).startswith("does not apply") for found in evidence.values()) == 1, (
+            "it has no beta"
+        )
+    assert "of a surrogate loss" in str(evidence[GRADIENTS])
 
 
 def test_a_surrogate_without_a_bound_has_nothing_to_be_compared_with():
@@ -297,8 +298,9 @@ def path_derivative(share):
 def test_a_surrogate_is_followed_in_more_than_one_direction():
     """Along a single one a KL whose gradient is halved passed, the slope of the KL there being small."""
     evidence = check_objective(path_derivative(1.0), only=GRADIENTS)
-    assert "of a surrogate loss" in evidence[GRADIENTS]
-    assert re.search(r"\(3 settings, \d+ left out\)", evidence[GRADIENTS]), "another beta is not the bound's"
+    assert "of a surrogate loss" in str(evidence[GRADIENTS])
+    assert evidence[GRADIENTS].settings == 3
+    assert evidence[GRADIENTS].left_out > 0, "another beta is not the bound's"
     with pytest.raises(LawBroken, match="the loss's gradient is off by") as caught:
         check_objective(path_derivative(0.5)(k=1), only=GRADIENTS)
     assert caught.value.law == GRADIENTS
@@ -310,7 +312,7 @@ def test_an_objective_without_a_bound_may_be_anything_else():
         return Terms(rec_of(draw) * 0.3, None, {"reconstruction": rec_of(draw), "kl": kl_of(draw)})
 
     evidence = check_objective(define(call))
-    assert evidence[AT_MOST] == evidence[ELBO_AT_ONE] == "does not apply: it reports no bound"
+    assert str(evidence[AT_MOST]) == str(evidence[ELBO_AT_ONE]) == "does not apply: it reports no bound"
 
 
 def test_no_samples_are_refused_where_a_class_has_its_own_default_of_them():

@@ -102,9 +102,9 @@ def test_a_fault_is_found_by_the_law_that_forbids_it(fault, laws):
 
 def test_a_right_owner_passes():
     evidence = check_objective(define())
-    assert evidence[LEARNS].startswith("5 weights")
-    assert evidence[REACHES].startswith("none by")
-    assert evidence["it changes buffers in training only"].startswith("1 buffers")
+    assert str(evidence[LEARNS]).startswith("5 weights")
+    assert str(evidence[REACHES]).startswith("none by")
+    assert str(evidence["it changes buffers in training only"]).startswith("1 buffers")
 
 
 def test_an_owner_of_numbers_alone_has_no_loss_of_its_own():
@@ -122,7 +122,7 @@ def test_an_owner_of_numbers_alone_has_no_loss_of_its_own():
             return Terms(loss_B=parts["reconstruction"] + kl_B, bound_B=bound_B, parts={"kl": kl_B} | parts)
 
     evidence = check_objective(Counts)
-    assert evidence[LEARNS] == evidence[REACHES] == "does not apply: what it owns has no weights"
+    assert str(evidence[LEARNS]) == str(evidence[REACHES]) == "does not apply: what it owns has no weights"
 
 
 def test_an_objective_that_claims_another_loss_still_reports_the_elbo():
@@ -176,7 +176,7 @@ def two_players(hold):
 
 def test_two_losses_in_one_have_the_slopes_of_each_player():
     law = "gradients match finite differences"
-    assert "each player's loss" in check_objective(two_players(lambda z: z.detach()))[law]
+    assert "each player's loss" in str(check_objective(two_players(lambda z: z.detach()))[law])
 
     def unseen(z):
         with torch.no_grad():

@@ -127,7 +127,7 @@ def test_a_fault_of_a_prior_with_weights_is_found(fault, laws):
 
 
 def test_a_setting_that_only_training_knows_is_not_found_idle_and_one_that_nobody_reads_is():
-    assert "exemplars" in check_prior(Exemplar)[SETTINGS], "it matters in training mode alone"
+    assert "exemplars" in str(check_prior(Exemplar)[SETTINGS]), "it matters in training mode alone"
 
     def build(spec, latents):
         return ExemplarModule(Exemplar(images=spec.images), latents)

@@ -10,7 +10,7 @@ models whose log p(x) is known exactly.
 
 from nelbo.testing.dispatch import check
 from nelbo.testing.exact import Discrete, LinearGaussian, evidence
-from nelbo.testing.law import LawBroken
+from nelbo.testing.law import Evidence, LawBroken, Verdict
 from nelbo.testing.likelihoods import check_likelihood
 from nelbo.testing.models import check_model
 from nelbo.testing.nets import check_net
@@ -21,8 +21,10 @@ from nelbo.testing.samplers import check_sampler
 
 __all__ = [
     "Discrete",
+    "Evidence",
     "LawBroken",
     "LinearGaussian",
+    "Verdict",
     "check",
     "check_likelihood",
     "check_model",

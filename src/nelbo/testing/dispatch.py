@@ -7,6 +7,7 @@ from typing import Any
 
 from nelbo.core.spec import Spec
 from nelbo.errors import ConfigError
+from nelbo.testing.law import Evidence
 from nelbo.testing.likelihoods import check_likelihood
 from nelbo.testing.models import check_model
 from nelbo.testing.nets import check_net
@@ -15,7 +16,7 @@ from nelbo.testing.posteriors import check_posterior
 from nelbo.testing.priors import check_prior
 from nelbo.testing.samplers import check_sampler
 
-CHECKS: dict[str, Callable[..., dict[str, str]]] = {
+CHECKS: dict[str, Callable[..., dict[str, Evidence]]] = {
     "objective": check_objective,
     "model": check_model,
     "net": check_net,
@@ -29,7 +30,7 @@ CHECKS: dict[str, Callable[..., dict[str, str]]] = {
 
 def check(
     component: Spec | type[Spec] | Any, *, skip: Collection[str] = (), only: str | None = None
-) -> dict[str, str]:
+) -> dict[str, Evidence]:
     """Holds the laws of its axis against a component, or against a class with its default settings.
 
     Returns each law with its evidence. Raises LawBroken, and ConfigError for what is on no axis that has laws.

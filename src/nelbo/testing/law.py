@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import enum
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
@@ -17,10 +19,45 @@ from nelbo.errors import ConfigError, UnknownName, did_you_mean
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Spec)
-Law = Callable[[T], str]
-"""Holds one law against a subject: returns the evidence in one line, or raises LawBroken."""
 
-NOT = "does not apply: "
+
+class Verdict(enum.Enum):
+    """The outcome of a law that is not broken."""
+
+    HELD = "held"
+    NOT_APPLICABLE = "does not apply"
+    UNDECIDED = "undecided"  # the numbers at hand could not tell: of too few samples that count
+    SKIPPED = "skipped"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """The outcome of one law, with its words for people.
+
+    verdict     what came of it
+    words       one line: the numbers, or the reason
+    settings    how many configurations the law was held for
+    left_out    configurations that are refused together, or to which the law does not apply
+    undecided   configurations for which the numbers could not tell
+    """
+
+    verdict: Verdict
+    words: str
+    settings: int = 1
+    left_out: int = 0
+    undecided: int = 0
+
+    def __str__(self) -> str:
+        words = self.words if self.verdict is Verdict.HELD else f"{self.verdict.value}: {self.words}"
+        counts = [f"{self.settings} settings"] if self.settings + self.left_out + self.undecided > 1 else []
+        counts += [f"{self.left_out} left out"] if self.left_out else []
+        counts += [f"{self.undecided} undecided"] if self.undecided else []
+        return f"{words} ({', '.join(counts)})" if counts else words
+
+
+Law = Callable[[T], str | Evidence]
+"""Holds one law against a subject: returns its evidence (words alone mean that it holds), or raises LawBroken."""
+
 CPU = torch.device("cpu")
 SEED = 20_131_220  # the checks give the same verdict every time
 ERRORS = 5.0  # standard errors that a mean may be off: one in two million by chance
@@ -53,9 +90,19 @@ def require(condition: bool | Tensor, found: str, look: str) -> None:
         raise LawBroken(found, look)
 
 
-def does_not_apply(why: str) -> str:
-    """The evidence of a law that cannot be held against this component."""
-    return NOT + why
+def does_not_apply(why: str) -> Evidence:
+    """Return the evidence of a law that cannot be held against this component."""
+    return Evidence(Verdict.NOT_APPLICABLE, why)
+
+
+def undecided(why: str) -> Evidence:
+    """Return the evidence of a law for which the numbers at hand cannot tell; another processor's may."""
+    return Evidence(Verdict.UNDECIDED, why)
+
+
+def held(outcome: str | Evidence) -> Evidence:
+    """Return the outcome of a law as evidence."""
+    return Evidence(Verdict.HELD, outcome) if isinstance(outcome, str) else outcome
 
 
 def title(law: Law[Any]) -> str:
@@ -65,7 +112,7 @@ def title(law: Law[Any]) -> str:
 
 def keep(
     component: Spec, laws: Iterable[Law[T]], subject: T, skip: Collection[str] = (), only: str | None = None
-) -> dict[str, str]:
+) -> dict[str, Evidence]:
     """Hold every law, or only one, against the subject, each with the same random stream: law -> its evidence.
 
     Raises LawBroken at the first one broken, UnknownName for a law to skip or to hold that there is not.
@@ -79,11 +126,11 @@ def keep(
         if only is not None and name != only:
             continue
         if name in skip:
-            evidence[name] = "skipped"
+            evidence[name] = Evidence(Verdict.SKIPPED, "by name")
             continue
         with fixed_seed(SEED, CPU), torch.enable_grad(), float64():
             try:
-                evidence[name] = law(subject)
+                evidence[name] = held(law(subject))
             except LawBroken as broken:
                 broken.component, broken.law = repr(component), name
                 raise

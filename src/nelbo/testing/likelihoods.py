@@ -13,7 +13,7 @@ from torch import Tensor
 from nelbo.likelihoods import Likelihood
 from nelbo.testing.densities import ROUNDING, SAMPLES, gradients, independent, settled
 from nelbo.testing.exact import LinearGaussian
-from nelbo.testing.law import instance, keep, require, show
+from nelbo.testing.law import Evidence, Law, instance, keep, require, show
 from nelbo.testing.models import weights_average_to_one
 from nelbo.testing.numeric import (
     Grid,
@@ -33,7 +33,7 @@ LEVELS = torch.arange(256, dtype=torch.float64) / 255
 
 def check_likelihood(
     likelihood: Likelihood | type[Likelihood], *, skip: Collection[str] = (), only: str | None = None
-) -> dict[str, str]:
+) -> dict[str, Evidence]:
     """Holds the laws of a likelihood p(x | z) against one, or against a class with its default settings.
 
     Probabilities of pixels that are binary or levels sum to one, densities integrate to one, over one pixel and over
@@ -96,7 +96,7 @@ def _images(spec: Likelihood, outputs: Tensor, n: int) -> Tensor:
 
 
 @with_every_setting
-def shapes_and_types_are_kept(spec: Likelihood) -> str:
+def shapes_and_types_are_kept(spec: Likelihood) -> str | Evidence:
     x_BCHW = _images(spec, _outputs(spec, SHAPE), 2)
     for precision, wanted in ((torch.float64,) * 2, (torch.float32,) * 2, (torch.bfloat16, torch.float32)):
         module = settled(spec.build(SHAPE)).to(wanted)
@@ -115,7 +115,7 @@ def shapes_and_types_are_kept(spec: Likelihood) -> str:
 
 
 @with_every_setting
-def probabilities_sum_to_one(spec: Likelihood) -> str:
+def probabilities_sum_to_one(spec: Likelihood) -> str | Evidence:
     """Or integrate, for a density: over all that one pixel can be."""
     worst = 0.0
     for _, grid, density_M in _pixels(spec):
@@ -131,7 +131,7 @@ def probabilities_sum_to_one(spec: Likelihood) -> str:
 
 
 @with_every_setting
-def images_sum_to_one(spec: Likelihood) -> str:
+def images_sum_to_one(spec: Likelihood) -> str | Evidence:
     """Over all images of two channels: pixels are independent given z, so that it is a product of sums.
 
     A pixel that is ignored counts each of its values once; a mean over pixels is no product.
@@ -169,7 +169,7 @@ def images_sum_to_one(spec: Likelihood) -> str:
 
 
 @with_every_setting
-def the_mean_is_the_expectation(spec: Likelihood) -> str:
+def the_mean_is_the_expectation(spec: Likelihood) -> str | Evidence:
     for outputs, grid, density_M in _pixels(spec):
         x_M = grid.points_MZ[:, 0]
         truth = float(grid.integral(density_M * x_M))
@@ -181,7 +181,7 @@ def the_mean_is_the_expectation(spec: Likelihood) -> str:
 
 
 @with_every_setting
-def samples_match_the_density(spec: Likelihood) -> str:
+def samples_match_the_density(spec: Likelihood) -> str | Evidence:
     for outputs, grid, density_M in _pixels(spec, 1):
         with torch.no_grad():
             drawn_N = _value(spec, PIXEL, outputs.expand(SAMPLES, -1, -1, -1)).sample().flatten()
@@ -196,14 +196,14 @@ def samples_match_the_density(spec: Likelihood) -> str:
 
 
 @with_every_setting
-def pixels_have_noise_of_their_own(spec: Likelihood) -> str:
+def pixels_have_noise_of_their_own(spec: Likelihood) -> str | Evidence:
     with torch.no_grad():
         x_NCHW = _value(spec, (2, 1, 2), torch.zeros(SAMPLES // 4, 2 * spec.channels, 1, 2)).sample()
     return independent(x_NCHW.flatten(1), "pixels", "sample: noise of the images' shape")
 
 
 @with_every_setting
-def images_are_judged_alone(spec: Likelihood) -> str:
+def images_are_judged_alone(spec: Likelihood) -> str | Evidence:
     module = settled(spec.build(SHAPE))
     outputs = _outputs(spec, SHAPE, 4)
     x_BCHW = _images(spec, outputs[0], 4)
@@ -218,7 +218,7 @@ def images_are_judged_alone(spec: Likelihood) -> str:
 
 
 @with_every_setting
-def gradients_match_finite_differences(spec: Likelihood) -> str:
+def gradients_match_finite_differences(spec: Likelihood) -> str | Evidence:
     module = settled(spec.build((2, 1, 1)))
     outputs = _outputs(spec, (2, 1, 1), 1, 2).requires_grad_()
     x_BCHW = module(outputs[0].detach()).sample().detach()
@@ -228,7 +228,7 @@ def gradients_match_finite_differences(spec: Likelihood) -> str:
 
 
 @with_every_setting
-def extreme_outputs_stay_finite(spec: Likelihood) -> str:
+def extreme_outputs_stay_finite(spec: Likelihood) -> str | Evidence:
     """In float32, with decoder outputs of up to 50 in any direction and pixels at the ends of what they can be."""
     low, high = spec.support or (-1.0, 1.0)
     ends = (low, (low + high) / 2, high) if spec.observation_kind == "density" else (low, high)
@@ -246,12 +246,12 @@ def extreme_outputs_stay_finite(spec: Likelihood) -> str:
     return "decoder outputs from -50 to 50"
 
 
-def importance_weights_average_to_one(spec: Likelihood) -> str:
+def importance_weights_average_to_one(spec: Likelihood) -> str | Evidence:
     law = LinearGaussian(likelihood=spec, images=2)
     return weights_average_to_one(law.model, law.x_BCHW, law.log_px_B)
 
 
-def every_setting_changes_something(spec: Likelihood) -> str:
+def every_setting_changes_something(spec: Likelihood) -> str | Evidence:
     return settings_change_something(spec, _outcome)
 
 
@@ -272,7 +272,7 @@ def _outcome(spec: Likelihood) -> Outcome:
     return found
 
 
-LAWS = (
+LAWS: tuple[Law[Likelihood], ...] = (
     shapes_and_types_are_kept,
     every_setting_changes_something,
     probabilities_sum_to_one,

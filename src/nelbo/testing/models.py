@@ -19,12 +19,15 @@ from nelbo.testing.exact import evidence, fit_posterior, images_of
 from nelbo.testing.law import (
     ERRORS,
     SEED,
+    Evidence,
+    Law,
     does_not_apply,
     instance,
     keep,
     mean_and_error,
     require,
     show,
+    undecided,
 )
 from nelbo.testing.settings import Outcome, changed, settings_change_something, weights_of, with_every_setting
 from nelbo.testing.toys import shown
@@ -38,7 +41,7 @@ COVERED = 0.2  # effective share of the samples above which a mean weight and it
 
 def check_model(
     model: Model | type[Model], *, skip: Collection[str] = (), only: str | None = None
-) -> dict[str, str]:
+) -> dict[str, Evidence]:
     """Holds the laws of a model against one, or against a class with its default settings.
 
     Built for small images, with two latents: log p(x) is then known by quadrature, whatever the networks. ELBO <=
@@ -51,7 +54,7 @@ def check_model(
     return keep(spec, LAWS, spec, skip, only)
 
 
-def weights_average_to_one(model: BuiltModel, x_BCHW: Tensor, log_px_B: Tensor) -> str:
+def weights_average_to_one(model: BuiltModel, x_BCHW: Tensor, log_px_B: Tensor) -> str | Evidence:
     """The mean of p(x, z) / q(z|x) over z ~ q is p(x), and bounds of 1, 5 and 50 samples are in order below it.
 
     The mean is judged on the images whose posterior q covers: where a few samples carry all the weight, their mean
@@ -78,7 +81,7 @@ def weights_average_to_one(model: BuiltModel, x_BCHW: Tensor, log_px_B: Tensor) 
     covered_B = effective_B > COVERED
     if not covered_B.any():
         share = float(effective_B.max())
-        return does_not_apply(f"q misses the posterior: at most {share:.1%} of the samples carry the weight")
+        return undecided(f"q misses the posterior: at most {share:.1%} of the samples carry the weight")
     mean_B, error_B = mean_and_error(weight_KB[:, covered_B])
     seen = (
         f"importance weights p(x, z) / (q(z|x) p(x)) average to {show(mean_B)} +- {show(error_B)}, not to 1"
@@ -132,7 +135,7 @@ def _small(spec: Model) -> Model | None:
 
 
 @with_every_setting
-def shapes_are_what_they_say(spec: Model) -> str:
+def shapes_are_what_they_say(spec: Model) -> str | Evidence:
     model, x_BCHW = _built(spec)
     draw, latents = model.draw(x_BCHW, 3), model.latent_dim
     z_BZ = model.encode(x_BCHW).mean
@@ -160,7 +163,7 @@ def shapes_are_what_they_say(spec: Model) -> str:
 
 
 @with_every_setting
-def encodings_and_reconstructions_are_of_the_mean(spec: Model) -> str:
+def encodings_and_reconstructions_are_of_the_mean(spec: Model) -> str | Evidence:
     model, x_BCHW = _built(spec)
     look = "encode().mean and reconstruct(): the posterior mean, not a sample"
     with torch.no_grad():
@@ -177,7 +180,7 @@ def encodings_and_reconstructions_are_of_the_mean(spec: Model) -> str:
 
 
 @with_every_setting
-def draws_belong_to_their_samples(spec: Model) -> str:
+def draws_belong_to_their_samples(spec: Model) -> str | Evidence:
     """log p(x|z), log p(z) and log q(z|x) of a draw are those of its own z_KBZ."""
     model, x_BCHW = _built(spec)
     draw = model.draw(x_BCHW, 5)
@@ -203,7 +206,7 @@ def draws_belong_to_their_samples(spec: Model) -> str:
 
 
 @with_every_setting
-def exactly_k_samples_are_weighed(spec: Model) -> str:
+def exactly_k_samples_are_weighed(spec: Model) -> str | Evidence:
     """Fewer than the images, more, and no multiple of any batch; without gradients."""
     model, x_BCHW = _built(spec)
     if reason := model.draw(x_BCHW).not_a_bound:
@@ -228,7 +231,7 @@ def exactly_k_samples_are_weighed(spec: Model) -> str:
 
 
 @with_every_setting
-def images_are_judged_alone(spec: Model) -> str:
+def images_are_judged_alone(spec: Model) -> str | Evidence:
     """In evaluation mode an image's posterior and likelihood do not depend on the rest of the batch."""
     model, x_BCHW = _built(spec)
     with torch.no_grad():
@@ -243,7 +246,7 @@ def images_are_judged_alone(spec: Model) -> str:
 
 
 @with_every_setting
-def every_weight_learns(spec: Model) -> str:
+def every_weight_learns(spec: Model) -> str | Evidence:
     """The ELBO (of a point, log p(x|z) + log p(z)) has a gradient by every weight, finite and not zero."""
     model, x_BCHW = shown(spec.build(SHAPE).double()).train(), _built(spec)[1]
     draw = model.draw(x_BCHW, 2)
@@ -260,7 +263,7 @@ def every_weight_learns(spec: Model) -> str:
     return f"{sum(1 for _ in model.parameters())} weights"
 
 
-def importance_weights_average_to_one(spec: Model) -> str:
+def importance_weights_average_to_one(spec: Model) -> str | Evidence:
     """With two latents, against log p(x) by quadrature; q is fitted first, so that it covers the posterior.
 
     A q that is certain of one of the latents covers that one: its weight is p(x, z) exactly, by enumeration.
@@ -306,7 +309,7 @@ def _weight_of_what_is_certain(model: Any, x_BCHW: Tensor) -> str:
     return f"ELBO = IW <= log p(x): {float(right_B.mean()):.3f} <= {float(log_px_B.mean()):.3f}, of {len(z_SZ)} latents"
 
 
-def every_setting_changes_something(spec: Model) -> str:
+def every_setting_changes_something(spec: Model) -> str | Evidence:
     return settings_change_something(spec, _outcome)
 
 
@@ -330,7 +333,7 @@ def _outcome(spec: Model) -> Outcome:
     return found | {f"left behind: {name}": value for name, value in weights_of(model).items()}
 
 
-LAWS = (
+LAWS: tuple[Law[Model], ...] = (
     shapes_are_what_they_say,
     every_setting_changes_something,
     encodings_and_reconstructions_are_of_the_mean,

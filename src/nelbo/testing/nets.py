@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from nelbo.errors import NelboError
 from nelbo.nets import Net
 from nelbo.testing.densities import ROUNDING
-from nelbo.testing.law import instance, keep, require, show
+from nelbo.testing.law import Evidence, instance, keep, require, show
 from nelbo.testing.settings import Outcome, settings_change_something, weights_of
 
 SHAPES = ((1, 28, 28), (3, 33, 17), (2, 9, 14), (1, 8, 8))
 LATENTS = 7
 
 
-def check_net(net: Net | type[Net], *, skip: Collection[str] = (), only: str | None = None) -> dict[str, str]:
+def check_net(
+    net: Net | type[Net], *, skip: Collection[str] = (), only: str | None = None
+) -> dict[str, Evidence]:
     """Holds the laws of a network against one, or against a class with its default settings.
 
     Its encoder and decoder fit images of any height, width and channels and say how many features they give; in
@@ -33,7 +35,7 @@ def _pair(spec: Net, shape: tuple[int, int, int]) -> tuple[Any, nn.Module]:
     return spec.encoder(shape).double(), spec.decoder(LATENTS, shape).double()
 
 
-def any_image_fits(spec: Net) -> str:
+def any_image_fits(spec: Net) -> str | Evidence:
     for shape in SHAPES:
         encoder, decoder = _pair(spec, shape)
         features, outputs = encoder(torch.rand(3, *shape)), decoder(torch.randn(3, LATENTS))
@@ -48,7 +50,7 @@ def any_image_fits(spec: Net) -> str:
     return ", ".join("x".join(map(str, shape)) for shape in SHAPES)
 
 
-def images_are_judged_alone(spec: Net) -> str:
+def images_are_judged_alone(spec: Net) -> str | Evidence:
     encoder, decoder = _pair(spec, SHAPES[2])
     for module, value in ((encoder, torch.rand(4, *SHAPES[2])), (decoder, torch.randn(4, LATENTS))):
         with torch.no_grad():
@@ -58,7 +60,7 @@ def images_are_judged_alone(spec: Net) -> str:
     return "the same alone and among others"
 
 
-def every_weight_learns(spec: Net) -> str:
+def every_weight_learns(spec: Net) -> str | Evidence:
     encoder, decoder = _pair(spec, SHAPES[2])
     total: Tensor = encoder(torch.rand(4, *SHAPES[2])).square().sum()
     (total + decoder(torch.randn(4, LATENTS)).square().sum()).backward()
@@ -71,7 +73,7 @@ def every_weight_learns(spec: Net) -> str:
     return f"{len(weights)} weights"
 
 
-def every_setting_changes_something(spec: Net) -> str:
+def every_setting_changes_something(spec: Net) -> str | Evidence:
     return settings_change_something(spec, _outcome)
 
 

@@ -18,7 +18,7 @@ from nelbo.models import VAE, BuiltModel
 from nelbo.nets import MLP
 from nelbo.objectives import Objective, Owner
 from nelbo.optim import FusedAdam
-from nelbo.testing.law import CPU, SEED, Law, does_not_apply, float64, require, show
+from nelbo.testing.law import CPU, SEED, Evidence, Law, does_not_apply, float64, require, show
 from nelbo.testing.settings import Outcome, weights_of, with_every_setting
 
 SHAPE = (1, 8, 9)
@@ -101,7 +101,7 @@ class Held:
 
 
 @with_every_setting
-def what_it_owns_learns_by_its_own_loss(spec: Owner) -> str:
+def what_it_owns_learns_by_its_own_loss(spec: Owner) -> str | Evidence:
     """critic_loss_B has one number an image, and a gradient by every weight of the module."""
     game = Game.of(spec)
     if not game.weights:
@@ -121,7 +121,7 @@ def what_it_owns_learns_by_its_own_loss(spec: Owner) -> str:
 
 
 @with_every_setting
-def its_own_loss_does_not_reach_the_model(spec: Owner) -> str:
+def its_own_loss_does_not_reach_the_model(spec: Owner) -> str | Evidence:
     """No weight of the model has a gradient by critic_loss_B: it sees latents and images that are detached."""
     game = Game.of(spec)
     critic_loss_B = game.terms().critic_loss_B
@@ -137,7 +137,7 @@ def its_own_loss_does_not_reach_the_model(spec: Owner) -> str:
 
 
 @with_every_setting
-def it_changes_buffers_in_training_only(spec: Owner) -> str:
+def it_changes_buffers_in_training_only(spec: Owner) -> str | Evidence:
     game = Game.of(spec)
     game.own.eval()
     before = {name: value.clone() for name, value in game.own.state_dict().items()}
@@ -151,7 +151,7 @@ def it_changes_buffers_in_training_only(spec: Owner) -> str:
 
 
 @with_every_setting
-def its_settings_are_those_of_an_optimiser(spec: Owner) -> str:
+def its_settings_are_those_of_an_optimiser(spec: Owner) -> str | Evidence:
     settings = spec.critic_settings()
     known = set(inspect.signature(FusedAdam).parameters) - {"params"}
     unknown = sorted(set(settings) - known)

@@ -11,7 +11,7 @@ from torch import Tensor
 from nelbo.priors import Prior
 from nelbo.testing.densities import ROUNDING, SAMPLES, gradients, integrates, matches, settled
 from nelbo.testing.exact import LinearGaussian
-from nelbo.testing.law import instance, keep, require, show
+from nelbo.testing.law import Evidence, instance, keep, require, show
 from nelbo.testing.models import weights_average_to_one
 from nelbo.testing.numeric import Grid
 from nelbo.testing.settings import Outcome, settings_change_something, weights_of
@@ -23,7 +23,7 @@ MOVED = 0.5  # deviation of the move of one number; many numbers move as far tog
 
 def check_prior(
     prior: Prior | type[Prior], *, skip: Collection[str] = (), only: str | None = None
-) -> dict[str, str]:
+) -> dict[str, Evidence]:
     """Holds the laws of a prior p(z) against one, or against a class with its default settings.
 
     Its density integrates to one, its samples come from it, its log-density has the gradients of finite differences
@@ -52,7 +52,7 @@ def _planes(spec: Prior) -> Iterator[tuple[Any, Grid, Tensor]]:
             yield prior, grid, prior.log_prob(grid.points_MZ).exp()
 
 
-def shapes_and_types_are_kept(spec: Prior) -> str:
+def shapes_and_types_are_kept(spec: Prior) -> str | Evidence:
     latents = some_latents(spec, 4)
     prior: Any = built(spec, latents)
     for precision in (torch.float64, torch.float32):
@@ -68,14 +68,14 @@ def shapes_and_types_are_kept(spec: Prior) -> str:
     return "in float64 and float32"
 
 
-def the_density_integrates_to_one(spec: Prior) -> str:
+def the_density_integrates_to_one(spec: Prior) -> str | Evidence:
     for prior, grid, density_M in _planes(spec):
         del prior
         integrates(grid, density_M, grid.points_MZ.shape[1])
     return few(spec)
 
 
-def samples_match_the_density(spec: Prior) -> str:
+def samples_match_the_density(spec: Prior) -> str | Evidence:
     for prior, grid, density_M in _planes(spec):
         with torch.no_grad():
             samples_NZ = prior.sample(SAMPLES)
@@ -83,7 +83,7 @@ def samples_match_the_density(spec: Prior) -> str:
     return f"{SAMPLES} samples {few(spec)}"
 
 
-def latents_are_judged_alone(spec: Prior) -> str:
+def latents_are_judged_alone(spec: Prior) -> str | Evidence:
     latents = some_latents(spec, 3)
     prior: Any = settled(built(spec, latents))
     z_KBZ = points(spec, latents, 5, 4)
@@ -94,7 +94,7 @@ def latents_are_judged_alone(spec: Prior) -> str:
     return "the same alone and among others"
 
 
-def gradients_match_finite_differences(spec: Prior) -> str:
+def gradients_match_finite_differences(spec: Prior) -> str | Evidence:
     latents = some_latents(spec, 2)
     prior: Any = settled(built(spec, latents))
     z_BZ = points(spec, latents, 4).requires_grad_()
@@ -110,12 +110,12 @@ def gradients_match_finite_differences(spec: Prior) -> str:
     return "log_prob, by latents and weights"
 
 
-def importance_weights_average_to_one(spec: Prior) -> str:
+def importance_weights_average_to_one(spec: Prior) -> str | Evidence:
     law = LinearGaussian(prior=spec)
     return weights_average_to_one(law.model, law.x_BCHW, law.log_px_B)
 
 
-def every_setting_changes_something(spec: Prior) -> str:
+def every_setting_changes_something(spec: Prior) -> str | Evidence:
     return settings_change_something(spec, _outcome)
 
 

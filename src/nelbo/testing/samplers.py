@@ -20,7 +20,7 @@ from nelbo.errors import ConfigError, DataError
 from nelbo.likelihoods.gaussian import GaussianImage
 from nelbo.models import BuiltModel
 from nelbo.samplers.base import SPACES, Fitted, Latents, Sampler, of_posterior
-from nelbo.testing.law import CPU, SEED, instance, keep, require, show
+from nelbo.testing.law import CPU, SEED, Evidence, instance, keep, require, show
 from nelbo.testing.numeric import around, farthest_projection, mismatch
 from nelbo.testing.settings import Outcome, changed, settings_change_something, weights_of
 
@@ -37,7 +37,7 @@ MOMENT = 0.15  # how far a mean may be off in standard deviations, and a covaria
 
 def check_sampler(
     sampler: Sampler | type[Sampler], *, skip: Collection[str] = (), only: str | None = None
-) -> dict[str, str]:
+) -> dict[str, Evidence]:
     """Holds the laws of a sampler against one, or against a class with its default settings.
 
     Fitted to latents of a model whose aggregate posterior is known, it draws latents of the right shape and type,
@@ -135,7 +135,7 @@ def truth(kind: Kind) -> Tensor:
         return mean_NZ if kind == "point" else mean_NZ + POSTERIOR_STD * torch.randn(mean_NZ.shape).double()
 
 
-def shapes_and_types_are_kept(spec: Sampler) -> str:
+def shapes_and_types_are_kept(spec: Sampler) -> str | Evidence:
     for precision in (torch.float64, torch.float32):
         model, found = fit(quick(spec), dtype=precision)
         model.to(precision)
@@ -148,7 +148,7 @@ def shapes_and_types_are_kept(spec: Sampler) -> str:
     return "in float64 and float32"
 
 
-def the_same_seed_gives_the_same_latents(spec: Sampler) -> str:
+def the_same_seed_gives_the_same_latents(spec: Sampler) -> str | Evidence:
     found = []
     for other, seed in ((1, SEED), (2, SEED), (1, SEED + 1)):
         random.seed(other)
@@ -165,7 +165,7 @@ def the_same_seed_gives_the_same_latents(spec: Sampler) -> str:
     return "fit and sample, whatever random and numpy do"
 
 
-def nothing_of_the_model_changes(spec: Sampler) -> str:
+def nothing_of_the_model_changes(spec: Sampler) -> str | Evidence:
     before = dict(weights_of(Window(point=False)))
     model, found = fit(quick(spec))
     found.sample(3)
@@ -177,7 +177,7 @@ def nothing_of_the_model_changes(spec: Sampler) -> str:
     return "weights and mode"
 
 
-def samples_follow_the_latents_or_a_stated_density(spec: Sampler) -> str:
+def samples_follow_the_latents_or_a_stated_density(spec: Sampler) -> str | Evidence:
     found, samples_NZ = fitted_well(spec, "two")
     density: Any = getattr(found, "log_prob", None)
     require(
@@ -226,7 +226,7 @@ def _moments(samples_NZ: Tensor) -> str:
     return f"two within {off:.3f} deviations and {100 * spread:.0f} % of their covariance"
 
 
-def a_point_and_a_dead_dimension_are_no_trouble(spec: Sampler) -> str:
+def a_point_and_a_dead_dimension_are_no_trouble(spec: Sampler) -> str | Evidence:
     samples_NZ, true_NZ = fitted_well(spec, "point")[1], truth("point")
     require(samples_NZ.isfinite(), f"samples are {show(samples_NZ)}", "divisions by a deviation of zero")
     if not spec.fewest(2):
@@ -239,7 +239,7 @@ def a_point_and_a_dead_dimension_are_no_trouble(spec: Sampler) -> str:
     return f"a dead dimension stays within {away:.2g}"
 
 
-def too_few_latents_are_refused(spec: Sampler) -> str:
+def too_few_latents_are_refused(spec: Sampler) -> str | Evidence:
     least = spec.fewest(2)
     fit(quick(spec), n=max(1, least))
     if not least:
@@ -254,7 +254,7 @@ def too_few_latents_are_refused(spec: Sampler) -> str:
     return f"fewer than {least}"
 
 
-def latents_of_another_space_are_refused(spec: Sampler) -> str:
+def latents_of_another_space_are_refused(spec: Sampler) -> str | Evidence:
     refused = []
     for space in SPACES:
         if space in spec.spaces:
@@ -271,7 +271,7 @@ def latents_of_another_space_are_refused(spec: Sampler) -> str:
     return f"refused: {', '.join(refused) or 'none'}"
 
 
-def every_setting_changes_something(spec: Sampler) -> str:
+def every_setting_changes_something(spec: Sampler) -> str | Evidence:
     # The settings of a prior are held to this law on their own axis.
     return settings_change_something(quick(spec), _outcome, apart=("prior",))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import itertools
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Concatenate, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec, kebab
 from nelbo.errors import ConfigError, NelboError
-from nelbo.testing.law import NOT, SEED, Law, LawBroken, does_not_apply
+from nelbo.testing.law import SEED, Evidence, Law, LawBroken, Verdict, does_not_apply, held
 
 S = TypeVar("S", bound=Spec)
 Outcome = Mapping[str, Tensor | str]
@@ -101,8 +102,10 @@ def _specs(base: type[Spec], now: Any) -> Iterator[Spec]:
             continue
 
 
-def settings_change_something(spec: S, outcome: Callable[[S], Outcome], apart: Collection[str] = ()) -> str:
-    """Requires of every field that its values give different outcomes. Returns the names of the fields.
+def settings_change_something(
+    spec: S, outcome: Callable[[S], Outcome], apart: Collection[str] = ()
+) -> str | Evidence:
+    """Require of every field that its values give different outcomes. Returns the names of the fields.
 
     Of a choice every value must differ from every other; of a number, a list or a component three values must differ
     (some may lie below all that they meet, as a floor does). A field may matter only beside another one (a share of
@@ -244,26 +247,33 @@ def weights_of(module: nn.Module) -> dict[str, Tensor | str]:
     return found | {f"buffer {name}": value.clone() for name, value in module.named_buffers()}
 
 
-def with_every_setting(law: Law[S]) -> Law[S]:
-    """The law, held against the component and against it with one setting changed, for every other value known.
+def with_every_setting(law: Callable[Concatenate[S, ...], str | Evidence]) -> Law[S]:
+    """Hold the law against the component, and against it with one setting changed, for every other value known.
 
-    The evidence counts the settings that it holds for, and those left out: refused together, or to which the law does
-    not apply.
+    A law with a parameter `thorough` may take fewer samples and directions where it is False: for the variations, of
+    which there are many. The evidence counts the settings that it holds for, those left out (refused together, or to
+    which the law does not apply) and those for which the numbers could not tell.
     """
+    briefly = {"thorough": False} if "thorough" in inspect.signature(law).parameters else {}
 
     @functools.wraps(law)
-    def of_all(spec: S) -> str:
-        evidence, kept, left_out = law(spec), 1, 0
+    def of_all(spec: S) -> Evidence:
+        evidence = held(law(spec))
+        counts = {Verdict.HELD: 1, Verdict.NOT_APPLICABLE: 0, Verdict.UNDECIDED: 0}
         for variant in variations(spec):
             try:
-                applies = not law(variant).startswith(NOT)
+                counts[held(law(variant, **briefly)).verdict] += 1
             except NelboError:  # settings that do not go together here
-                applies = False
+                counts[Verdict.NOT_APPLICABLE] += 1
             except LawBroken as broken:
                 raise LawBroken(f"as {variant!r}, {broken.found}", broken.look) from None
-            kept, left_out = kept + applies, left_out + (not applies)
-        if evidence.startswith(NOT) or kept + left_out == 1:
+        if evidence.verdict is not Verdict.HELD:
             return evidence
-        return f"{evidence} ({kept} settings{f', {left_out} left out' if left_out else ''})"
+        return dataclasses.replace(
+            evidence,
+            settings=counts[Verdict.HELD],
+            left_out=counts[Verdict.NOT_APPLICABLE],
+            undecided=counts[Verdict.UNDECIDED],
+        )
 
     return of_all

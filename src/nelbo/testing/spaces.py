@@ -17,7 +17,7 @@ from nelbo.dists.base import Space
 from nelbo.dists.hyperbolic import from_origin, to_origin
 from nelbo.posteriors import DiagonalGaussian, Posterior
 from nelbo.priors import Prior, StandardNormal
-from nelbo.testing.law import ERRORS
+from nelbo.testing.law import ERRORS, Evidence
 from nelbo.testing.numeric import Grid, around, mismatch, product
 from nelbo.testing.settings import changed
 
@@ -162,7 +162,7 @@ def small_latents(spec: Posterior | Prior) -> list[int]:
     return [latents for latents in tried if Support.of(spec, latents).integrable][:2]
 
 
-def few(spec: Posterior | Prior) -> str:
+def few(spec: Posterior | Prior) -> str | Evidence:
     return f"of {' and of '.join(map(str, small_latents(spec)))} latents"
 
 

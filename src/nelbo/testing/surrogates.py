@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nelbo.core import Draw
 from nelbo.objectives import Objective
 from nelbo.schedules import Constant
-from nelbo.testing.law import ERRORS, does_not_apply, mean_and_error, require, show
+from nelbo.testing.law import ERRORS, Evidence, does_not_apply, mean_and_error, require, show
 from nelbo.testing.trials import COPIES, START, called, drawn, gaussian, plain
 
 # In which a slope is compared: along a single one little may depend on what is wrong.
@@ -21,7 +21,9 @@ ROUNDING = 1e-5  # of finite differences, a tenth of it nats and the rest a shar
 LOOK = "detached tensors and weights in loss_B"
 
 
-def surrogate_follows(spec: Objective, is_differentiated: Callable[[Objective], bool]) -> str:
+def surrogate_follows(
+    spec: Objective, is_differentiated: Callable[[Objective], bool], directions: int = DIRECTIONS
+) -> str | Evidence:
     """Requires that the expected gradient is the slope of its own bound, or of what it says that it follows.
 
     What it follows is an objective whose loss is differentiated as it is and, at beta 1, minus a bound.
@@ -31,16 +33,16 @@ def surrogate_follows(spec: Objective, is_differentiated: Callable[[Objective], 
             return does_not_apply(
                 "its loss is a surrogate, and the bound at beta 1 is not what that stands for"
             )
-        for _ in range(DIRECTIONS):
+        for _ in range(directions):
             _same_slope(spec, None, "")
         return "of a surrogate loss, in expectation against the bound's"
     for side in ("encoder", "decoder"):
         target = spec.follows.get(side)
         if target is None:
-            _bias_is_real(spec, side)
+            _bias_is_real(spec, side, directions)
             continue
         _can_be_followed(target, is_differentiated)
-        for _ in range(DIRECTIONS):
+        for _ in range(directions):
             _same_slope(spec, target, side)
     return f"of a surrogate loss, in expectation {_in_words(spec.follows)}"
 
@@ -68,7 +70,7 @@ def _can_be_followed(target: Objective, is_differentiated: Callable[[Objective],
         require(value_B <= log_px_B + ERRORS * error_B, seen, "follows: an objective that maximises a bound")
 
 
-def _bias_is_real(spec: Objective, side: str) -> None:
+def _bias_is_real(spec: Objective, side: str, directions: int) -> None:
     """A gradient that is said to follow no bound does not follow its own; and with one sample there is no bias."""
     if not _beta_is_one(spec):
         return
@@ -77,7 +79,7 @@ def _bias_is_real(spec: Objective, side: str) -> None:
         seen = f"with one sample, too, it says that its gradient by the {side} is biased"
         biased = bool(single.follows) and single.follows.get(side) is None  # type: ignore[call-overload]
         require(not biased, seen, "follows: one sample has an unbiased gradient")
-    found = [_off(spec, None, side)[:2] for _ in range(DIRECTIONS)]
+    found = [_off(spec, None, side)[:2] for _ in range(directions)]
     seen = ", ".join(f"{gap:.2g} +- {error:.2g}" for gap, error in found)
     biased = any(abs(gap) > ERRORS * error for gap, error in found)
     require(biased, f"it says that its gradient by the {side} is biased, and it is off by {seen}", "follows")
