@@ -20,6 +20,7 @@ from nelbo.recipe import Recipe
 from nelbo.registering import docline
 from nelbo.testing.toys import built, shown
 from nelbo.testing.trials import called
+from tests.conftest import recipes
 
 SPECS = [
     (axis, name)
@@ -148,7 +149,7 @@ def test_a_model_can_draw(name):
     assert not model.log_prob(x, 11).requires_grad
 
 
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", recipes())
 def test_a_recipe_builds_and_promises(name):
     recipe = lookup("recipe", name)()
     assert isinstance(recipe, Recipe)

@@ -39,7 +39,8 @@ def check_likelihood(
     Probabilities of pixels that are binary or levels sum to one, densities integrate to one, over one pixel and over
     images of several channels; log-probabilities are sums over pixels; the mean is E[x]; samples come from it, with
     noise of their own for every pixel; gradients are those of finite differences; nothing is lost at extreme outputs;
-    every setting changes something. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out; `only` holds one.
+    every setting changes something. Returns each law with its evidence. Raises LawBroken.
+    `skip` leaves laws out by name; `only` holds one.
     """
     spec = instance(likelihood, Likelihood)
     return keep(spec, LAWS, spec, skip, only)

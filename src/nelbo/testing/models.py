@@ -44,7 +44,8 @@ def check_model(
     Built for small images, with two latents: log p(x) is then known by quadrature, whatever the networks. ELBO <=
     IW-5 <= IW-50 <= log p(x), and importance weights average to one; exactly k samples are drawn; encodings and
     reconstructions are of the posterior mean; an image's numbers do not depend on the others; every weight learns;
-    every setting changes something. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out; `only` holds one.
+    every setting changes something. Returns each law with its evidence. Raises LawBroken.
+    `skip` leaves laws out by name; `only` holds one.
     """
     spec = instance(model, Model)
     return keep(spec, LAWS, spec, skip, only)

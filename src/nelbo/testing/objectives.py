@@ -55,7 +55,8 @@ def check_objective(
     On a linear-Gaussian model and on two models small enough to enumerate, all with exact log p(x): the bound
     reported is at most log p(x), whatever the settings and k, and no lower for a larger k; one sample and beta 1 give
     the ELBO; the parts are -log p(x|z) and KL; gradients are right; every setting changes something. Returns each
-    law with its evidence. Raises LawBroken, which names the law and the numbers. `skip` leaves laws out by name; `only` holds one.
+    law with its evidence. Raises LawBroken, which names the law and the numbers.
+    `skip` leaves laws out by name; `only` holds one.
     """
     spec = instance(objective, Objective)
     return keep(spec, LAWS + (OWNER_LAWS if isinstance(spec, Owner) else ()), spec, skip, only)

@@ -29,7 +29,8 @@ def check_prior(
     Its density integrates to one, its samples come from it, its log-density has the gradients of finite differences
     and judges every latent alone; with it as the prior of a linear model importance weights average to one; every
     setting changes something. A prior that is made of a model's posteriors is attached to a fixed toy encoder, and
-    shown toy images. Returns each law with its evidence. Raises LawBroken. `skip` leaves laws out by name; `only` holds one.
+    shown toy images. Returns each law with its evidence. Raises LawBroken.
+    `skip` leaves laws out by name; `only` holds one.
     """
     spec = instance(prior, Prior)
     return keep(spec, LAWS, spec, skip, only)
