@@ -14,7 +14,7 @@ from nelbo.testing.spaces import Support
 
 ROUNDING = 1e-9  # what float64 loses in a few hundred operations
 INTEGRAL = 2e-3  # how far a numerical integral over a plane may be from one
-SAMPLES = 10_000
+SAMPLES = 20_000
 
 
 def settled(module: nn.Module) -> Any:

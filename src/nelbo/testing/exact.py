@@ -29,7 +29,7 @@ from nelbo.testing.toys import furnished
 COARSE, FINER = 51, (71, 141, 281)  # points along each axis of a quadrature
 CONVERGED = 1e-4  # nats
 FIT = 400  # steps
-PAIRS = 2_000  # images and latents that a posterior is fitted to
+PAIRS = 4_000  # images and latents that a posterior is fitted to
 EXCHANGED = 0.2  # of the latents, where they cannot be spread: with others of the prior
 LARGEST_GRADIENT = 0.3  # a published parametrisation has log-densities without bound
 

@@ -25,12 +25,12 @@ from nelbo.testing.settings import Outcome, changed, settings_change_something, 
 
 S = TypeVar("S", bound=Spec)
 Kind = Literal["one", "two", "point"]
-TRAIN, SAMPLES = 1000, 2000
+TRAIN, SAMPLES = 2000, 4000
 FEW = 60  # latents where only what is used matters, and not how well
 ENOUGH = {"steps": 600}
 QUICK = {"steps": 20, "batch_size": 8, "centroids": 8, "moves": 4, "leapfrog": 3}
 POSTERIOR_STD = 0.3
-CDF = 0.06  # how far a distribution function may be off, where one of 1,000 latents is off by 0.04
+CDF = 0.06  # how far a distribution function may be off, where one of 2,000 latents is off by 0.03
 MOMENT = 0.15  # how far a mean may be off in standard deviations, and a covariance beside the largest
 
 
