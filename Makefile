@@ -3,14 +3,19 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PYTEST_WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(PYTEST_WORKERS)
 
-.PHONY: help install demo test browser slow check format clean
+.PHONY: help install demo test browser slow lint check quick machines format clean
 
 help:
 	@echo "make demo    install, train on embedded data, evaluate, draw, say where to look"
 	@echo "make test    install, run the tests"
 	@echo "make browser chromium, for the test that looks at a report in it (apt-get, as root)"
-	@echo "make check   format, lint, types, import direction, tests"
+	@echo "make lint    format, lint, types, import direction"
+	@echo "make check   make lint, make test"
+	@echo "make quick   lint, and the tests of what differs from the last commit: under a minute"
+	@echo "make machines  the tests as other processors and thread counts compute them: an hour"
 	@echo "make slow    the tests that train for minutes (need MNIST: NELBO_DATA=DIR)"
 	@echo "make clean   remove what the other commands made (your own runs stay)"
 
@@ -33,7 +38,7 @@ demo: $(STAMP)
 	@echo "then     $(BIN)/nelbo recipes"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -q
+	$(PYTEST)
 
 browser:
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
@@ -46,14 +51,31 @@ browser:
 	fi
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
-check: $(STAMP)
+lint: $(STAMP)
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 -q
+
+check: lint test
+
+quick: $(STAMP)
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/python tests/quick.py
+
+# One suite a kind of machine; the last three are decided by tests/conftest.py alone.
+MACHINES := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE \
+	OMP_NUM_THREADS=1 OMP_NUM_THREADS=4 NELBO_TESTS_MACHINE=onednn NELBO_TESTS_MACHINE=bf16 NELBO_TESTS_MACHINE=plain
+
+machines: $(STAMP)
+	@failed=; for machine in $(MACHINES); do \
+		echo "== $$machine"; env "$$machine" $(PYTEST) || failed="$$failed $$machine"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed under:$$failed"; exit 1; fi
 
 format: $(STAMP)
 	$(BIN)/ruff format src tests benchmarks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ import torch
 
 from nelbo import cli
 from nelbo.core.registry import HOMES, _entries, lookup, names
+from nelbo.engine import precision
 from nelbo.training import api
 from nelbo.training.recipe import Recipe, resolve
 from nelbo.training.store import Run
@@ -36,12 +38,49 @@ TINY: dict[str, Any] = {
 }
 
 
+# Recipes that between them use every kind of model, objective and step; tests over all of them are `slow`.
+REPRESENTATIVES = (
+    "digits", "factor-vae", "vq-vae", "hierarchical-vae", "vamp-prior", "iaf", "conv-bn-128", "iwae",
+)  # fmt: skip
+
+
+def recipes() -> list[Any]:
+    """Return every recipe as a parameter of a test; the default run takes the representatives."""
+    return [
+        name if name in REPRESENTATIVES else pytest.param(name, marks=pytest.mark.slow)
+        for name in names("recipe")
+    ]
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
+def _threads() -> Iterator[None]:
+    """As many threads as OMP_NUM_THREADS says, which is one unless `make machines` sets it."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _machine() -> Iterator[None]:
+    """What nelbo takes the processor for, where NELBO_TESTS_MACHINE says so: `make machines`.
+
+    `onednn` multiplies float32 matrices with the library that is faster on AMD processors, `bf16` has bf16
+    instructions, `plain` has neither.
+    """
+    machine = os.environ.get("NELBO_TESTS_MACHINE")
+    if machine is None:
+        yield
+        return
+    flags = "avx512f avx512_bf16" if machine == "bf16" else "avx2"
+    faster: Any = functools.cache(lambda: machine == "onednn")
+    faster.__wrapped__ = precision.onednn_is_faster.__wrapped__  # its own tests call what it hides
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "processor", lambda field: flags if field == "flags" else "")
+        patch.setattr(precision, "onednn_is_faster", faster)
+        precision.features.cache_clear()
+        yield
+        precision.features.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -233,7 +233,7 @@ def test_a_list_of_transforms_is_replaced_as_a_whole():
     "key", ["nothing.at.all", "seed.x", "objective.k.x", "model.encoder.hidden.0", "", "."]
 )
 def test_a_path_that_leads_nowhere_is_refused(key):
-    assert "unknown field" in refused(Recipe(), {key: 3}) or "expected" in refused(Recipe(), {key: 3})
+    assert "unknown field" in refused(Recipe(), {key: 3})
 
 
 def test_overriding_changes_a_copy():

@@ -23,6 +23,7 @@ from nelbo.priors import Prior
 from nelbo.testing.toys import built, shown
 from nelbo.testing.trials import called
 from nelbo.training.recipe import Recipe
+from tests.conftest import recipes
 
 SPECS = [
     (axis, name)
@@ -151,7 +152,7 @@ def test_a_model_can_draw(name):
     assert not model.log_prob(x, 11).requires_grad
 
 
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", recipes())
 def test_a_recipe_builds_and_promises(name):
     recipe = lookup("recipe", name)()
     assert isinstance(recipe, Recipe)

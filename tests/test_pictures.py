@@ -84,6 +84,7 @@ def captured(monkeypatch: pytest.MonkeyPatch, view: View, picture: str, plot: st
 
 
 KINDS = ["labels", "colour-plane", "no-labels", "one-class", "one-dimension", "three-images", "no-kl"]
+QUICK = ("labels", "one-dimension", "no-kl")  # between them every picture is drawn, and one left out
 
 
 def test_curves_of_grey_pixels_say_what_they_are(views):
@@ -93,7 +94,9 @@ def test_curves_of_grey_pixels_say_what_they_are(views):
     assert "not a likelihood" in words.replace("\n", " ")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_all_pictures_of_a_run(kind, views, tmp_path):
     view = views[kind]
     files, left_out = pictures.draw(view, [], tmp_path)

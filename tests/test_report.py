@@ -35,6 +35,7 @@ from nelbo.report.page import page
 from nelbo.training import api
 from nelbo.training.recipe import Recipe, named, resolve
 from nelbo.training.store import Run
+from tests.conftest import recipes
 
 ROOT = Path(__file__).parent.parent
 VOID = {"meta", "img", "br"}
@@ -356,7 +357,7 @@ def _blocks(text: str) -> list[str]:
     return ["".join(inside) for name, _, inside in Page(text).elements if name == "pre"]
 
 
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", recipes())
 def test_any_recipe_can_be_read_back_from_a_page(name, whole):
     recipe = named(name)
     assert tomllib.loads(dataclasses.replace(whole, recipe=recipe).toml) == config.to_dict(recipe)

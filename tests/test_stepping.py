@@ -397,7 +397,10 @@ def test_graphs_are_let_go_when_a_run_ends(tiny_recipe):
 
 
 @compiled
-@pytest.mark.parametrize("variant", [MOVING, {**conv(), "model.likelihood": "gaussian"}])
+@pytest.mark.parametrize(
+    "variant",
+    [MOVING, pytest.param({**conv(), "model.likelihood": "gaussian"}, marks=pytest.mark.slow)],
+)
 def test_a_compiled_step_gives_the_numbers_of_the_plain_one(tiny_recipe, variant):
     plain = Trainer(tiny_recipe({**variant, "compile": "off"}))
     fast = Trainer(tiny_recipe({**variant, "compile": "on"}))

@@ -459,7 +459,7 @@ def test_every_verb_knows_the_model(nelbo):
         ("interpolate", 1, 2),
         ("interpolate", "class:1", "class:2"),
         ("traverse", 3),
-        ("plot",),
+        ("plot", "reconstructions", "samples"),
         ("report",),
         ("doctor",),
     ):

@@ -12,19 +12,16 @@ from torch import nn
 from nelbo.bench import machine, own, plain, twin
 from nelbo.bench.lap import Energy
 from nelbo.core import Progress
-from nelbo.core.registry import names
 from nelbo.data import Batches
 from nelbo.errors import ConfigError
 from nelbo.optim import Adam, AdamW
 from nelbo.training import api
 from nelbo.training.recipe import resolve
 from nelbo.training.store import Run
+from tests.conftest import REPRESENTATIVES, recipes
 
 CPU = torch.device("cpu")
-TWINS = {
-    "digits", "mlp-sigma", "mlp-sigma-as-published", "mlp-tanh-binary", "fashion-mlp",
-    "cyclic-warm-up", "diagonal-gaussian", "elbo-warm-up", "sigmoid-warm-up",
-}  # fmt: skip
+TWINS = {"digits"}  # of the representatives
 
 
 @pytest.fixture
@@ -75,7 +72,7 @@ def test_the_plain_loop_takes_the_same_step(parts, overrides):
     assert torch.allclose(found["plain"][2], found["nelbo"][2], rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", recipes())
 def test_stock_layers_are_torchs_own(name):
     recipe = resolve(name)
     model = plain.stock(recipe.model.build(recipe.data.shape_without_reading() or (1, 8, 8)))
@@ -166,7 +163,7 @@ def test_how_the_steps_ran_in_words(how, words):
 # --- JAX --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_which_recipes_have_a_twin(name, tiny_recipe):
     splits = tiny_recipe().data.load()
     assert (twin.why_not(resolve(name), splits) is None) == (name in TWINS)

@@ -122,9 +122,13 @@ def shapes_and_types_are_kept(spec: Posterior) -> str | Evidence:
 
 def _is_a_point(value: Any) -> None:
     """Requires of a posterior without a density that it says so, wherever it is asked."""
-    look = "a posterior with has_density = False: `point = True`, `not_a_bound`, kl_to(...) = None, NotABound"
-    says = getattr(value, "point", False) and value.not_a_bound
-    require(bool(says), "it has no density, and its value has no `point = True` with a `not_a_bound`", look)
+    look = (
+        "a posterior with has_density = False: `is_point = True`, `not_a_bound`, kl_to(...) = None, NotABound"
+    )
+    says = value.is_point and value.not_a_bound
+    require(
+        bool(says), "it has no density, and its value has no `is_point = True` with a `not_a_bound`", look
+    )
     kl_BG = value.kl_to(StandardNormal().build(value.mean.shape[-1]))
     require(kl_BG is None, "it has no density, and a KL", look)
     require(torch.equal(value.rsample(2), value.mean.expand(2, *value.mean.shape)), "its samples vary", look)
