@@ -177,7 +177,11 @@ def test_no_run_no_cache_and_no_weights_are_tracked():
     unwanted = re.compile(
         r"(^|/)(runs|__pycache__|\.venv|dist|build)/|\.(safetensors|pt|pth|pkl|npz|npy|gz)$"
     )
-    assert [str(f.relative_to(ROOT)) for f in tracked() if unwanted.search(str(f.relative_to(ROOT)))] == []
+    names = [file.relative_to(ROOT).as_posix() for file in tracked()]
+    fixtures = (
+        "tests/data/runs-before-format/",
+    )  # small runs of an earlier version, which must go on opening
+    assert [name for name in names if unwanted.search(name) and not name.startswith(fixtures)] == []
 
 
 def test_the_loop_is_readable_from_top_to_bottom():
