@@ -1,7 +1,7 @@
 """Runs that were written before files had a format open, are measured, and go on.
 
-`tests/data/runs-before-format` was made by the code before the move to folders: one finished run with an evaluation, and
-three stopped after the first of three epochs (a plain VAE, one with a critic, one with a codebook).
+`tests/data/runs-before-format` was made by the code before the move to folders: one finished run with an evaluation
+and three stopped after the first of three epochs (a plain VAE, one with a critic, one with a codebook).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Changed(BuiltModel):
 
     def encode(self, x_BCHW):
         self.batches += 1
-        return SimpleNamespace(mean=x_BCHW.flatten(1))
+        return SimpleNamespace(mean=x_BCHW.flatten(1), mean_is="posterior mean")
 
     def decode(self, z):
         return SimpleNamespace(mean=self.change(z.view(-1, *self.shape)))

@@ -55,7 +55,7 @@ class Model(Spec, abc.ABC):
 
 
 class BuiltModel(nn.Module, abc.ABC):
-    """A module that can draw. Subclasses give `encode`, `decode` and `draw`; the rest follows from them.
+    """A module that can draw. Subclasses give `encode`, `decode` and a `prior`; the rest follows from them.
 
     shape, latent_dim    (C, H, W) of the images, and Z
     prior                the module p(z)
@@ -71,6 +71,22 @@ class BuiltModel(nn.Module, abc.ABC):
     outputs: int = 1
     latent_space: LatentSpace = LatentSpace()
 
+    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
+        """Return k posterior samples for each image, with their densities."""
+        posterior = self.encode(x_BCHW)
+        sample = posterior.rsample_and_log_prob(k)
+        likelihood = self.decode(sample.z_KBZ)
+        return Draw(
+            z_KBZ=sample.z_KBZ,
+            log_px_KB=likelihood.log_prob(x_BCHW),
+            posterior=posterior,
+            prior=self.prior.leave_out(x_BCHW),
+            x_BCHW=x_BCHW,
+            likelihood=likelihood,
+            sample=sample,
+            decode=self.decode,
+        )
+
     @abc.abstractmethod
     def encode(self, x_BCHW: Tensor) -> PosteriorValue:
         """Return the posterior q(z | x) of each image; `.mean` is z_BZ."""
@@ -78,10 +94,6 @@ class BuiltModel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def decode(self, z: Tensor) -> LikelihoodValue:
         """Return the likelihood p(x | z); z has shape (..., Z), the images (..., C, H, W)."""
-
-    @abc.abstractmethod
-    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
-        """Return k posterior samples for each image, with their densities."""
 
     def observe_training_images(self, images: TrainingImages) -> None:
         """Show the training images to a prior that is made of some. Called when training begins."""
@@ -148,22 +160,6 @@ class Autoencoder(BuiltModel):
 
     likelihood: LikelihoodModule
 
-    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
-        posterior = self.encode(x_BCHW)
-        sample = posterior.rsample_and_log_prob(k)
-        likelihood = self.decode(sample.z_KBZ)
-        return Draw(
-            z_KBZ=sample.z_KBZ,
-            log_px_KB=likelihood.log_prob(x_BCHW),
-            posterior=posterior,
-            prior=self.prior.leave_out(x_BCHW),
-            x_BCHW=x_BCHW,
-            likelihood=likelihood,
-            sample=sample,
-            decode=self.decode,
-            decoder_weights=self.decoder.parameters,
-        )
-
     def __init__(self, spec: Any, shape: Shape) -> None:
         super().__init__()
         channels, height, width = shape
@@ -177,6 +173,11 @@ class Autoencoder(BuiltModel):
             spec.latent_dim, (channels * spec.likelihood.channels, height, width)
         )
         self.likelihood = spec.likelihood.build(shape)
+
+    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
+        draw = super().draw(x_BCHW, k)
+        draw.decoder_weights = self.decoder.parameters
+        return draw
 
     @abc.abstractmethod
     def build_latents(self, spec: Any) -> None:
