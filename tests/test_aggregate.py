@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from nelbo.core import Draw, Progress
+from nelbo.core.distributions import PosteriorValue
 from nelbo.core.registry import lookup
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
 from nelbo.errors import ConfigError
@@ -400,14 +401,16 @@ def test_the_covariances_are_those_of_torch():
 def test_of_another_posterior_the_second_kind_takes_samples():
     posterior = gaussians(n=9)
 
-    class Other:
+    class Other(PosteriorValue):
         """The same, of a class that has no closed form here."""
 
-        not_a_bound, mean = None, posterior.mean
-        rsample, log_prob = posterior.rsample, posterior.log_prob
+        mean = posterior.mean
 
-        def kl_to(self, prior):
-            return None
+        def rsample(self, k=1):
+            return posterior.rsample(k)
+
+        def log_prob(self, z):
+            return posterior.log_prob(z)
 
     parts = DIPVAE()(draw_of(Other(), 20_000), Progress()).parts
     right = DIPVAE()(draw_of(posterior), Progress()).parts

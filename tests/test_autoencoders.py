@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from nelbo.core.registry import lookup
 from nelbo.errors import ConfigError
 from nelbo.likelihoods import Bernoulli, Gaussian
 from nelbo.metrics import Split
-from nelbo.models import VAE
+from nelbo.models import VAE, Model
 from nelbo.nets import MLP, Conv
 from nelbo.objectives import Owner
 from nelbo.objectives.aae import AAE
@@ -153,13 +154,23 @@ def test_a_bounded_decoder_changes_no_faster_than_its_latents():
             assert (moved <= (a - b).norm(dim=1) * 1.001).all()
 
 
+class WithoutDecoder(Model):
+    """A model that has no field `decoder`."""
+
+    axis: ClassVar[str] = ""  # known to this file alone
+    has_density: ClassVar[bool] = False
+
+    def build(self, shape):
+        raise AssertionError("it is refused before")
+
+
 def test_a_model_that_does_not_tell_its_decoders_weights_is_refused():
     draw = small().draw(images())
     bare = Draw(z_KBZ=draw.z_KBZ, log_px_KB=draw.log_px_KB, posterior=draw.posterior, prior=draw.prior)
     with pytest.raises(ConfigError, match="rae-gp"):
         RAEL2()(bare, START)
     with pytest.raises(ValueError, match="rae-gp"):
-        RAEL2().check(Dirac())
+        RAEL2().check(WithoutDecoder())
     assert Recipe(objective=RAEL2(), model=VAE(posterior=Dirac())).objective == RAEL2()
 
 

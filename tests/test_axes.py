@@ -15,6 +15,7 @@ from nelbo.errors import ConfigError
 from nelbo.models import VAE
 from nelbo.objectives import ELBO, Objective, Owner, halves
 from nelbo.posteriors import Posterior
+from nelbo.posteriors.dirac import Point
 from nelbo.training import api
 from nelbo.training.recipe import Recipe, resolve
 
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 
 from nelbo.core import Terms
+from nelbo.core.distributions import PriorModule
 from nelbo.posteriors import Posterior
 from nelbo.priors import Prior
 from nelbo.posteriors.diagonal_gaussian import DiagonalGaussian
@@ -47,7 +49,7 @@ class ToyPrior(Prior):
         return ToyPriorModule(latent_dim)
 
 
-class ToyPriorModule(nn.Module):
+class ToyPriorModule(PriorModule):
     def __init__(self, latent_dim):
         super().__init__()
         self.latent_dim = latent_dim
@@ -189,6 +191,9 @@ def sphere(_forgotten):
             if latent_dim < 2:
                 raise ValueError("a sphere needs --model.latent-dim 2 or more")
 
+        def build(self, features, latent_dim):
+            return nn.Identity()
+
     return Spherical
 
 
@@ -214,10 +219,16 @@ def test_an_objective_refuses_a_posterior_that_it_cannot_use():
     class AllAtOnce(Posterior):
         """All dimensions at once."""
 
+        def build(self, features, latent_dim):
+            return nn.Identity()
+
     class Point(Posterior):
         """No density."""
 
         has_density: ClassVar[bool] = False
+
+        def build(self, features, latent_dim):
+            return nn.Identity()
 
     with pytest.raises(ValueError, match=r"needs-factors needs a posterior.*such are: .*diagonal-gaussian"):
         Recipe(objective=NeedsFactors(), model=VAE(posterior=AllAtOnce()))
@@ -250,10 +261,8 @@ def test_parts_of_the_model_need_no_prefix_in_python_either():
 
 
 def test_a_point_has_a_reconstruction_and_no_kl():
-    class Point:
-        point, not_a_bound = True, "it is a point"
-
-    draw = Draw(z_KBZ=torch.zeros(1, 2, 3), log_px_KB=-torch.ones(1, 2), posterior=Point(), prior=None)  # type: ignore[arg-type]
+    posterior = Point(torch.zeros(2, 3))
+    draw = Draw(z_KBZ=torch.zeros(1, 2, 3), log_px_KB=-torch.ones(1, 2), posterior=posterior, prior=None)  # type: ignore[arg-type]
     parts, bound_B = halves(draw)
     assert bound_B is None
     assert set(parts) == {"reconstruction"}

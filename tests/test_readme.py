@@ -48,7 +48,7 @@ def test_readme_commands_run(tmp_path, monkeypatch, capsys):
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
         if words[0] == "train" and "--dry-run" not in words:
-            words += ["--epochs", "3"]
+            words += ["--epochs", "3", "--name", "digits-s1" if "--seed" in words else "digits-s0"]
         if words[0] == "bench":
             words += ["--epochs", "1", "--repeat", "1"]
         if words[0] == "evaluate":

@@ -13,7 +13,7 @@ from torch.distributions import Normal, OneHotCategorical, VonMises, kl_divergen
 
 from nelbo.core.registry import lookup
 from nelbo.dists.hyperbolic import from_origin, from_point, move, to_origin
-from nelbo.dists.spaces import Where
+from nelbo.dists.spaces import LatentSpace
 from nelbo.dists.sphere import log_area, unit
 from nelbo.errors import ConfigError, NotABound
 from nelbo.models import VAE
@@ -339,7 +339,7 @@ SHARES = torch.linspace(0.0, 1.0, 9)
 
 
 def test_a_line_on_the_sphere_is_an_arc():
-    where, (a, b) = Where("sphere"), unit(torch.randn(2, 5))
+    where, (a, b) = LatentSpace("sphere"), unit(torch.randn(2, 5))
     path = where.path(a, b, SHARES)
     assert torch.equal(path[0], a)
     assert torch.equal(path[-1], b)
@@ -355,7 +355,7 @@ def test_a_line_on_the_sphere_is_an_arc():
 
 
 def test_a_line_in_the_ball_is_a_geodesic_and_its_middle_the_least_squared_distance():
-    where, (a, b) = Where("ball"), in_the_ball(2, 3)
+    where, (a, b) = LatentSpace("ball"), in_the_ball(2, 3)
     path = where.path(a, b, SHARES.double())
     steps = distance(path[1:], path[:-1])
     assert torch.allclose(steps, steps[:1].expand(8), rtol=1e-6)
@@ -372,7 +372,7 @@ def test_a_line_in_the_ball_is_a_geodesic_and_its_middle_the_least_squared_dista
 
 
 def test_lines_between_categories_change_one_variable_after_the_other():
-    where = Where("mixed", (3, 3))
+    where = LatentSpace("mixed", (3, 3))
     a, b = torch.tensor([0.0, 1, 0, 0, 0, 1, 0]), torch.tensor([1.0, 0, 0, 1, 0, 0, 1])
     path = where.path(a, b, SHARES)
     assert set(path[:, 1:].unique().tolist()) == {0.0, 1.0}
@@ -386,7 +386,7 @@ def test_lines_between_categories_change_one_variable_after_the_other():
     with pytest.raises(ConfigError, match="this model has 0 to 2"):
         where.moved(a, 3, 3.0, 6)
     with pytest.raises(ConfigError, match="no origin"):
-        Where("one-hot", (3,)).tempered(a, 0.5)
+        LatentSpace("one-hot", (3,)).tempered(a, 0.5)
 
 
 # --- log p(x) by quadrature -----------------------------------------------------------------------
