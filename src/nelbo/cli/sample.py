@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tyro.conf import Suppress, UseAppendAction, arg
 
+from nelbo.cli import flags
 from nelbo.cli.flags import plain
-from nelbo.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
-
 from nelbo.cli.on_run import OnView
+from nelbo.cli.verb import Answer
+from nelbo.errors import ConfigError, did_you_mean
 
 
 @dataclass
@@ -22,6 +20,10 @@ class Sample(OnView):
 
     Fields of the sampler are flags: --sampler gaussian-mixture --sampler.components 20 (see nelbo list sampler).
     """
+
+    usage = "sample RUN"
+    summary = "images from the prior or a fitted sampler, or like given images"
+    order = 80
 
     n: Annotated[int, arg(aliases=("-n",), help="how many (of each image, with --like)", metavar="INT")] = 16
     like: Annotated[
@@ -39,23 +41,28 @@ class Sample(OnView):
     ] = "prior"
     overrides: Suppress[dict[str, Any]] = field(default_factory=dict)
 
-    def run(self) -> None:
+    @classmethod
+    def settings(cls, unknown: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """Take flags with a dot as fields of the sampler."""
+        return flags.dotted(unknown)
+
+    def run(self) -> Answer:
         from nelbo.core import config
         from nelbo.evaluation import samplers
         from nelbo.pictures import export
 
-        settings = self._settings()
+        settings = self._sampler_settings()
         samplers.check_name(self.sampler)
         view = self.view()
         out = self.folder(view)
         if self.like:
             export.sample_like(view, out, self.n, list(self.like))
-            return self.report(view, out.files)
+            return self.files_answer(view, out.files)
         spec = samplers.asked(self.sampler, settings, view.run, view.model)
         export.sample(view, out, self.n, sampler=spec)
-        return self.report(view, out.files, sampler=config.to_dict(spec))
+        return self.files_answer(view, out.files, sampler=config.to_dict(spec))
 
-    def _settings(self) -> dict[str, Any]:
+    def _sampler_settings(self) -> dict[str, Any]:
         """The sampler's fields among the flags; raises ConfigError for what does not go together."""
         found = {}
         for key, value in self.overrides.items():
