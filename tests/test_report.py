@@ -19,6 +19,7 @@ import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from methods import every, recipe_of
 
 from nelbo import cli, report
 from nelbo.core import config
@@ -356,9 +357,9 @@ def _blocks(text: str) -> list[str]:
     return ["".join(inside) for name, _, inside in Page(text).elements if name == "pre"]
 
 
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", every())
 def test_any_recipe_can_be_read_back_from_a_page(name, whole):
-    recipe = named(name)
+    recipe = recipe_of(name)
     assert tomllib.loads(dataclasses.replace(whole, recipe=recipe).toml) == config.to_dict(recipe)
     assert [spec.name for _, spec in gathered.components(recipe)][:1] != []
     assert all(field and spec.axis for field, spec in gathered.components(recipe))

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from methods import every, recipe_of
 from torch import nn
 
 from nelbo.bench import machine, own, plain, twin
 from nelbo.bench.lap import Energy
 from nelbo.core import Progress
-from nelbo.core.registry import names
 from nelbo.data import Batches
 from nelbo.errors import ConfigError
 from nelbo.optim import Adam, AdamW
@@ -75,9 +75,9 @@ def test_the_plain_loop_takes_the_same_step(parts, overrides):
     assert torch.allclose(found["plain"][2], found["nelbo"][2], rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", every())
 def test_stock_layers_are_torchs_own(name):
-    recipe = resolve(name)
+    recipe = recipe_of(name)
     model = plain.stock(recipe.model.build(recipe.data.shape_without_reading() or (1, 8, 8)))
     layers = [layer for layer in model.modules() if isinstance(layer, plain.STOCK)]
     assert layers
@@ -166,10 +166,10 @@ def test_how_the_steps_ran_in_words(how, words):
 # --- JAX --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", every())
 def test_which_recipes_have_a_twin(name, tiny_recipe):
     splits = tiny_recipe().data.load()
-    assert (twin.why_not(resolve(name), splits) is None) == (name in TWINS)
+    assert (twin.why_not(recipe_of(name), splits) is None) == (name in TWINS)
 
 
 @pytest.mark.parametrize(
