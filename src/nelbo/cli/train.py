@@ -65,27 +65,20 @@ class Train(OnRuns):
     def run(self) -> Answer:
         from nelbo.cli import console
         from nelbo.training import api
-        from nelbo.training.store import Run
 
-        recipe, folder = api.plan(
-            self.recipe, self.overrides, runs=self.runs, name=self.name, overwrite=self.overwrite
-        )
+        plan = api.plan(self.recipe, self.overrides, runs=self.runs, name=self.name, overwrite=self.overwrite)
         if self.dry_run:
-            return self._describe(recipe, folder)
-        finished = Run(folder).finished and not self.overwrite
-        console.announce_download(recipe.data, self.data_dir)
-        with console.Training(recipe.epochs) as listener:
-            run = api.train(
-                recipe, runs=self.runs, name=folder.name, device=self.device, data_dir=self.data_dir,
-                overwrite=self.overwrite, tell=listener,
-            )  # fmt: skip
-        if finished:
+            return self._describe(plan.recipe, plan.folder)
+        console.announce_download(plan.recipe.data, self.data_dir)
+        with console.Training(plan.recipe.epochs) as listener:
+            run = api.train(plan, device=self.device, data_dir=self.data_dir, tell=listener)
+        if plan.finished:
             console.say(
-                f"{folder} is finished already; train it anew with --overwrite, or choose another --name"
+                f"{plan.folder} is finished already; train it anew with --overwrite, or choose another --name"
             )
         return self._conclude(run)
 
-    def _describe(self, recipe: Any, folder: Path) -> Answer:
+    def _describe(self, recipe: Recipe, folder: Path) -> Answer:
         from nelbo import engine
         from nelbo.cli import console
         from nelbo.core import config
