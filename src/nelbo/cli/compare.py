@@ -1,4 +1,4 @@
-"""The verb that compares runs."""
+"""The verb `nelbo compare`."""
 
 from __future__ import annotations
 

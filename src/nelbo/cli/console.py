@@ -296,6 +296,7 @@ class Measuring:
 
 
 def cell(value: Any) -> str:
+    """Return a value as the text of one cell of a table."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {inner}" for key, inner in value.items())
     if isinstance(value, list | tuple):

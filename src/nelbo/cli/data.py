@@ -1,4 +1,4 @@
-"""`nelbo data`."""
+"""The verb `nelbo data`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nelbo.errors import ConfigError
 
 @dataclass
 class Data(Verb):
-    """Data sets: list what there is, get one, or check a folder or file of images."""
+    """List the data sets that there are, get one, or check a folder or file of images."""
 
     usage = "data [list | get | check]"
     summary = "data sets: what there is, downloads, checks"

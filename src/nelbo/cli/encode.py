@@ -1,4 +1,4 @@
-"""`nelbo encode`."""
+"""The verb `nelbo encode`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nelbo.cli.verb import Answer
 
 @dataclass
 class Encode(OnView):
-    """Posterior means of a split to .npy, or means, standard deviations and labels to .npz."""
+    """Write the posterior means of a split to .npy, or means, standard deviations and labels to .npz."""
 
     usage = "encode RUN"
     summary = "latents of a split, to .npy or .npz"

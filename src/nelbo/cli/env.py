@@ -1,4 +1,4 @@
-"""`nelbo env`."""
+"""The verb `nelbo env`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nelbo.cli.verb import Answer, Verb
 
 @dataclass
 class Env(Verb):
-    """Versions and hardware, as every run records them, and how steps are run here."""
+    """Show versions and hardware, as every run records them, and how steps are run here."""
 
     usage = "env"
     summary = "versions and hardware"

@@ -1,4 +1,4 @@
-"""`nelbo evaluate`."""
+"""The verb `nelbo evaluate`."""
 
 from __future__ import annotations
 

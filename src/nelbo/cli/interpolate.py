@@ -1,4 +1,4 @@
-"""`nelbo interpolate`."""
+"""The verb `nelbo interpolate`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nelbo.cli.verb import Answer
 
 @dataclass
 class Interpolate(OnView):
-    """A straight line in the latent between two images or class means: a row, an animation, arrays."""
+    """Draw a straight line in the latent between two images or class means: a row, an animation, arrays."""
 
     usage = "interpolate RUN A B"
     summary = "a line between two images or class means"

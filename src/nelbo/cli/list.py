@@ -1,4 +1,4 @@
-"""`nelbo list`."""
+"""The verb `nelbo list`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nelbo.errors import ConfigError, did_you_mean
 
 @dataclass
 class List(Importing):
-    """Every registered name of an axis (objective, prior, likelihood, net, dataset, picture, ...) with its fields."""
+    """List every name of an axis (objective, prior, likelihood, net, dataset, picture, ...) with its fields."""
 
     usage = "list [AXIS]"
     summary = "every objective, prior, likelihood, net, ... with its fields"

@@ -46,7 +46,7 @@ class OnView(OnRuns):
         return out
 
     def folder(self, view: View) -> Folder:
-        """Return where the files go."""
+        """Return the folder of the written files."""
         from nelbo.pictures.export import Folder
 
         return Folder(self.out or view.run.path / "generated")

@@ -1,4 +1,4 @@
-"""The verbs that there are, read from the sources in this folder without importing them, for `nelbo --help`."""
+"""The overview of all verbs, read from the sources in this folder without importing them, for `nelbo --help`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FACTS = {"usage", "summary", "order"}
 
 
 class Entry(NamedTuple):
-    """A verb's place in the overview, its name, the name of its class, and its row."""
+    """A verb in the overview: its place, its name, the name of its class, and its row."""
 
     order: int
     name: str

@@ -1,4 +1,4 @@
-"""From words to a verb with its fields filled in."""
+"""The parser of a command line: from words to a verb with its fields set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`nelbo plot`."""
+"""The verb `nelbo plot`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`nelbo recipes`."""
+"""The verb `nelbo recipes`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nelbo.cli.verb import Answer, Importing
 
 @dataclass
 class Recipes(Importing):
-    """Every recipe, with its promise."""
+    """List every recipe, with its promise."""
 
     usage = "recipes"
     summary = "every recipe, with its promise"

@@ -1,4 +1,4 @@
-"""`nelbo reconstruct`."""
+"""The verb `nelbo reconstruct`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nelbo.cli.verb import Answer
 
 @dataclass
 class Reconstruct(OnView):
-    """Images through the model and back, from the posterior mean; the first of the split when none is given."""
+    """Send images through the model and back, from the posterior mean; the first of the split when none is given."""
 
     usage = "reconstruct RUN [IMAGE ...]"
     summary = "images through the model and back"

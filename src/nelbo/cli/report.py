@@ -1,4 +1,4 @@
-"""The verb that writes a page about runs."""
+"""The verb `nelbo report`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Report(OnRuns):
 
 
 def _names(text: str) -> list[str] | None:
-    """`all` as None, `none` as no name at all; a misspelled one is refused with the nearest."""
+    """Return None for `all` and no name for `none`; a misspelled name is refused with the nearest."""
     from nelbo.core.registry import lookup
 
     if text == "all":

@@ -1,4 +1,4 @@
-"""`nelbo sample`."""
+"""The verb `nelbo sample`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nelbo.errors import ConfigError, did_you_mean
 
 @dataclass
 class Sample(OnView):
-    """Images from the prior or a sampler fitted to the training images; with --like, draws around given images.
+    """Draw images from the prior or a sampler fitted to the training images; with --like, draws around given images.
 
     Fields of the sampler are flags: --sampler gaussian-mixture --sampler.components 20 (see nelbo list sampler).
     """
@@ -63,15 +63,15 @@ class Sample(OnView):
         return self.files_answer(view, out.files, sampler=config.to_dict(spec))
 
     def _sampler_settings(self) -> dict[str, Any]:
-        """The sampler's fields among the flags; raises ConfigError for what does not go together."""
-        found = {}
+        """Return the sampler's fields among the flags; raises ConfigError for what does not go together."""
+        values: dict[str, Any] = {}
         for key, value in self.overrides.items():
             head, _, field_of_sampler = key.partition(".")
             if head != "sampler":
                 hint = did_you_mean(head, ["sampler"])
                 raise ConfigError(f"no flag is called --{key.replace('_', '-')}; {hint}")
-            found[field_of_sampler] = value
-        if self.like and (found or self.sampler != "prior"):
+            values[field_of_sampler] = value
+        if self.like and (values or self.sampler != "prior"):
             raise ConfigError(
                 "--sampler and --like do not go together: draws around an image are its posterior's"
             )
@@ -79,4 +79,4 @@ class Sample(OnView):
             raise ConfigError(
                 f"--temperature scales draws from the prior, and --sampler is {self.sampler}; leave one of them out"
             )
-        return found if self.temperature == 1.0 else {"temperature": self.temperature} | found
+        return values if self.temperature == 1.0 else {"temperature": self.temperature} | values

@@ -1,4 +1,4 @@
-"""The verb that measures samplers beside each other and chooses one."""
+"""The verb `nelbo samplers`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Samplers(OnRuns):
 
 
 def _ranked(table: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The measured samplers, nearest first."""
+    """Return the measured samplers, nearest first."""
     measured = [(name, entry) for name, entry in table["samplers"].items() if "metrics" in entry]
 
     def distance(item: tuple[str, Mapping[str, Any]]) -> float:

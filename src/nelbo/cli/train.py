@@ -1,4 +1,4 @@
-"""`nelbo train`."""
+"""The verb `nelbo train`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tyro.conf import Positional
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
 from nelbo.cli.on_run import draw, open_view
+from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    from nelbo.training.recipe import Recipe
     from nelbo.training.store import Run
-
-from nelbo.cli.verb import Answer, OnRuns
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`nelbo traverse`."""
+"""The verb `nelbo traverse`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nelbo.errors import ConfigError
 
 @dataclass
 class Traverse(OnView):
-    """Latent dimensions moved one at a time from an image or a class mean: rows, animations, arrays."""
+    """Move latent dimensions one at a time from an image or a class mean: rows, animations, arrays."""
 
     usage = "traverse RUN A"
     summary = "latent dimensions moved one at a time"
@@ -36,7 +36,7 @@ class Traverse(OnView):
 
 
 def _dimensions(text: str) -> list[int]:
-    """`all` as an empty list, which stands for every dimension."""
+    """Return the dimensions; an empty list, from `all`, stands for every one."""
     if text == "all":
         return []
     words = [word.strip() for word in text.split(",") if word.strip()]
