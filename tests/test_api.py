@@ -424,10 +424,10 @@ def test_an_evaluation_leaves_what_another_has_not_finished(run_copy):
 
     with pytest.raises(KeyboardInterrupt):
         card_of.evaluate(run_copy, samples=30, metrics=["importance"], device="cpu", tell=stop)
-    (kept,) = (run_copy.path / "evaluation" / "unfinished").rglob("*.safetensors")
+    (unfinished,) = (run_copy.path / "evaluation" / "unfinished").rglob("*.safetensors")
     card_of.evaluate(run_copy, samples=3, metrics=["importance"], device="cpu")
     card_of.evaluate(run_copy, samples=30, checkpoint="first", metrics=["importance"], device="cpu")
-    assert kept.is_file()
+    assert unfinished.is_file()
     card_of.evaluate(run_copy, samples=30, metrics=["importance"], device="cpu")
     assert not (run_copy.path / "evaluation" / "unfinished").exists()
 

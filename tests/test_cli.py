@@ -493,14 +493,14 @@ def test_the_card_fits_the_width(columns, nelbo, run_copy, monkeypatch):
     ],
 )
 def test_json_is_one_object_and_nothing_else(arguments, keys, nelbo, run_copy):
-    given = [str(run_copy.path) if word == "RUN" else word for word in arguments]
-    code, out, _ = nelbo(*given, "--json")
+    words = [str(run_copy.path) if word == "RUN" else word for word in arguments]
+    code, out, _ = nelbo(*words, "--json")
     assert code == 0
     table = one_object(out)
     assert keys <= set(table)
     for file in table.get("files", []):
         assert Path(file).is_file()
-    code, out, err = nelbo(*given)
+    code, out, err = nelbo(*words)
     assert code == 0
     assert out.endswith("\n")
     assert "Traceback" not in err
