@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import json
 import os
+import pkgutil
 import re
 import signal
 import subprocess
@@ -16,10 +19,12 @@ from typing import Any
 
 import pytest
 
+import nelbo.cli
 from nelbo import __version__
 from nelbo.cli import flags
 from nelbo.cli.overview import verbs
 from nelbo.cli.parsing import load
+from nelbo.cli.verb import Verb
 from nelbo.core.registry import _entries
 from nelbo.training.store import Run
 
@@ -89,6 +94,18 @@ def test_overview_lists_every_verb_and_no_other(nelbo):
     assert set(re.findall(r"^  nelbo (\w+)", out, re.MULTILINE)) == set(verbs())
     assert nelbo() == nelbo("help") == nelbo("-h") == (0, out, "")
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_the_overview_leaves_no_verb_out():
+    modules = [
+        importlib.import_module(f"nelbo.cli.{info.name}") for info in pkgutil.iter_modules(nelbo.cli.__path__)
+    ]
+    classes = {entry for module in modules for entry in vars(module).values() if isinstance(entry, type)}
+    concrete = {entry for entry in classes if issubclass(entry, Verb) and not inspect.isabstract(entry)}
+    assert concrete == {load(name) for name in verbs()}
+    for name in verbs():
+        entry, verb = verbs()[name], load(name)
+        assert (entry.usage, entry.summary, entry.order) == (verb.usage, verb.summary, verb.order)
 
 
 def test_version(nelbo):

@@ -15,7 +15,7 @@ A verb is one file in this folder, `nelbo/cli/NAME.py`, with one dataclass in it
         def run(self) -> Answer:
             return Answer({"hello": self.who}, lambda: print(f"hello {self.who}"))
 
-Nothing else has to be edited. `nelbo --help` reads the three facts from the source, so they are plain literals.
+Nothing else has to be edited. `nelbo --help` reads the three facts from the source: each is a literal on one line.
 """
 
 from __future__ import annotations
