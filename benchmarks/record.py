@@ -1,4 +1,4 @@
-"""Trains recipes over seeds and records what they reach: the numbers in the README and in docs/tutorials.md.
+"""Train recipes over seeds and record what they reach: the numbers in the README and in docs/tutorials.md.
 
     python benchmarks/record.py --seeds 0 1 2 [--only mlp-sigma] [--samples 1000] [--runs DIR]
 
@@ -34,7 +34,7 @@ def record(
     changes: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
-    """One run, trained and measured; with `changes` to the recipe under a name of its own."""
+    """Train and measure one run; with `changes` to the recipe it has a name of its own."""
     changes, name = changes or {}, f"{name or recipe}-s{seed}"
     run = nelbo.train(recipe, overrides={"seed": seed, **changes}, runs=runs, name=name)
     cards = {
@@ -72,44 +72,61 @@ def record(
 
 
 def command(recipe: str, seed: int, changes: Mapping[str, Any], name: str) -> str:
-    """What trains the same run by hand."""
+    """Return the command that trains the same run by hand."""
     named = "" if name == f"{recipe}-s{seed}" else f" --name {name}"
     return " ".join([f"nelbo train {recipe}{named} --seed {seed}", *flags(changes)])
 
 
 def flags(changes: Mapping[str, Any]) -> list[str]:
-    """Changed fields as they are written on the command line."""
+    """Return changed fields as they are written on the command line."""
     return [f"--{key.replace('_', '-')} {_text(value)}" for key, value in changes.items()]
 
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ",".join(map(str, value)) or "[]"
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "") or "[]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def parser(description: str, every: list[str]) -> argparse.ArgumentParser:
+    """Return the flags of the scripts that record trainings."""
+    flags_of_script = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=names("recipe"))
-    parser.add_argument(
+    flags_of_script.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    flags_of_script.add_argument("--only", nargs="+", choices=every, default=every, metavar="NAME")
+    flags_of_script.add_argument(
         "--samples", type=int, default=1000, help="K of the importance-weighted NLL, first seed only"
     )
-    parser.add_argument("--runs", type=Path, default=None, help="keep the run folders here")
-    given = parser.parse_args()
-    for position, seed in enumerate(given.seeds):
-        for recipe in given.only:
-            with tempfile.TemporaryDirectory() as scratch:
-                found = record(recipe, seed, 0 if position else given.samples, given.runs or Path(scratch))
-            file = RECORDS / f"{recipe}.json"
-            kept = json.loads(file.read_text()) if file.is_file() else []
-            kept = [row for row in kept if row["seed"] != seed] + [found]
-            with atomic(file) as temporary:
-                temporary.write_text(json.dumps(sorted(kept, key=lambda row: row["seed"]), indent=1) + "\n")
-            best = found["test"]["best"]["metrics"]["nelbo"]
-            print(recipe, seed, best["value"], best["note"], flush=True)
+    flags_of_script.add_argument("--runs", type=Path, default=None, help="keep the run folders here")
+    return flags_of_script
+
+
+def record_seeds(
+    options: argparse.Namespace,
+    recipe: str,
+    changes: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> None:
+    """Train and measure every seed, and write its row into the file of that name."""
+    name = name or recipe
+    file = RECORDS / f"{name}.json"
+    for position, seed in enumerate(options.seeds):
+        with tempfile.TemporaryDirectory() as scratch:
+            samples = 0 if position else options.samples
+            row = record(recipe, seed, samples, options.runs or Path(scratch), changes, name)
+        rows = json.loads(file.read_text()) if file.is_file() else []
+        rows = [other for other in rows if other["seed"] != seed] + [row]
+        with atomic(file) as temporary:
+            temporary.write_text(json.dumps(sorted(rows, key=lambda row: row["seed"]), indent=1) + "\n")
+        best = row["test"]["best"]["metrics"]["nelbo"]
+        print(name, seed, best["value"], best["note"], flush=True)
+
+
+def main() -> None:
+    options = parser(__doc__ or "", names("recipe")).parse_args()
+    for recipe in options.only:
+        record_seeds(options, recipe)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,15 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from methods import BASE, METHODS
+from record import flags
 from safetensors import safe_open
 
 RECORD = Path(__file__).parent / "records" / "unchanged.json"
@@ -27,9 +30,10 @@ RECIPES = (
     "digits", "mlp-sigma", "mlp-tanh-binary", "conv-2d", "conv-bn-128", "fashion-mlp", "mnist-vae",
     "vq-vae", "hierarchical-vae", "factor-vae", "vamp-prior", "iaf",
 )  # fmt: skip
-FLAGS = {name: ["--recipe", name] for name in RECIPES} | {
-    "fashion-mlp-compiled": ["--recipe", "fashion-mlp", "--compile", "on"]
-}
+FLAGS = {
+    name: [BASE, *shlex.split(" ".join(flags(METHODS[name].changes)))] if name in METHODS else [name]
+    for name in RECIPES
+} | {"fashion-mlp-compiled": ["fashion-mlp", "--compile", "on"]}
 
 
 def nelbo(*arguments: str, data: str) -> str:
@@ -101,8 +105,8 @@ def main() -> None:
     changed = []
     for name in options.only:
         if options.action == "record":
-            flags = FLAGS[name]
-            config = nelbo("train", flags[1], "--epochs", "2", *flags[2:], "--dry-run", data=options.data)
+            words = [*FLAGS[name], "--epochs", "2", "--dry-run"]
+            config = nelbo("train", *words, data=options.data)
             record[name] = {"config": config} | trained(config, options.data)
             RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
             print(f"{name}: recorded on {record[name]['processor']}", flush=True)

@@ -18,6 +18,7 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdi
 import numpy as np
 import pytest
 import torch
+from methods import every
 
 from nelbo import cli
 from nelbo.core.registry import HOMES, _entries, lookup, names
@@ -38,17 +39,16 @@ TINY: dict[str, Any] = {
 }
 
 
-# Recipes that between them use every kind of model, objective and step; tests over all of them are `slow`.
+# Recipes and methods that between them use every kind of model, objective and step; tests over all are `slow`.
 REPRESENTATIVES = (
     "digits", "factor-vae", "vq-vae", "hierarchical-vae", "vamp-prior", "iaf", "conv-bn-128", "iwae",
 )  # fmt: skip
 
 
 def recipes() -> list[Any]:
-    """Return every recipe as a parameter of a test; the default run takes the representatives."""
+    """Return every recipe and method as a parameter of a test; the default run takes the representatives."""
     return [
-        name if name in REPRESENTATIVES else pytest.param(name, marks=pytest.mark.slow)
-        for name in names("recipe")
+        name if name in REPRESENTATIVES else pytest.param(name, marks=pytest.mark.slow) for name in every()
     ]
 
 

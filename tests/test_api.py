@@ -75,12 +75,29 @@ def test_a_mistake_is_refused_before_data_is_read_and_nothing_is_written(
 
 def test_a_plan_is_the_resolved_recipe_and_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(Data, "load", lambda *a, **k: pytest.fail("data was read"))
-    recipe, folder = api.plan("digits", {"seed": 2}, runs=tmp_path)
-    assert recipe == resolve("digits", {"seed": 2})
-    assert folder == tmp_path / "digits-s2"
-    assert api.plan("digits", runs=tmp_path, name="mine")[1] == tmp_path / "mine"
-    assert api.plan("digits", {"epochs": 3}, runs=tmp_path)[1].name.startswith("digits-s0-")
+    assert api.plan("digits", {"seed": 2}, runs=tmp_path) == api.Plan(
+        resolve("digits", {"seed": 2}), tmp_path / "digits-s2", overwrite=False, finished=False
+    )
+    assert api.plan("digits", runs=tmp_path, name="mine").folder == tmp_path / "mine"
+    assert api.plan("digits", {"epochs": 3}, runs=tmp_path).folder.name.startswith("digits-s0-")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_is_trained_without_planning_again(tiny_recipe, tmp_path, monkeypatch):
+    plan = api.plan(tiny_recipe({"epochs": 1}), runs=tmp_path, name="planned")
+    monkeypatch.setattr(api, "plan", lambda *a, **k: pytest.fail("planned twice"))
+    run = api.train(plan, device="cpu")
+    assert run.path == tmp_path / "planned"
+    assert run.recipe == plan.recipe
+    assert run.finished
+    before = (run.path / "summary.json").read_bytes()
+    assert api.train(plan, device="cpu").path == run.path
+    assert (run.path / "summary.json").read_bytes() == before
+    monkeypatch.undo()
+    assert api.plan(plan.recipe, runs=tmp_path, name="planned").finished
+    assert not api.plan(plan.recipe, runs=tmp_path, name="planned", overwrite=True).finished
+    with pytest.raises(ConfigError, match="a Plan has overrides"):
+        api.train(plan, overrides={"epochs": 2})
 
 
 # --- nothing by halves ------------------------------------------------------------------------
@@ -407,10 +424,10 @@ def test_an_evaluation_leaves_what_another_has_not_finished(run_copy):
 
     with pytest.raises(KeyboardInterrupt):
         card_of.evaluate(run_copy, samples=30, metrics=["importance"], device="cpu", tell=stop)
-    (kept,) = (run_copy.path / "evaluation" / "unfinished").rglob("*.safetensors")
+    (unfinished,) = (run_copy.path / "evaluation" / "unfinished").rglob("*.safetensors")
     card_of.evaluate(run_copy, samples=3, metrics=["importance"], device="cpu")
     card_of.evaluate(run_copy, samples=30, checkpoint="first", metrics=["importance"], device="cpu")
-    assert kept.is_file()
+    assert unfinished.is_file()
     card_of.evaluate(run_copy, samples=30, metrics=["importance"], device="cpu")
     assert not (run_copy.path / "evaluation" / "unfinished").exists()
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import pytest
 import torch
+from methods import recipe_of
 from pydantic import ValidationError
 from torch import nn
 
 from nelbo.core import Draw, Progress
-from nelbo.core.registry import lookup
 from nelbo.errors import ConfigError
 from nelbo.likelihoods import Bernoulli, Gaussian
 from nelbo.metrics import Split
@@ -386,9 +386,7 @@ def test_an_aae_moves_the_aggregated_posterior_to_the_prior(tmp_path):
     found = {}
     for weight in (0.0, 2.0):
         objective = AAE(weight=weight, critic=Critic(hidden=(64, 64), lr=2e-3))
-        recipe = lookup("recipe", "aae")().model_copy(
-            update={"objective": objective, "epochs": 25, "latent_every": 0}
-        )
+        recipe = recipe_of("aae").model_copy(update={"objective": objective, "epochs": 25, "latent_every": 0})
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"latent_dim": 2})})
         model = api.load(api.train(recipe, runs=tmp_path, name=f"aae-{weight}", device="cpu"))
         found[weight] = distance_to_the_prior(model, recipe.data.load())

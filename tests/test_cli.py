@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import json
 import os
+import pkgutil
 import re
 import signal
 import subprocess
 import sys
 import time
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import nelbo.cli
 from nelbo import __version__
 from nelbo.cli import flags
-from nelbo.cli.parsing import VERBS
+from nelbo.cli.overview import verbs
+from nelbo.cli.parsing import load
+from nelbo.cli.verb import Verb
 from nelbo.core.registry import _entries
 from nelbo.training.store import Run
 
@@ -86,23 +91,35 @@ def test_help_takes_less_than_0_3_seconds():
 def test_overview_lists_every_verb_and_no_other(nelbo):
     code, out, err = nelbo("--help")
     assert (code, err) == (0, "")
-    assert set(re.findall(r"^  nelbo (\w+)", out, re.MULTILINE)) == set(VERBS)
+    assert set(re.findall(r"^  nelbo (\w+)", out, re.MULTILINE)) == set(verbs())
     assert nelbo() == nelbo("help") == nelbo("-h") == (0, out, "")
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_the_overview_leaves_no_verb_out():
+    modules = [
+        importlib.import_module(f"nelbo.cli.{info.name}") for info in pkgutil.iter_modules(nelbo.cli.__path__)
+    ]
+    classes = {entry for module in modules for entry in vars(module).values() if isinstance(entry, type)}
+    concrete = {entry for entry in classes if issubclass(entry, Verb) and not inspect.isabstract(entry)}
+    assert concrete == {load(name) for name in verbs()}
+    for name in verbs():
+        entry, verb = verbs()[name], load(name)
+        assert (entry.usage, entry.summary, entry.order) == (verb.usage, verb.summary, verb.order)
 
 
 def test_version(nelbo):
     assert nelbo("--version") == (0, f"nelbo {__version__}\n", "")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", verbs())
 def test_every_verb_has_help(verb, nelbo, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     code, out, err = nelbo(verb, "--help")
     assert (code, err) == (0, "")
     assert out.startswith(f"usage: nelbo {verb}")
     assert "--json" in out
-    assert (VERBS[verb].__doc__ or "").strip().splitlines()[0] in out
+    assert (load(verb).__doc__ or "").strip().splitlines()[0] in out
     for awkward in (
         "(default: None)",
         "(default: False)",
@@ -115,12 +132,52 @@ def test_every_verb_has_help(verb, nelbo, monkeypatch):
     assert not re.search(r"default: [^()|│-]*\(default", " ".join(out.split()))  # one default, not two
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_flags_without_a_value_are_known_as_such(verb):
-    hints = typing.get_type_hints(VERBS[verb])
-    for item in dataclasses.fields(VERBS[verb]):
-        flag = "--" + item.name.rstrip("_").replace("_", "-")
-        assert (hints[item.name] is bool) == (flag in flags.SWITCHES), flag
+NEW_VERB = """
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from nelbo.cli.flags import plain
+from nelbo.cli.verb import Answer, Importing
+
+
+@dataclass
+class Hello(Importing):
+    '''Greet somebody.'''
+
+    usage = "hello NAME"
+    summary = "a greeting"
+    order = 55
+
+    who: Positional[Annotated[str, plain("a name", metavar="NAME")]]
+    loud: Annotated[bool, plain("in capitals")] = False
+
+    def run(self) -> Answer:
+        text = f"hello {self.who}"
+        text = text.upper() if self.loud else text
+        return Answer({"text": text}, lambda: print(text))
+"""
+
+
+def test_a_new_verb_is_one_file(nelbo, tmp_path, monkeypatch):
+    (tmp_path / "verbs").mkdir()
+    (tmp_path / "verbs" / "hello.py").write_text(NEW_VERB, encoding="utf-8")
+    (tmp_path / "registers.py").write_text("print('imported')\n", encoding="utf-8")
+    monkeypatch.setattr("nelbo.cli.__path__", [*sys.modules["nelbo.cli"].__path__, str(tmp_path / "verbs")])
+    _, overview, _ = nelbo("--help")
+    rows = re.findall(r"^  nelbo (\w+)", overview, re.MULTILINE)
+    assert rows[rows.index("hello") - 1 : rows.index("hello") + 2] == ["report", "hello", "doctor"]
+    assert "  nelbo hello NAME                  a greeting\n" in overview
+    code, out, _ = nelbo("hello", "--help")
+    assert code == 0
+    assert out.startswith("usage: nelbo hello")
+    assert "Greet somebody." in out
+    assert out.index("--loud") < out.index("--import") < out.index("--json")
+    assert nelbo("hello", "--loud", "you") == (0, "HELLO YOU\n", "")
+    assert nelbo("hello", "--json", "you") == (0, '{"text": "hello you"}\n', "")
+    assert nelbo("hello", "you", "--import", "registers.py") == (0, "imported\nhello you\n", "")
+    assert nelbo("hello", "you", "--loudd")[0] == 2
 
 
 # --- wrong usage ------------------------------------------------------------------------------
@@ -208,10 +265,16 @@ def test_flags_before_and_after_the_recipe_mean_the_same(arguments, nelbo):
 
 
 def test_sort_puts_names_first_and_leaves_negative_numbers():
-    own = {"--steps", "-n", "--json"}
-    given = ["--steps", "3", "run", "-n", "-1", "--json", "-0.5", "--odd", "4", "--json=x", "last"]
-    assert flags.sort(given, own) == (
-        ["run", "-0.5", "last", "--steps", "3", "-n", "-1", "--json", "--json=x"],
+    @dataclasses.dataclass
+    class Walk:
+        steps: int = 0
+        n: int = 0
+        json: bool = False
+        dry_run: bool = False
+
+    words = ["--steps", "3", "run", "--n", "-1", "--json", "-0.5", "--odd", "4", "--dry_run", "last"]
+    assert flags.sort(words, Walk) == (
+        ["run", "-0.5", "last", "--steps", "3", "--n", "-1", "--json", "--dry_run"],
         ["--odd", "4"],
     )
 
@@ -447,14 +510,14 @@ def test_the_card_fits_the_width(columns, nelbo, run_copy, monkeypatch):
     ],
 )
 def test_json_is_one_object_and_nothing_else(arguments, keys, nelbo, run_copy):
-    given = [str(run_copy.path) if word == "RUN" else word for word in arguments]
-    code, out, _ = nelbo(*given, "--json")
+    words = [str(run_copy.path) if word == "RUN" else word for word in arguments]
+    code, out, _ = nelbo(*words, "--json")
     assert code == 0
     table = one_object(out)
     assert keys <= set(table)
     for file in table.get("files", []):
         assert Path(file).is_file()
-    code, out, err = nelbo(*given)
+    code, out, err = nelbo(*words)
     assert code == 0
     assert out.endswith("\n")
     assert "Traceback" not in err

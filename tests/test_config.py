@@ -6,6 +6,7 @@ import math
 import tomllib
 
 import pytest
+from methods import every, recipe_of
 from pydantic import ValidationError
 
 from nelbo.core.config import build, differences, dumps, override, parse_flags, parse_value, to_dict
@@ -33,10 +34,9 @@ CLASSES = {
 # --- round trips ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", every())
 def test_a_recipe_survives_tables_toml_and_its_own_repr(name, tmp_path):
-    recipe = named(name)
-    assert recipe.recipe == name
+    recipe = recipe_of(name)
     assert build(Recipe, to_dict(recipe)) == recipe
     assert build(Recipe, tomllib.loads(dumps(recipe))) == recipe
     assert eval(repr(recipe), CLASSES) == recipe

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 import torch
+from methods import every, recipe_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nelbo.core.registry import names
 from nelbo.engine.compiling import why_not
 from nelbo.objectives import ELBO
 from nelbo.training import api
@@ -66,7 +66,7 @@ def train(
     name: str, tmp_path: Any, tell: Callable[[str, dict[str, Any]], None], steps: int = 6, **more: Any
 ) -> None:
     """Trains a recipe on noise of its images' shape, in batches of 8; `tell` may end it with Enough."""
-    recipe = resolve(name)
+    recipe = recipe_of(name)
     shape = recipe.data.shape_without_reading()
     assert shape is not None, "a recipe's images have a known shape"
     generator = torch.Generator().manual_seed(0)
@@ -75,7 +75,7 @@ def train(
     device = overrides.pop("device", "cpu")
     try:
         api.train(
-            resolve(name, overrides), data=images, runs=tmp_path, name="counted", device=device,
+            resolve(recipe, overrides), data=images, runs=tmp_path, name="counted", device=device,
             overwrite=True, tell=tell,
         )  # fmt: skip
     except Enough:
@@ -297,7 +297,7 @@ LAUNCHES = 4  # kernels and graphs a step that the host launches, at most
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", every())
 def test_a_gpu_is_never_waited_for(name, tmp_path):
     """torch raises at whatever waits for the device between the first and the last step of the second epoch."""
     epoch = 1
@@ -323,7 +323,7 @@ def test_a_number_read_from_a_gpu_is_noticed(tmp_path, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", every())
 def test_a_gpu_allocates_nothing_after_warming_up(name, tmp_path):
     """No new segment of device memory after the second epoch."""
     segments = []
@@ -337,7 +337,7 @@ def test_a_gpu_allocates_nothing_after_warming_up(name, tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", names("recipe"))
+@pytest.mark.parametrize("name", every())
 def test_a_gpu_gets_few_launches_a_step(name, tmp_path):
     from torch.profiler import ProfilerActivity, profile
 

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from methods import METHODS
 
 from nelbo import cli
 from nelbo.core.registry import lookup, names
@@ -64,3 +65,12 @@ def test_the_training_commands_of_a_page_are_valid(page, tmp_path, monkeypatch, 
     for words, code in commands(page):
         if not any(word.isupper() for word in words):  # NAME stands for one
             assert cli.main([*words, "--dry-run"]) == code, f"{words}\n{capsys.readouterr().err}"
+
+
+def test_the_methods_that_pages_train_are_rows_of_the_table():
+    """`python benchmarks/methods.py --only NAME`, in any page of the documentation."""
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"benchmarks/methods\.py --only ([\w-]+)", text))
+    assert len(named) > 20
+    assert named <= set(METHODS)

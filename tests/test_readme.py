@@ -50,7 +50,7 @@ def test_readme_commands_run(tmp_path, monkeypatch, capsys):
         if words[0] == "train" and "--dry-run" not in words:
             words += ["--epochs", "3", "--name", "digits-s1" if "--seed" in words else "digits-s0"]
         if words[0] == "bench":
-            words += ["--epochs", "1", "--repeat", "1"]
+            words += ["--epochs", "2", "--repeat", "1"]
         if words[0] == "evaluate":
             words[-1] = "50"
         assert main(words) == 0, f"{line}\n{capsys.readouterr().err}"

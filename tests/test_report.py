@@ -19,6 +19,7 @@ import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from methods import recipe_of
 
 from nelbo import cli, report
 from nelbo.core import config
@@ -359,7 +360,7 @@ def _blocks(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", recipes())
 def test_any_recipe_can_be_read_back_from_a_page(name, whole):
-    recipe = named(name)
+    recipe = recipe_of(name)
     assert tomllib.loads(dataclasses.replace(whole, recipe=recipe).toml) == config.to_dict(recipe)
     assert [spec.name for _, spec in gathered.components(recipe)][:1] != []
     assert all(field and spec.axis for field, spec in gathered.components(recipe))

@@ -191,18 +191,18 @@ def test_averaged_mse_plus_a_tenth_of_the_averaged_kl_is_a_gaussian_elbo(scale, 
     x = torch.rand(8, *shape) * 2 - 1
     torch.manual_seed(7)
     draw = model.draw(x)
-    mine = ELBO(beta=0.1 * scale / latent)(draw, Progress()).loss_B.mean() / scale
+    loss = ELBO(beta=0.1 * scale / latent)(draw, Progress()).loss_B.mean() / scale
     q = draw.posterior
-    shown = model.decode(draw.z_KBZ[0]).mean
-    text = F.mse_loss(shown, x) + 0.1 * (-0.5 * (1 + q.log_var - q.mean.pow(2) - q.log_var.exp())).mean()
+    decoded = model.decode(draw.z_KBZ[0]).mean
+    text = F.mse_loss(decoded, x) + 0.1 * (-0.5 * (1 + q.log_var - q.mean.pow(2) - q.log_var.exp())).mean()
     model.zero_grad()
-    wanted = gradients(text, model)
+    gradient_of_text = gradients(text, model)
     torch.manual_seed(7)
     draw = model.draw(x)
-    mine = ELBO(beta=0.1 * scale / latent)(draw, Progress()).loss_B.mean() / scale
-    got = gradients(mine, model)
-    assert (got - wanted).norm() / wanted.norm() < 1e-5
-    assert (got - wanted).abs().max() < 1e-5
+    loss = ELBO(beta=0.1 * scale / latent)(draw, Progress()).loss_B.mean() / scale
+    gradient = gradients(loss, model)
+    assert (gradient - gradient_of_text).norm() / gradient_of_text.norm() < 1e-5
+    assert (gradient - gradient_of_text).abs().max() < 1e-5
 
 
 def test_conv_bn_128_states_that_equivalence():
@@ -215,23 +215,25 @@ def test_conv_bn_128_states_that_equivalence():
 
 def test_conv_bn_128_takes_the_texts_own_steps():
     """Twenty steps of Adam on the scaled loss, eps scaled too, end where the text's loss ends."""
-    recipe, mine = built("conv-bn-128", (1, 32, 32))
-    _, theirs = built("conv-bn-128", (1, 32, 32))
-    ours = recipe.optimizer.build(mine.parameters())
-    texts = torch.optim.Adam(theirs.parameters(), lr=1e-4, betas=(0.5, 0.999))
-    start = torch.cat([p.detach().flatten() for p in mine.parameters()])
+    recipe, scaled = built("conv-bn-128", (1, 32, 32))
+    _, published = built("conv-bn-128", (1, 32, 32))
+    scaled_adam = recipe.optimizer.build(scaled.parameters())
+    published_adam = torch.optim.Adam(published.parameters(), lr=1e-4, betas=(0.5, 0.999))
+    start = torch.cat([p.detach().flatten() for p in scaled.parameters()])
     torch.manual_seed(1)
     x = torch.rand(20, 8, 1, 32, 32) * 2 - 1
     for step in range(20):
-        ours.zero_grad()
-        loss_of(recipe, mine, x[step])[0].backward()
-        ours.step()
-        texts.zero_grad()
+        scaled_adam.zero_grad()
+        loss_of(recipe, scaled, x[step])[0].backward()
+        scaled_adam.step()
+        published_adam.zero_grad()
         torch.manual_seed(7)
-        draw = theirs.draw(x[step])
+        draw = published.draw(x[step])
         q = draw.posterior
         kl = (-0.5 * (1 + q.log_var - q.mean.pow(2) - q.log_var.exp())).mean()
-        (F.mse_loss(theirs.decode(draw.z_KBZ[0]).mean, x[step]) + 0.1 * kl).backward()
-        texts.step()
-    end, wanted = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (mine, theirs))
-    assert (end - wanted).norm() < 0.02 * (wanted - start).norm()
+        (F.mse_loss(published.decode(draw.z_KBZ[0]).mean, x[step]) + 0.1 * kl).backward()
+        published_adam.step()
+    end, published_end = (
+        torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (scaled, published)
+    )
+    assert (end - published_end).norm() < 0.02 * (published_end - start).norm()

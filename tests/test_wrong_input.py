@@ -40,9 +40,9 @@ def refused(nelbo: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Calla
 
     def run(*arguments: object, code: int = 2, words: tuple[str, ...] = (), progress: int = 0) -> str:
         before = listing(tmp_path)
-        found, out, err = nelbo(*arguments)
+        exit_code, out, err = nelbo(*arguments)
         assert listing(tmp_path) == before
-        assert (found, out) == (code, ""), err
+        assert (exit_code, out) == (code, ""), err
         assert err.count("nelbo: ") == 1, err
         assert err.splitlines()[progress].startswith("nelbo: "), err
         assert err.endswith("\n")
@@ -377,9 +377,9 @@ def test_a_damaged_run_does_not_go_on(refused, nelbo, run_copy):
     for name, content in (("checkpoints/last.safetensors", b"half"), ("config.toml", b"epochs = = 3")):
         file = run_copy.path / name
         whole = file.read_bytes()
-        given = shutil.copy(run_copy.path / "config.toml", run_copy.path.parent.parent / "given.toml")
+        file_of_user = shutil.copy(run_copy.path / "config.toml", run_copy.path.parent.parent / "given.toml")
         file.write_bytes(content)
-        refused("train", given, *command[2:], words=(Path(name).name,))
+        refused("train", file_of_user, *command[2:], words=(Path(name).name,))
         file.write_bytes(whole)
     assert nelbo(*command, "--no-figures")[0] == 0
 

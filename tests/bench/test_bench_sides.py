@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from methods import recipe_of
 from torch import nn
 
 from nelbo.bench import machine, own, plain, twin
@@ -74,7 +75,7 @@ def test_the_plain_loop_takes_the_same_step(parts, overrides):
 
 @pytest.mark.parametrize("name", recipes())
 def test_stock_layers_are_torchs_own(name):
-    recipe = resolve(name)
+    recipe = recipe_of(name)
     model = plain.stock(recipe.model.build(recipe.data.shape_without_reading() or (1, 8, 8)))
     layers = [layer for layer in model.modules() if isinstance(layer, plain.STOCK)]
     assert layers
@@ -166,7 +167,7 @@ def test_how_the_steps_ran_in_words(how, words):
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_which_recipes_have_a_twin(name, tiny_recipe):
     splits = tiny_recipe().data.load()
-    assert (twin.why_not(resolve(name), splits) is None) == (name in TWINS)
+    assert (twin.why_not(recipe_of(name), splits) is None) == (name in TWINS)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import nelbo
 from nelbo.cli import main
-from nelbo.cli.parsing import VERBS, parse
+from nelbo.cli.parsing import parse
 from nelbo.core import config
 from nelbo.data import Data
 from nelbo.doctor import Diagnosis, Finding
@@ -116,7 +116,7 @@ class Lab:
         if verb == "train":
             assert main([verb, *words, "--dry-run"]) == 0, command
         else:
-            parse(VERBS[verb], verb, words)
+            parse(verb, words)
 
 
 class Planner:

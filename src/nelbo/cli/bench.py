@@ -8,17 +8,21 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from nelbo.cli import flags
 from nelbo.cli.flags import plain
+from nelbo.cli.verb import Answer, Measuring
 
 
 @dataclass
-class Bench:
+class Bench(Measuring):
     """Time training on this machine, side by side: a tutorial's loop, nelbo in several ways, JAX where installed.
 
     All sides run in turn in this process, each --repeat times. The clock stops for compilation, validation and
     saving, and the first epoch is left out. Needs a quiet machine; `docs/speed.md` says how to read the table.
     """
+
+    usage = "bench [RECIPE ...]"
+    summary = "training speed here, beside a tutorial's loop and JAX"
+    order = 170
 
     recipes: Positional[
         Annotated[tuple[str, ...], plain("names of recipes; none for digits", metavar="[RECIPE ...]")]
@@ -34,18 +38,12 @@ class Bench:
             "also: seconds of training until the negative bound is this low, nats an image", metavar="FLOAT"
         ),
     ] = None
-    device: flags.Device = "auto"
-    data_dir: flags.DataDir = None
-    import_: flags.Imports = ()
-    json: flags.Json = False
 
-    def run(self) -> None:
+    def run(self) -> Answer:
         from nelbo import bench
         from nelbo.cli import console
-        from nelbo.core.catalogue import import_files
         from nelbo.training.recipe import resolve
 
-        import_files(self.import_)
         sides = (
             tuple(bench.SIDES)
             if self.sides is None
@@ -58,9 +56,7 @@ class Bench:
             recipes, repeat=self.repeat, epochs=self.epochs, device=self.device,
             data_dir=self.data_dir, sides=sides, target=self.target, tell=tell,
         )  # fmt: skip
-        if self.json:
-            return console.emit(found)
-        return show(found)
+        return Answer(found, lambda: show(found))
 
 
 def tell(event: str, row: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The verb that compares runs."""
+"""The verb `nelbo compare`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
+from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,12 +20,16 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 @dataclass
-class Compare:
+class Compare(OnRuns):
     """Compare runs and seeds: settings that differ, metrics, paired differences with intervals.
 
     Runs that differ only in the seed are one group; the group of the first run is the baseline. Without --samples and
     --metrics the numbers are those that the runs' cards hold; what is asked for and missing is measured.
     """
+
+    usage = "compare RUN RUN ..."
+    summary = "several runs and seeds side by side, with confidence intervals"
+    order = 40
 
     names: Positional[
         Annotated[
@@ -45,15 +50,9 @@ class Compare:
         Path | None, plain("the rate-distortion plot (.png, .pdf, .svg); default: in comparisons/ beside the runs",
                            metavar="FILE")
     ] = None  # fmt: skip
-    runs: flags.Runs = Path("runs")
-    device: flags.Device = "auto"
-    data_dir: flags.DataDir = None
-    import_: flags.Imports = ()
-    json: flags.Json = False
 
-    def run(self) -> None:
+    def run(self) -> Answer:
         from nelbo.cli import console
-        from nelbo.core.catalogue import import_files
         from nelbo.core.registry import names
         from nelbo.evaluation import comparison
         from nelbo.training import store
@@ -62,7 +61,6 @@ class Compare:
             if self.out.suffix.lower() not in FORMATS:
                 raise ConfigError(f"--out {self.out}: expected a file that ends in {', '.join(FORMATS)}")
             store.check_folder(self.out.parent, "--out")
-        import_files(self.import_)
         chosen = None
         if self.metrics is not None:
             every = self.metrics == "all"
@@ -82,10 +80,15 @@ class Compare:
         for name, why in compared.left_out.items():
             console.say(f"left out {name}: {why}")
         file, why_not = self._figure(compared)
-        if self.json:
-            return console.emit(compared.to_dict() | {"figure": file and str(file), "figure_note": why_not})
-        show(compared)
-        return console.show_files([file]) if file else console.say(why_not)
+
+        def show_all() -> None:
+            show(compared)
+            if file:
+                console.show_files([file])
+            else:
+                console.say(why_not)
+
+        return Answer(compared.to_dict() | {"figure": file and str(file), "figure_note": why_not}, show_all)
 
     def _figure(self, compared: Comparison) -> tuple[Path | None, str]:
         from nelbo.core import files

@@ -47,6 +47,11 @@ def emit(table: Any) -> None:
     print(json.dumps(table, allow_nan=False))
 
 
+def show_fields(table: Mapping[str, Any]) -> None:
+    """Print a table of two columns, field and value."""
+    show(["field", "value"], [(key, cell(value)) for key, value in table.items()])
+
+
 def show_files(files: Sequence[Path]) -> None:
     """Print the names of files that were written, on stdout; of many files the first ones."""
     for file in files[:LISTED]:
@@ -291,6 +296,7 @@ class Measuring:
 
 
 def cell(value: Any) -> str:
+    """Return a value as the text of one cell of a table."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {inner}" for key, inner in value.items())
     if isinstance(value, list | tuple):

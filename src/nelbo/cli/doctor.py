@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from nelbo.cli import flags
 from nelbo.cli.flags import plain
+from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,12 +22,16 @@ KINDS = {"run": "a run", "config": "a configuration", "data": "a set of images"}
 
 
 @dataclass
-class Doctor:
+class Doctor(OnRuns):
     """Say what is wrong with a run, a configuration or data, from evidence, and what to change.
 
     What names both a run and something else is the run; what names both a recipe and data is the recipe.
     The exit code is 0 whatever is found. docs/doctor.md has a section on each finding.
     """
+
+    usage = "doctor RUN | CONFIG | DATA"
+    summary = "what is wrong, with evidence, and the command that changes it"
+    order = 60
 
     what: Positional[
         Annotated[
@@ -49,32 +53,27 @@ class Doctor:
         Path | None,
         plain("write data without blank and repeated images there, for --data", metavar="FILE.npz"),
     ] = None
-    runs: flags.Runs = Path("runs")
-    device: flags.Device = "auto"
-    data_dir: flags.DataDir = None
-    import_: flags.Imports = ()
-    json: flags.Json = False
 
-    def run(self) -> None:
+    def run(self) -> Answer:
         from nelbo import doctor
         from nelbo.cli import console
-        from nelbo.core.catalogue import import_files
         from nelbo.doctor.opening import also
 
-        import_files(self.import_)
         if self.distinct is not None:
             return self._write_distinct(self.distinct)
         found = doctor.diagnose(
             self.what, kind=self.kind, runs=self.runs, data_dir=self.data_dir, size=self.size, device=self.device,
             imports=tuple(map(str, self.import_)),
         )  # fmt: skip
-        if self.json:
-            return console.emit(found.to_dict())
-        for other in also(self.what, found.kind, self.runs) if self.kind == "auto" else []:
-            console.say(f"{self.what} is read as a {found.kind}; as {other}: --kind {other}")
-        return console.write("\n".join(lines(found)))
 
-    def _write_distinct(self, file: Path) -> None:
+        def show() -> None:
+            for other in also(self.what, found.kind, self.runs) if self.kind == "auto" else []:
+                console.say(f"{self.what} is read as a {found.kind}; as {other}: --kind {other}")
+            console.write("\n".join(lines(found)))
+
+        return Answer(found.to_dict(), show)
+
+    def _write_distinct(self, file: Path) -> Answer:
         from nelbo.cli import console
         from nelbo.core import config
         from nelbo.data import Data
@@ -92,12 +91,15 @@ class Doctor:
         after = copies.distinct(before)
         copies.write_npz(after, file)
         kept = {"train": len(after.train), "test": len(after.test or ())}
-        if self.json:
-            return console.emit(
-                {"file": str(file), "n": kept, "dropped": len(before.train) - len(after.train)}
+
+        def show() -> None:
+            console.say(
+                f"{len(after.train):,} of {len(before.train):,} training images are new, and are written"
             )
-        console.say(f"{len(after.train):,} of {len(before.train):,} training images are new, and are written")
-        return console.show_files([file])
+            console.show_files([file])
+
+        dropped = len(before.train) - len(after.train)
+        return Answer({"file": str(file), "n": kept, "dropped": dropped}, show)
 
 
 def lines(found: Diagnosis) -> Iterator[str]:

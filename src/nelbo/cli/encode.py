@@ -1,22 +1,23 @@
-"""`nelbo encode`."""
+"""The verb `nelbo encode`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 from nelbo.cli.on_run import OnView
+from nelbo.cli.verb import Answer
 
 
 @dataclass
 class Encode(OnView):
-    """Posterior means of a split to .npy, or means, standard deviations and labels to .npz."""
+    """Write the posterior means of a split to .npy, or means, standard deviations and labels to .npz."""
 
-    def run(self) -> None:
+    usage = "encode RUN"
+    summary = "latents of a split, to .npy or .npz"
+    order = 110
+
+    def run(self) -> Answer:
         from nelbo.pictures import export
 
         if self.out is not None:
@@ -24,7 +25,7 @@ class Encode(OnView):
         view = self.view()
         file = self.out or view.run.path / "generated" / f"latents-{view.split_name}.npz"
         shapes = export.encode(view, file)
-        self.report(view, [file], arrays=shapes)
+        return self.files_answer(view, [file], arrays=shapes)
 
     def folder_of_output(self, out: Path) -> Path:
         """Return the folder of the one file that is written."""

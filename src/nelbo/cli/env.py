@@ -1,23 +1,21 @@
-"""`nelbo env`."""
+"""The verb `nelbo env`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from nelbo.cli import flags
-
-if TYPE_CHECKING:
-    pass
+from nelbo.cli.verb import Answer, Verb
 
 
 @dataclass
-class Env:
-    """Versions and hardware, as every run records them, and how steps are run here."""
+class Env(Verb):
+    """Show versions and hardware, as every run records them, and how steps are run here."""
 
-    json: flags.Json = False
+    usage = "env"
+    summary = "versions and hardware"
+    order = 160
 
-    def run(self) -> None:
+    def run(self) -> Answer:
         from nelbo import engine
         from nelbo.cli import console
 
@@ -26,6 +24,4 @@ class Env:
             "auto_precision": engine.pick_precision("auto", device),
             "compiles": engine.why_not(device) or "yes",
         }
-        if self.json:
-            return console.emit(table)
-        return console.show(["field", "value"], [(key, console.cell(value)) for key, value in table.items()])
+        return Answer(table, lambda: console.show_fields(table))

@@ -1,24 +1,25 @@
-"""`nelbo evaluate`."""
+"""The verb `nelbo evaluate`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import arg
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
+from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import Interrupted
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
-class Evaluate:
+class Evaluate(OnRuns):
     """Measure a checkpoint on a split: bound, importance-weighted NLL, what the latent carries, image quality."""
+
+    usage = "evaluate RUN"
+    summary = "bound, importance-weighted NLL and more, with standard errors"
+    order = 30
 
     run_: flags.RunName
     checkpoint: flags.Checkpoint = "best"
@@ -30,19 +31,12 @@ class Evaluate:
         str, arg(help="all, or some: bound,importance (see nelbo list metric)", metavar="NAMES")
     ] = "all"
     compare_first: Annotated[bool, plain("the first checkpoint beside this one")] = False
-    runs: flags.Runs = Path("runs")
-    device: flags.Device = "auto"
-    data_dir: flags.DataDir = None
-    import_: flags.Imports = ()
-    json: flags.Json = False
 
-    def run(self) -> None:
+    def run(self) -> Answer:
         from nelbo.cli import console
-        from nelbo.core.catalogue import import_files
         from nelbo.evaluation import card as cards_of
         from nelbo.training import store
 
-        import_files(self.import_)
         run = store.find(self.run_, self.runs)
         names = ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
         chosen = None if self.metrics == "all" else [word.strip() for word in self.metrics.split(",")]
@@ -60,10 +54,12 @@ class Evaluate:
                 "interrupted; the same command goes on with the importance-weighted estimate"
             ) from None
         card = cards[self.checkpoint]
-        if self.json:
-            return console.emit(card | ({"first": cards["first"]} if self.compare_first else {}))
-        if self.compare_first:
-            console.show_two_cards(cards["first"], card)
-        else:
-            console.show_card(card)
-        return console.warn(card)
+
+        def show() -> None:
+            if self.compare_first:
+                console.show_two_cards(cards["first"], card)
+            else:
+                console.show_card(card)
+            console.warn(card)
+
+        return Answer(card | ({"first": cards["first"]} if self.compare_first else {}), show)

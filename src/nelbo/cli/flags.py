@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 
 def plain(help: str, **more: Any) -> Any:
-    """A flag whose help says all there is to say: no "(default: None)" or "(default: False)" behind it."""
+    """Return a flag's help without "(default: None)" or "(default: False)" behind it."""
     return arg(help=help, help_behavior_hint="", **more)
 
 
@@ -31,46 +31,52 @@ Imports = Annotated[
     plain("a Python file that registers components; repeat for more", name="import", metavar="FILE"),
 ]
 
-SWITCHES = {"--overwrite", "--dry-run", "--no-figures", "--compare-first", "--json", "--help", "-h"}
-"""The flags without a value. Every other flag takes exactly one."""
+HELP = {"--help", "-h"}
 
 
-def sort(arguments: list[str], own: Collection[str]) -> tuple[list[str], list[str]]:
-    """A verb's arguments, positional ones first, and the flags that are not its `own`.
+def sort(arguments: list[str], verb: type[Any]) -> tuple[list[str], list[str]]:
+    """Return a verb's arguments, positional ones first, and the flags that are no fields of it, with their values.
 
-    People mix flags and names in any order; the parser behind this does not take a name after a flag.
+    People mix flags and names in any order; the parser behind this does not take a name after a flag. A flag whose
+    field is a `bool` stands alone, every other flag takes exactly one value.
     """
+    hints = get_type_hints(verb)
+    kinds = {"--" + item.name.rstrip("_").replace("_", "-"): hints[item.name] for item in fields(verb)}
+    known = kinds.keys() - {"--overrides"} | HELP
+    alone = {flag for flag, kind in kinds.items() if kind is bool} | HELP
     positional: list[str] = []
-    mine: list[str] = []
-    foreign: list[str] = []
-    target, expects = mine, False
+    words: list[str] = []
+    unknown: list[str] = []
+    target, expects_value = words, False
     for word in arguments:
         if is_flag(word):
-            flag, given, _ = word.partition("=")
+            flag, equals, _ = word.partition("=")
             flag = flag.replace("_", "-")
-            target = mine if flag in own else foreign
-            expects = not given and flag not in SWITCHES
+            target = words if flag in known else unknown
+            expects_value = not equals and flag not in alone
             target.append(word)
-        elif expects:
+        elif expects_value:
             target.append(word)
-            expects = False
+            expects_value = False
         else:
             positional.append(word)
-    return [*positional, *mine], foreign
+    return [*positional, *words], unknown
 
 
-def dotted(words: list[str]) -> tuple[list[str], list[str]]:
-    """Flags with a dot in their name and their values, and the rest."""
+def dotted(words: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of the flags with a dot in their name (`--sampler.components 20`), and the other words."""
+    from nelbo.core.config import parse_flags
+
     inside: list[str] = []
-    rest: list[str] = []
-    target = rest
+    others: list[str] = []
+    target = others
     for word in words:
         if is_flag(word):
-            target = inside if "." in word.partition("=")[0] else rest
+            target = inside if "." in word.partition("=")[0] else others
         target.append(word)
-    return inside, rest
+    return parse_flags(inside) if inside else {}, others
 
 
 def is_flag(word: str) -> bool:
-    """Whether a word is a flag: not a lone dash, and no negative number or list of numbers (-1,1)."""
+    """Return true for a flag: not a lone dash, and no negative number or list of numbers (-1,1)."""
     return word.startswith("-") and word != "-" and not (word[1].isdigit() or word[1] == ".")

@@ -1,4 +1,4 @@
-"""The verbs that look at a trained run: pictures, samples, reconstructions, latents, lines, traversals."""
+"""The base of the verbs that look at a trained run: pictures, samples, latents, lines, traversals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
+from nelbo.cli.verb import Answer, OnRuns
 
 if TYPE_CHECKING:
     from nelbo.pictures.export import Folder
@@ -20,8 +21,8 @@ A_REFERENCE = "12 (position in the split), FILE.png, example:CLASS or class:CLAS
 
 
 @dataclass
-class OnView:
-    """Opens one checkpoint and one split of a run."""
+class OnView(OnRuns):
+    """A verb that opens one checkpoint and one split of a run, and writes files."""
 
     run_: flags.RunName
     checkpoint: flags.Checkpoint = "best"
@@ -30,17 +31,11 @@ class OnView:
     out: Annotated[Path | None, plain("where to write; default: a folder inside the run", metavar="PATH")] = (
         None
     )
-    runs: flags.Runs = Path("runs")
-    device: flags.Device = "auto"
-    data_dir: flags.DataDir = None
-    import_: flags.Imports = ()
-    json: flags.Json = False
 
     def view(self) -> View:
-        from nelbo.core.catalogue import import_files
+        """Open the run; the folder of `--out` is checked first, which is quicker."""
         from nelbo.training import store
 
-        import_files(self.import_)
         if self.out is not None:
             store.check_folder(self.folder_of_output(self.out), "--out")
         run = store.find(self.run_, self.runs)
@@ -51,30 +46,33 @@ class OnView:
         return out
 
     def folder(self, view: View) -> Folder:
+        """Return the folder of the written files."""
         from nelbo.pictures.export import Folder
 
         return Folder(self.out or view.run.path / "generated")
 
-    def report(self, view: View, files: list[Path], **more: Any) -> None:
+    def files_answer(self, view: View, files: list[Path], **more: Any) -> Answer:
+        """Return the answer of a verb that wrote files; `more` goes into the JSON object."""
         from nelbo.cli import console
 
-        table = {"run": view.run.name, "checkpoint": view.checkpoint, "split": view.split_name}
-        if self.json:
-            return console.emit(table | {"files": [str(file) for file in files]} | more)
-        return console.show_files(files)
+        about = {"run": view.run.name, "checkpoint": view.checkpoint, "split": view.split_name}
+        table = about | {"files": [str(file) for file in files]} | more
+        return Answer(table, lambda: console.show_files(files))
 
 
 def open_view(
     run: Run, device: str, data_dir: Path | None, checkpoint: str = "best", split: str = "test", seed: int = 0
 ) -> View:
+    """Open a run for drawing."""
     from nelbo.pictures.view import View
 
     return View.open(run, checkpoint=checkpoint, split=split, device=device, data_dir=data_dir, seed=seed)
 
 
 def draw(
-    view: View, what: list[str], out: Path | None = None, formats: tuple[str, ...] = ("png",)
+    view: View, names: list[str], out: Path | None = None, formats: tuple[str, ...] = ("png",)
 ) -> tuple[list[Path], dict[str, str]]:
+    """Draw pictures, all that apply where none is named; return the files, and a reason for each one left out."""
     from nelbo import pictures
 
-    return pictures.draw(view, what, out or view.run.path / "figures", formats=formats)
+    return pictures.draw(view, names, out or view.run.path / "figures", formats=formats)

@@ -1,33 +1,34 @@
-"""`nelbo reconstruct`."""
+"""The verb `nelbo reconstruct`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from nelbo.cli.flags import plain
-
-if TYPE_CHECKING:
-    pass
-
 from nelbo.cli.on_run import OnView
+from nelbo.cli.verb import Answer
 
 
 @dataclass
 class Reconstruct(OnView):
-    """Images through the model and back, from the posterior mean; the first of the split when none is given."""
+    """Send images through the model and back, from the posterior mean; the first of the split when none is given."""
+
+    usage = "reconstruct RUN [IMAGE ...]"
+    summary = "images through the model and back"
+    order = 100
 
     images: Positional[
         Annotated[tuple[str, ...], plain("12, FILE.png or example:CLASS", metavar="[IMAGE ...]")]
     ] = ()
     n: Annotated[int, arg(aliases=("-n",), help="how many, when no image is given", metavar="INT")] = 16
 
-    def run(self) -> None:
+    def run(self) -> Answer:
         view = self.view()
         from nelbo.pictures import export
 
         out = self.folder(view)
         error = export.reconstruct(view, out, list(self.images), self.n)
-        self.report(view, out.files, mse=error)
+        return self.files_answer(view, out.files, mse=error)

@@ -1,4 +1,4 @@
-"""The verb that writes a page about runs."""
+"""The verb `nelbo report`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from tyro.conf import Positional, arg
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
+from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import ConfigError
 
 
 @dataclass
-class Report:
+class Report(OnRuns):
     """Write one HTML page about a run, or about several beside each other; it needs no network and no other file."""
+
+    usage = "report RUN ..."
+    summary = "one HTML page of a run, or of several side by side"
+    order = 50
 
     runs_: Positional[
         Annotated[
@@ -36,32 +41,23 @@ class Report:
         Path | None,
         plain("the file; default: report.html in the run folder, or here for several runs", metavar="FILE"),
     ] = None
-    runs: flags.Runs = Path("runs")
-    device: flags.Device = "auto"
-    data_dir: flags.DataDir = None
-    import_: flags.Imports = ()
-    json: flags.Json = False
 
-    def run(self) -> None:
+    def run(self) -> Answer:
         from nelbo import report
         from nelbo.cli import console
-        from nelbo.core.catalogue import import_files
 
-        import_files(self.import_)
         request = report.Request(
             checkpoint=self.checkpoint, split=self.split, samples=self.samples, pictures=_names(self.pictures),
             device=self.device, data_dir=self.data_dir, imports=tuple(map(str, self.import_)),
         )  # fmt: skip
         with console.Measuring() as listener:
             done = report.write(self.runs_, self.out, request=request, folder=self.runs, tell=listener)
-        if self.json:
-            about = {"file": str(done.file), "bytes": done.file.stat().st_size, "runs": list(done.left_out)}
-            return console.emit(about | {"left_out": done.left_out})
-        return console.show_files([done.file])
+        about = {"file": str(done.file), "bytes": done.file.stat().st_size, "runs": list(done.left_out)}
+        return Answer(about | {"left_out": done.left_out}, lambda: console.show_files([done.file]))
 
 
 def _names(text: str) -> list[str] | None:
-    """`all` as None, `none` as no name at all; a misspelled one is refused with the nearest."""
+    """Return None for `all` and no name for `none`; a misspelled name is refused with the nearest."""
     from nelbo.core.registry import lookup
 
     if text == "all":

@@ -1,27 +1,29 @@
-"""`nelbo sample`."""
+"""The verb `nelbo sample`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tyro.conf import Suppress, UseAppendAction, arg
 
+from nelbo.cli import flags
 from nelbo.cli.flags import plain
-from nelbo.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
-
 from nelbo.cli.on_run import OnView
+from nelbo.cli.verb import Answer
+from nelbo.errors import ConfigError, did_you_mean
 
 
 @dataclass
 class Sample(OnView):
-    """Images from the prior or a sampler fitted to the training images; with --like, draws around given images.
+    """Draw images from the prior or a sampler fitted to the training images; with --like, draws around given images.
 
     Fields of the sampler are flags: --sampler gaussian-mixture --sampler.components 20 (see nelbo list sampler).
     """
+
+    usage = "sample RUN"
+    summary = "images from the prior or a fitted sampler, or like given images"
+    order = 80
 
     n: Annotated[int, arg(aliases=("-n",), help="how many (of each image, with --like)", metavar="INT")] = 16
     like: Annotated[
@@ -39,32 +41,37 @@ class Sample(OnView):
     ] = "prior"
     overrides: Suppress[dict[str, Any]] = field(default_factory=dict)
 
-    def run(self) -> None:
+    @classmethod
+    def settings(cls, unknown: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """Take flags with a dot as fields of the sampler."""
+        return flags.dotted(unknown)
+
+    def run(self) -> Answer:
         from nelbo.core import config
         from nelbo.evaluation import samplers
         from nelbo.pictures import export
 
-        settings = self._settings()
+        settings = self._sampler_settings()
         samplers.check_name(self.sampler)
         view = self.view()
         out = self.folder(view)
         if self.like:
             export.sample_like(view, out, self.n, list(self.like))
-            return self.report(view, out.files)
+            return self.files_answer(view, out.files)
         spec = samplers.asked(self.sampler, settings, view.run, view.model)
         export.sample(view, out, self.n, sampler=spec)
-        return self.report(view, out.files, sampler=config.to_dict(spec))
+        return self.files_answer(view, out.files, sampler=config.to_dict(spec))
 
-    def _settings(self) -> dict[str, Any]:
-        """The sampler's fields among the flags; raises ConfigError for what does not go together."""
-        found = {}
+    def _sampler_settings(self) -> dict[str, Any]:
+        """Return the sampler's fields among the flags; raises ConfigError for what does not go together."""
+        values: dict[str, Any] = {}
         for key, value in self.overrides.items():
             head, _, field_of_sampler = key.partition(".")
             if head != "sampler":
                 hint = did_you_mean(head, ["sampler"])
                 raise ConfigError(f"no flag is called --{key.replace('_', '-')}; {hint}")
-            found[field_of_sampler] = value
-        if self.like and (found or self.sampler != "prior"):
+            values[field_of_sampler] = value
+        if self.like and (values or self.sampler != "prior"):
             raise ConfigError(
                 "--sampler and --like do not go together: draws around an image are its posterior's"
             )
@@ -72,4 +79,4 @@ class Sample(OnView):
             raise ConfigError(
                 f"--temperature scales draws from the prior, and --sampler is {self.sampler}; leave one of them out"
             )
-        return found if self.temperature == 1.0 else {"temperature": self.temperature} | found
+        return values if self.temperature == 1.0 else {"temperature": self.temperature} | values

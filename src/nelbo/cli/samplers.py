@@ -1,15 +1,15 @@
-"""The verb that measures samplers beside each other and chooses one."""
+"""The verb `nelbo samplers`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Suppress, arg
 
 from nelbo.cli import flags
+from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import Interrupted
 
 TIMED = ("fit", "draw")
@@ -17,44 +17,44 @@ COLUMNS = ("precision", "recall", "density", "coverage")
 
 
 @dataclass
-class Samplers:
+class Samplers(OnRuns):
     """Fit every sampler to a run, measure each on validation images, and the best on test images.
 
     Afterwards `nelbo sample RUN --sampler chosen` draws with the best. Fields of samplers are flags:
     --gaussian-mixture.components 20 (see nelbo list sampler).
     """
 
+    usage = "samplers RUN"
+    summary = "fits every sampler to a run, and chooses by validation images"
+    order = 90
+
     run_: flags.RunName
     samplers: Annotated[str, arg(help="all, or some: prior,gaussian-mixture", metavar="NAMES")] = "all"
     checkpoint: flags.Checkpoint = "best"
     seed: Annotated[int, arg(help="of every fit", metavar="INT")] = 0
-    runs: flags.Runs = Path("runs")
-    device: flags.Device = "auto"
-    data_dir: flags.DataDir = None
-    import_: flags.Imports = ()
-    json: flags.Json = False
     overrides: Suppress[dict[str, Any]] = field(default_factory=dict)
 
-    def run(self) -> None:
+    @classmethod
+    def settings(cls, unknown: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """Take flags with a dot as fields of samplers."""
+        return flags.dotted(unknown)
+
+    def run(self) -> Answer:
         from nelbo.cli import console
-        from nelbo.core.catalogue import import_files
         from nelbo.evaluation import samplers
 
-        import_files(self.import_)
-        asked = None if self.samplers == "all" else [word.strip() for word in self.samplers.split(",")]
+        names = None if self.samplers == "all" else [word.strip() for word in self.samplers.split(",")]
         try:
             with console.Measuring() as listener:
                 table = samplers.compare(
-                    self.run_, asked, self.overrides, checkpoint=self.checkpoint, seed=self.seed, runs=self.runs,
+                    self.run_, names, self.overrides, checkpoint=self.checkpoint, seed=self.seed, runs=self.runs,
                     device=self.device, data_dir=self.data_dir, tell=listener,
                 )  # fmt: skip
         except KeyboardInterrupt:
             raise Interrupted(
                 "interrupted; the same command goes on with the samplers that are left"
             ) from None
-        if self.json:
-            return console.emit(table)
-        return self._show(table)
+        return Answer(table, lambda: self._show(table))
 
     def _show(self, table: Mapping[str, Any]) -> None:
         from nelbo.cli import console
@@ -80,7 +80,7 @@ class Samplers:
 
 
 def _ranked(table: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The measured samplers, nearest first."""
+    """Return the measured samplers, nearest first."""
     measured = [(name, entry) for name, entry in table["samplers"].items() if "metrics" in entry]
 
     def distance(item: tuple[str, Mapping[str, Any]]) -> float:

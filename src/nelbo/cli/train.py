@@ -1,9 +1,9 @@
-"""`nelbo train`."""
+"""The verb `nelbo train`."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +13,16 @@ from tyro.conf import Positional
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
 from nelbo.cli.on_run import draw, open_view
+from nelbo.cli.verb import Answer, OnRuns
+from nelbo.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    from nelbo.training.recipe import Recipe
     from nelbo.training.store import Run
 
 
 @dataclass
-class Train:
+class Train(OnRuns):
     """Train a recipe or a configuration file; the same command resumes an interrupted run.
 
     Every field of the recipe is a flag: --epochs 5, --data PATH, --model.latent-dim 16,
@@ -28,46 +31,54 @@ class Train:
     `nelbo train RECIPE --dry-run` lists those that are set, and the shapes of the network.
     """
 
+    usage = "train RECIPE | FILE.toml"
+    summary = "train; the same command resumes an interrupted run"
+    order = 20
+
     recipe: Positional[
         Annotated[str, plain("a recipe's name (see nelbo recipes) or FILE.toml", metavar="RECIPE")]
     ]
-    runs: flags.Runs = Path("runs")
     name: Annotated[str | None, plain("of the run folder; default: recipe and seed", metavar="NAME")] = None
-    device: flags.Device = "auto"
-    data_dir: flags.DataDir = None
     overwrite: Annotated[bool, plain("replace a run of that name")] = False
     dry_run: Annotated[bool, plain("check and print the configuration, read no data, train nothing")] = False
     no_figures: Annotated[bool, plain("do not draw the pictures at the end")] = False
-    import_: flags.Imports = ()
-    json: flags.Json = False
     overrides: tyro.conf.Suppress[dict[str, Any]] = field(default_factory=dict)
 
-    def run(self) -> None:
-        from nelbo.cli import console
-        from nelbo.core.catalogue import import_files
-        from nelbo.training import api
-        from nelbo.training.store import Run
+    @classmethod
+    def settings(cls, unknown: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """Take flags as fields of the recipe; raises ConfigError for one that is neither a field nor a flag."""
+        if not unknown:
+            return {}, []
+        from nelbo.core.config import parse_flags
+        from nelbo.core.spec import kebab
+        from nelbo.training.recipe import PARTS_OF_THE_MODEL, Recipe
 
-        import_files(self.import_)
-        recipe, folder = api.plan(
-            self.recipe, self.overrides, runs=self.runs, name=self.name, overwrite=self.overwrite
-        )
+        heads = {kebab(name) for name in (*Recipe.model_fields, *PARTS_OF_THE_MODEL)} - {"recipe"}
+        for word in filter(flags.is_flag, unknown):
+            head = word.partition("=")[0].removeprefix("--").partition(".")[0]
+            if kebab(head) not in heads:
+                names = heads | {kebab(item.name.rstrip("_")) for item in fields(cls)} | {"help"}
+                hint = did_you_mean(head, names - {"overrides", "recipe"})
+                raise ConfigError(f"no flag or field is called {word.partition('=')[0]}; {hint}")
+        return parse_flags(unknown), []
+
+    def run(self) -> Answer:
+        from nelbo.cli import console
+        from nelbo.training import api
+
+        plan = api.plan(self.recipe, self.overrides, runs=self.runs, name=self.name, overwrite=self.overwrite)
         if self.dry_run:
-            return self._describe(recipe, folder)
-        finished = Run(folder).finished and not self.overwrite
-        console.announce_download(recipe.data, self.data_dir)
-        with console.Training(recipe.epochs) as listener:
-            run = api.train(
-                recipe, runs=self.runs, name=folder.name, device=self.device, data_dir=self.data_dir,
-                overwrite=self.overwrite, tell=listener,
-            )  # fmt: skip
-        if finished:
+            return self._describe(plan.recipe, plan.folder)
+        console.announce_download(plan.recipe.data, self.data_dir)
+        with console.Training(plan.recipe.epochs) as listener:
+            run = api.train(plan, device=self.device, data_dir=self.data_dir, tell=listener)
+        if plan.finished:
             console.say(
-                f"{folder} is finished already; train it anew with --overwrite, or choose another --name"
+                f"{plan.folder} is finished already; train it anew with --overwrite, or choose another --name"
             )
         return self._conclude(run)
 
-    def _describe(self, recipe: Any, folder: Path) -> None:
+    def _describe(self, recipe: Recipe, folder: Path) -> Answer:
         from nelbo import engine
         from nelbo.cli import console
         from nelbo.core import config
@@ -77,14 +88,12 @@ class Train:
         shape = recipe.data.shape_without_reading()
         outline = None if shape is None else api.outline(recipe, shape)
         table = {"run": str(folder), "config": config.to_dict(recipe), "network": outline}
-        if self.json:
-            return console.emit(table)
         note = "" if outline is None else f"# {console.outlined(outline)}\n"
-        print(f"# would train in {folder}\n{note}{config.dumps(recipe)}", end="")
-        return None
+        text = f"# would train in {folder}\n{note}{config.dumps(recipe)}"
+        return Answer(table, lambda: print(text, end=""))
 
-    def _conclude(self, run: Run) -> None:
-        """Measures the best checkpoint on the test split, draws the pictures, and prints where to look."""
+    def _conclude(self, run: Run) -> Answer:
+        """Measure the best checkpoint on the test split, draw the pictures, and say where to look."""
         from nelbo.cli import console
         from nelbo.evaluation import card as cards
 
@@ -102,8 +111,10 @@ class Train:
                 summary["seconds"]["figures"] = time.perf_counter() - begun
                 console.say(f"{len(files)} pictures in {run.path / 'figures'}")
             run.write_json("summary.json", summary)
-        if self.json:
-            return console.emit({"run": run.name, "path": str(run.path), **summary})
-        console.show_card(cards.read(run, samples=0))
-        print(f"{summary['images_per_second']:,.0f} images/s in training. Next:  nelbo evaluate {run.path}")
-        return None
+
+        def show() -> None:
+            console.show_card(cards.read(run, samples=0))
+            rate = f"{summary['images_per_second']:,.0f} images/s in training"
+            print(f"{rate}. Next:  nelbo evaluate {run.path}")
+
+        return Answer({"run": run.name, "path": str(run.path), **summary}, show)

@@ -1,4 +1,4 @@
-"""Convolutional VAE with a latent plane to look at."""
+"""A convolutional VAE with a latent plane to look at."""
 
 from nelbo.data import Data
 from nelbo.models import VAE

@@ -1,4 +1,4 @@
-"""Convolutions and batch norm at 32x32, latent 128."""
+"""A convolutional VAE with batch norm, at 32x32 and with 128 latents."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The embedded demonstration."""
+"""The demonstration, on digits that are part of scikit-learn."""
 
 from nelbo.data import Binarise, Data
 from nelbo.models import VAE

@@ -1,4 +1,4 @@
-"""Fashion-MNIST MLP with beta warm-up and a full evaluation."""
+"""An MLP VAE of Fashion-MNIST with a beta warm-up."""
 
 from nelbo.data import Data
 from nelbo.models import VAE

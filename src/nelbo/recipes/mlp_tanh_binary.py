@@ -1,4 +1,4 @@
-"""MLP on binarised MNIST: as published, with a bound that is not one, and corrected."""
+"""An MLP VAE of binarised MNIST: as published, with a bound that is not one, and corrected."""
 
 from nelbo.data import Binarise, Data
 from nelbo.models import VAE

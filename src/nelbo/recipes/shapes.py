@@ -1,4 +1,4 @@
-"""Known factors of variation, for the scores of disentanglement."""
+"""A VAE of images with known factors of variation, for the scores of disentanglement."""
 
 from nelbo.data import Data
 from nelbo.models import VAE

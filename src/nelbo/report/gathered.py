@@ -13,7 +13,7 @@ from nelbo.core.catalogue import docline, entries
 from nelbo.core.registry import names
 from nelbo.core.spec import Spec, kebab
 from nelbo.doctor import Diagnosis, diagnose
-from nelbo.errors import DataError, NelboError, UnknownName
+from nelbo.errors import DataError, NelboError
 from nelbo.evaluation import card
 from nelbo.evaluation.comparison.words import differences, shown
 from nelbo.metrics.bound import GREY_NOTE
@@ -23,7 +23,7 @@ from nelbo.report import figures
 from nelbo.report.figures import Drawing
 from nelbo.training import api
 from nelbo.training.loop import Tell
-from nelbo.training.recipe import Recipe, named
+from nelbo.training.recipe import Recipe, registered
 from nelbo.training.store import Run
 
 SAMPLES = 500
@@ -108,7 +108,7 @@ class Facts:
 def gather(run: Run, request: Request, tell: Tell) -> Facts:
     """Read a run, measure what its card lacks, and draw its pictures. Raises RunError for a damaged run."""
     recipe = run.recipe
-    base = _named(recipe.recipe)
+    base = registered(recipe.recipe)
     measured, not_measured = _measured(run, request, tell)
     drawings, left_out = _drawn(run, request, tell)
     return Facts(
@@ -185,13 +185,6 @@ def _diagnosed(run: Run, request: Request) -> Diagnosis | str:
 
 
 # --- configuration ----------------------------------------------------------------------------
-
-
-def _named(name: str) -> Recipe | None:
-    try:
-        return named(name)
-    except UnknownName:
-        return None
 
 
 def _changes(base: Recipe, recipe: Recipe) -> list[tuple[str, str, str]]:

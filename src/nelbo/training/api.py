@@ -1,9 +1,10 @@
-"""The Python surface: train and load. `card` adds evaluate; the command line is a thin coat over these."""
+"""The training of a recipe, from its data to a finished run folder, and the loading of what was trained."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,33 @@ import torch
 
 from nelbo import engine
 from nelbo.data import Images, Splits
-from nelbo.errors import ConfigError, DataError, RunError, TrainingFailed, UnknownName
+from nelbo.errors import ConfigError, DataError, RunError, TrainingFailed
 from nelbo.metrics import Split
 from nelbo.models import BuiltModel
 from nelbo.training import store
 from nelbo.training.loop import Tell, fit
-from nelbo.training.recipe import Recipe, named, resolve
+from nelbo.training.recipe import Recipe, registered, resolve
 from nelbo.training.store import Run
 
 FROM_PYTHON = "python"  # the data source of a run whose images were passed as an object
 
 
 def quiet(event: str, row: dict[str, Any]) -> None:
-    """Hears everything and says nothing."""
+    """Ignore an event of training."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved recipe and the folder that it trains in, both checked; `train` accepts it in place of a recipe.
+
+    overwrite  a run in the folder is replaced
+    finished   the folder holds a finished run of this recipe already, which `train` returns as it is
+    """
+
+    recipe: Recipe
+    folder: Path
+    overwrite: bool = False
+    finished: bool = False
 
 
 def plan(
@@ -34,42 +49,22 @@ def plan(
     runs: str | Path = "runs",
     name: str | None = None,
     overwrite: bool = False,
-) -> tuple[Recipe, Path]:
-    """The resolved recipe and the folder it would train in; every mistake that can be seen without data is raised."""
-    wanted = resolve(recipe, overrides)
+) -> Plan:
+    """Resolve a recipe and its run folder; every mistake that can be noticed without data is raised here."""
+    resolved = resolve(recipe, overrides)
     if data is not None:
-        wanted = resolve(wanted, {"data.source": FROM_PYTHON})
+        resolved = resolve(resolved, {"data.source": FROM_PYTHON})
     else:
-        wanted.data.check_source()
-        if (path := wanted.data.path()) is not None:  # so that the run can be measured from anywhere
-            wanted = resolve(wanted, {"data.source": str(path.resolve())})
-    plain = None
-    if wanted.recipe != "custom":
-        plain = _known(wanted.recipe)
-    folder = Path(runs) / store.check_name(name or store.default_name(wanted, plain))
-    store.check_free(wanted, folder, overwrite=overwrite)
-    return wanted, folder
-
-
-def _write_environment(run: Run, where: torch.device, splits: Splits) -> dict[str, Any]:
-    """What the run runs on and with, in env.json; an interrupted run keeps what its first part ran on."""
-    environment = engine.describe(where) | {"command": engine.command_line(), "data": describe_data(splits)}
-    earlier = run.read_json("env.json", missing={})
-    if earlier:
-        environment["earlier"] = [*earlier.pop("earlier", []), earlier]
-    run.write_json("env.json", environment)
-    return environment
-
-
-def _known(name: str) -> Recipe | None:
-    try:
-        return named(name)
-    except UnknownName:
-        return None
+        resolved.data.check_source()
+        if (path := resolved.data.path()) is not None:  # so that the run can be measured from anywhere
+            resolved = resolve(resolved, {"data.source": str(path.resolve())})
+    folder = Path(runs) / store.check_name(name or store.default_name(resolved, registered(resolved.recipe)))
+    store.check_free(resolved, folder, overwrite=overwrite)
+    return Plan(resolved, folder, overwrite, finished=not overwrite and Run(folder).finished)
 
 
 def train(
-    recipe: str | Path | Recipe,
+    recipe: str | Path | Recipe | Plan,
     *,
     overrides: Mapping[str, Any] | None = None,
     data: object | None = None,
@@ -80,9 +75,9 @@ def train(
     overwrite: bool = False,
     tell: Tell = quiet,
 ) -> Run:
-    """Trains a recipe and returns its run folder; the same call goes on with an interrupted run.
+    """Train a recipe and return its run folder; the same call goes on with an interrupted run.
 
-    recipe     a registered name, a TOML file, or a Recipe
+    recipe     a registered name, a TOML file, a Recipe, or a Plan, which has overrides, runs, name and overwrite in it
     overrides  dotted fields, as on the command line: {"model.latent_dim": 16, "objective.beta": 4}
     data       images instead of `recipe.data.source`: an array, a tensor, (images, labels), a torch data set
     tell       hears `data`, `model`, `resume`, `begin`, `step`, `epoch` and `warning` with a table each
@@ -92,61 +87,78 @@ def train(
     Raises ConfigError, DataError, DeviceError and RunError before anything is written, TrainingFailed
     and Interrupted later.
     """
-    wanted, folder = plan(recipe, overrides, data=data, runs=runs, name=name, overwrite=overwrite)
-    where = engine.pick_device(device)
-    engine.check_precision(where, wanted.precision)
+    if isinstance(recipe, Plan):
+        if overrides or name or overwrite:
+            raise ConfigError(
+                "a Plan has overrides, name and overwrite in it; give them to nelbo.training.api.plan"
+            )
+        planned = recipe
+    else:
+        planned = plan(recipe, overrides, data=data, runs=runs, name=name, overwrite=overwrite)
+    place = engine.pick_device(device)
+    engine.check_precision(place, planned.recipe.precision)
     begun = time.perf_counter()
-    splits = load_data(wanted, data_dir, data)
-    if not overwrite:
-        _same_data(Run(folder), splits)
-        if Run(folder).finished:
-            return Run(folder)
-        if Run(folder).checkpoint_path("last").is_file():
-            Run(folder).load("last")  # a damaged one is refused before anything is written
-    shapes = outline(wanted, splits.shape)
-    _check_fits(wanted, splits)
-    run = store.start(wanted, folder, overwrite=overwrite)
-    environment = _write_environment(run, where, splits)
+    splits = load_data(planned.recipe, data_dir, data)
+    if not planned.overwrite:
+        _same_data(Run(planned.folder), splits)
+        if Run(planned.folder).finished:
+            return Run(planned.folder)
+    return _train(planned, splits, place, tell, begun)
+
+
+def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun: float) -> Run:
+    """Train on data that is there; `begun` is when loading it began."""
+    recipe, folder = planned.recipe, planned.folder
+    if not planned.overwrite and Run(folder).checkpoint_path("last").is_file():
+        Run(folder).load("last")  # a damaged one is refused before anything is written
+    shapes = outline(recipe, splits.shape)
+    _check_fits(recipe, splits)
+    run = store.start(recipe, folder, overwrite=planned.overwrite)
+    environment = _write_environment(run, place, splits)
     loading = time.perf_counter() - begun
-    tell(
-        "data",
-        environment["data"]
-        | {
-            "observation_kind": observation_kind(wanted),
-            "bound": wanted.objective.bound_name,
-            "note": splits.note,
-        },
-    )
+    about = {
+        "observation_kind": observation_kind(recipe),
+        "bound": recipe.objective.bound_name,
+        "note": splits.note,
+    }
+    tell("data", environment["data"] | about)
     tell("model", shapes)
     try:
-        state = fit(wanted, splits, run, where, tell)
-    except TrainingFailed as error:  # kept for the doctor
+        state = fit(recipe, splits, run, place, tell)
+    except TrainingFailed as error:  # logged for the doctor
         run.log({"event": "failed", "epoch": len(run.history()) + 1, "why": str(error)})
         raise
     best = load(run, checkpoint="best", device="cpu")
-    store.share(
-        run, best, splits.shape, {"recipe": wanted.recipe, "class_names": environment["data"]["class_names"]}
-    )
-    run.write_json(
-        "summary.json",
-        {
-            "finished": True,
-            "epochs": state.epoch - 1,
-            "best_epoch": state.best_epoch,
-            "selection": _selection(wanted, splits, state.best_bound),
-            "images_per_second": round(state.images / state.seconds["train"], 1),
-            "seconds": {"data": loading, **state.seconds},
-            "device": str(where),
-            "threads": state.threads,
-            "batch_size": wanted.batch_size,
-            **state.how,
-        },
-    )
+    class_names = environment["data"]["class_names"]
+    store.share(run, best, splits.shape, {"recipe": recipe.recipe, "class_names": class_names})
+    summary = {
+        "finished": True,
+        "epochs": state.epoch - 1,
+        "best_epoch": state.best_epoch,
+        "selection": _selection(recipe, splits, state.best_bound),
+        "images_per_second": round(state.images / state.seconds["train"], 1),
+        "seconds": {"data": loading, **state.seconds},
+        "device": str(place),
+        "threads": state.threads,
+        "batch_size": recipe.batch_size,
+        **state.how,
+    }
+    run.write_json("summary.json", summary)
     return run
 
 
+def _write_environment(run: Run, place: torch.device, splits: Splits) -> dict[str, Any]:
+    """Write hardware, versions and data to env.json; an interrupted run still says what its first part ran on."""
+    environment = engine.describe(place) | {"command": engine.command_line(), "data": describe_data(splits)}
+    earlier = run.read_json("env.json", missing={})
+    if earlier:
+        environment["earlier"] = [*earlier.pop("earlier", []), earlier]
+    run.write_json("env.json", environment)
+    return environment
+
+
 def outline(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Sends random input through a built model: the shape of everything on the way, and the number of weights.
+    """Send random input through a built model: return the shape of everything on the way, and the number of weights.
 
     Raises ConfigError where a network does not fit images of this shape.
     """
@@ -175,7 +187,7 @@ def observation_kind(recipe: Recipe) -> str | None:
 
 
 def _check_fits(recipe: Recipe, splits: Splits) -> None:
-    """Refuses, before anything is written, a network that a last batch of one image does not fit."""
+    """Refuse, before anything is written, a network that a last batch of one image does not fit."""
     if len(splits.train) % recipe.batch_size != 1 % recipe.batch_size:
         return
     try:  # batch norm cannot normalise a batch of one number a channel
@@ -199,7 +211,7 @@ def _selection(recipe: Recipe, splits: Splits, best_bound: float | None) -> str:
 
 
 def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
-    """The recipe's splits, checked against its likelihood."""
+    """Return the recipe's splits, checked against its likelihood."""
     if data is None and recipe.data.source == FROM_PYTHON:
         raise DataError("this run was trained on images passed from Python; pass them again as data=...")
     splits = recipe.data.load(Path(data_dir) if data_dir else None, data)
@@ -223,7 +235,7 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
 
 
 def describe_data(splits: Splits) -> dict[str, Any]:
-    """What a run records of its data."""
+    """Return the facts about its data that a run records."""
     return {
         "name": splits.name,
         "hash": splits.hash,
@@ -240,7 +252,7 @@ def describe_data(splits: Splits) -> dict[str, Any]:
 
 
 def _factors(images: Images) -> dict[str, int] | None:
-    """The number of values of each known factor of variation."""
+    """Return the number of values of each known factor of variation."""
     if images.factors_NF is None or images.factor_names is None:
         return None
     return {
@@ -250,7 +262,7 @@ def _factors(images: Images) -> dict[str, int] | None:
 
 
 def _same_data(run: Run, splits: Splits) -> None:
-    """Refuses to go on with, or to measure, a run on other data than it was trained on."""
+    """Refuse to go on with, or to measure, a run on other data than it was trained on."""
     before = run.read_json("env.json", missing={}).get("data", {}).get("hash")
     if before not in (None, splits.hash):
         raise DataError(
@@ -262,7 +274,7 @@ def _same_data(run: Run, splits: Splits) -> None:
 def load(
     run: str | Path | Run, *, checkpoint: str = "best", device: str = "auto", runs: str | Path = "runs"
 ) -> BuiltModel:
-    """The trained model of a run: encode, decode, sample, reconstruct, log_prob. In evaluation mode.
+    """Return the trained model of a run, in evaluation mode: encode, decode, sample, reconstruct, log_prob.
 
     `run` may also be the `model/` folder of a run, or a copy of it: what is shared.
 
@@ -270,20 +282,20 @@ def load(
     """
     if isinstance(run, str | Path) and (Path(run) / "model.safetensors").is_file():
         return engine.place(store.shared(Path(run)), engine.pick_device(device))
-    found = store.find(run, Path(runs))
-    tensors, _ = found.load(checkpoint)
+    opened = store.find(run, Path(runs))
+    tensors, _ = opened.load(checkpoint)
     if checkpoint == "last":
         prefix = "average." if any(key.startswith("average.") for key in tensors) else "model."
         tensors = {
             key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
         }
-    shape = found.read_json("env.json").get("data", {}).get("shape")
+    shape = opened.read_json("env.json").get("data", {}).get("shape")
     if not shape:
         raise RunError(
-            f"{found.path / 'env.json'} does not say the shape of the images; the run is damaged: "
+            f"{opened.path / 'env.json'} does not say the shape of the images; the run is damaged: "
             "train again with --overwrite"
         )
-    module = store.rebuild(found.recipe, tuple(shape), tensors, found.checkpoint_path(checkpoint))
+    module = store.rebuild(opened.recipe, tuple(shape), tensors, opened.checkpoint_path(checkpoint))
     return engine.place(module, engine.pick_device(device))
 
 
@@ -296,13 +308,13 @@ def open_split(
     data: object | None = None,
     **more: Any,
 ) -> Split:
-    """A split of the run's own data, as its model is measured on it."""
+    """Return a split of the run's own data, as its model is measured on it."""
     splits = load_same_data(run, data_dir, data)
     return Split(splits.split(split), splits, device, **more)
 
 
 def load_same_data(run: Run, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
-    """The data a run was trained on; raises DataError when what is found now is not that."""
+    """Return the data a run was trained on; raises DataError where other data is there now."""
     splits = load_data(run.recipe, data_dir, data)
     _same_data(run, splits)
     return splits

@@ -17,7 +17,7 @@ from nelbo.core.registry import lookup, register
 from nelbo.core.spec import Spec, kebab
 from nelbo.data import Data
 from nelbo.data.transforms import decisive
-from nelbo.errors import ConfigError
+from nelbo.errors import ConfigError, UnknownName
 from nelbo.models import VAE, Model
 from nelbo.objectives import ELBO, Objective
 from nelbo.optim import Adam, Optimizer
@@ -124,6 +124,14 @@ def named(name: str) -> Recipe:
         return found()
     except ValidationError as error:
         raise ConfigError(f"the recipe {name!r} is not valid: {error}") from None
+
+
+def registered(name: str) -> Recipe | None:
+    """Return the registered recipe of that name, or None where a run's recipe has another or none."""
+    try:
+        return named(name)
+    except UnknownName:
+        return None
 
 
 def _from_file(path: Path) -> Recipe:

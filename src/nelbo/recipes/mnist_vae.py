@@ -1,4 +1,4 @@
-"""Models of papers, trained to their numbers: dynamically binarised MNIST, one fixed draw of the test images."""
+"""A model of the literature, trained to its numbers: dynamically binarised MNIST, one fixed draw of the test images."""
 
 from nelbo.data import Data, DynamicBinarise
 from nelbo.models import VAE
