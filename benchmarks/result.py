@@ -30,7 +30,7 @@ FIRST_STEPS = ("digits", RECIPE)
 # Eager, because a run that compiles begins later to end sooner. Prints when the first step is done and stops there.
 FIRST_STEP = """
 import os, sys
-from nelbo import api
+from nelbo.training import api
 
 def tell(event, row):
     if event == "step":

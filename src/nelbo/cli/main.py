@@ -30,7 +30,7 @@ nelbo: train, measure and explore variational autoencoders
   nelbo data [list | get | check]   data sets: what there is, downloads, checks
   nelbo list [AXIS]                 every objective, prior, likelihood, net, ... with its fields
   nelbo env                         versions and hardware
-  nelbo bench [RECIPE ...]          training speed here, beside a tutorial's loop and JAX
+  nelbo bench [RECIPE ...]          training speed here, beside a tutorial's loop
 
 A RUN is a run folder, its name under runs/, or latest. Start with: nelbo train digits
 nelbo VERB --help says more; nelbo --version prints the version.
