@@ -183,7 +183,7 @@ def twice_squashed() -> Any:
     class TwiceSquashed(Likelihood):
         """Bernoulli pixels on sigmoid(outputs), taken for logits."""
 
-        of = "binary"
+        observation_kind = "binary"
         support = (0.0, 1.0)
 
         def build(self, shape: Any) -> torch.nn.Module:
