@@ -192,7 +192,7 @@ def test_seventy_thousand_images_are_encoded_in_under_two_seconds():
 def test_decoding_a_folder_keeps_the_cores_busy():
     found = json.loads((RECORDS / "decode.json").read_text())
     for kind, row in found["kinds"].items():
-        assert row["processes"]["busy"]["median"] > 0.95, kind
+        assert row["threads"]["busy"]["median"] > 0.85, kind
 
 
 def test_an_epoch_grows_as_the_images_do():

@@ -9,11 +9,13 @@ import statistics
 import pytest
 import torch
 
-from nelbo.bench import SIDES, Lap, bench, lap, machine, own, running, spread
+from nelbo.bench import SIDES, Lap, bench, lap, machine, running, spread
+from nelbo.bench import nelbo as side
 from nelbo.engine.compiling import why_not
 from nelbo.errors import ConfigError, Interrupted, TrainingFailed
 
 CPU = torch.device("cpu")
+BF16 = SIDES["nelbo-bf16"].overrides
 RATES = {"fp32": {"flops_per_second": 1000.0}, "bf16": {"flops_per_second": 4000.0}}
 
 
@@ -40,8 +42,7 @@ def test_a_small_bench_of_everything_is_one_complete_object(nelbo, tmp_path):
     rows, left_out = recipe["rows"], recipe["left_out"]
     assert [*rows, *left_out] == sorted([*rows, *left_out], key=list(SIDES).index)
     assert set(rows) | set(left_out) == set(SIDES)
-    assert set(left_out) <= {"jax", "jax-bf16"}
-    assert all("JAX" in why for why in left_out.values())
+    assert left_out == {}
     plain = rows["plain"]["images_per_second"]["median"]
     for name, row in rows.items():
         (seconds,) = row["seconds_an_epoch"]["all"]
@@ -62,15 +63,23 @@ def test_a_small_bench_of_everything_is_one_complete_object(nelbo, tmp_path):
 
 
 def test_the_table_names_sides_machine_and_what_was_left_out(nelbo, monkeypatch):
-    monkeypatch.setattr(running.twin, "importable", lambda: None)
-    code, out, err = nelbo("bench", "--epochs", "2", "--repeat", "2", "--sides", "jax,nelbo-fp32,plain")
+    def refused(*arguments, **more):
+        raise ConfigError("not this recipe")
+
+    lap_of = running.lap_of
+    monkeypatch.setattr(
+        running, "lap_of", lambda side, *more: (refused if side.overrides == BF16 else lap_of)(side, *more)
+    )
+    code, out, err = nelbo(
+        "bench", "--epochs", "2", "--repeat", "2", "--sides", "nelbo-bf16,nelbo-fp32,plain"
+    )
     assert code == 0, err
     lines = out.splitlines()
     assert lines[0] == "digits: 1,294 images, batches of 64"
     assert [line.split()[0] for line in lines[2:4]] == ["plain", "nelbo-fp32"]
     assert "…" not in out
     assert max(map(len, lines[:5])) <= 110
-    assert "left out jax: JAX is not installed" in out
+    assert "left out nelbo-bf16: not this recipe" in out
     assert re.search(r"medians of 2; .*threads, torch .*commit", out)
     assert "GFLOP/s: fp32" in out
     turns = re.findall(r"(\S+), turn (\d)", err)
@@ -115,14 +124,14 @@ def test_what_one_side_cannot_do_is_left_out_and_the_others_go_on(tiny_recipe, m
 
     def lap_of(side, recipe, splits, shared):
         tried.append(side.program)
-        if side.program == "jax":
-            raise ConfigError("no twin")
+        if side.program == "nelbo":
+            raise ConfigError("not this one")
         return Lap(epochs=(2.0, 4.0), images=96, precision="fp32")
 
     monkeypatch.setattr(running, "lap_of", lap_of)
-    found = bench([tiny_recipe()], repeat=2, sides=["jax", "plain"], device="cpu")["recipes"]["custom"]
-    assert tried == ["plain", "jax", "plain"], "not asked again"
-    assert found["left_out"] == {"jax": "no twin"}
+    found = bench([tiny_recipe()], repeat=2, sides=["nelbo", "plain"], device="cpu")["recipes"]["custom"]
+    assert tried == ["plain", "nelbo", "plain"], "not asked again"
+    assert found["left_out"] == {"nelbo": "not this one"}
     assert found["rows"]["plain"]["seconds_an_epoch"]["all"] == [3.0, 3.0]
 
 
@@ -149,14 +158,14 @@ def test_interrupted_it_ends_at_once_and_promises_nothing(tiny_recipe, monkeypat
     def interrupted(*arguments, **more):
         raise Interrupted("the same command goes on from there")
 
-    monkeypatch.setattr(own.api, "train", interrupted)
+    monkeypatch.setattr(side.api, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         bench([tiny_recipe()], repeat=1, sides=["nelbo"], device="cpu")
 
 
 def test_a_row_is_medians_and_ratios_turn_by_turn():
-    mine = [Lap(epochs=(1.0,), images=90, precision="bf16", peak_mb=5.0, joules=(3.0,)),
-            Lap(epochs=(3.0, 1.0, 2.0), images=90, precision="bf16", peak_mb=7.0, joules=(1.0,)),
+    mine = [Lap(epochs=(1.0,), images=90, precision="bf16", peak_mb=5.0),
+            Lap(epochs=(3.0, 1.0, 2.0), images=90, precision="bf16", peak_mb=7.0),
             Lap(epochs=(4.0,), images=90, precision="bf16")]  # fmt: skip
     theirs = [Lap(epochs=(10.0,), images=100, precision="fp32") for _ in mine]
     found = running.row(SIDES["nelbo"], mine, 2.0, RATES, theirs)
@@ -165,7 +174,7 @@ def test_a_row_is_medians_and_ratios_turn_by_turn():
     assert found["ratio_to_plain"]["all"] == [9.0, 4.5, 2.25]
     assert found["flops_per_second"] == 90.0
     assert found["percent_of_product_rate"] == pytest.approx(100 * 90 / 4000)
-    assert (found["peak_mb"], found["joules_an_epoch"]["median"]) == (7.0, 2.0)
+    assert found["peak_mb"] == 7.0
     assert found["seconds_to_target"] is None
     alone = running.row(SIDES["nelbo"], mine, 2.0, RATES, [])
     assert alone["ratio_to_plain"] is None
@@ -215,41 +224,6 @@ def test_the_largest_memory_is_of_the_side_and_not_of_an_earlier_one():
 def test_memory_is_unknown_where_it_cannot_be_reset(monkeypatch, tmp_path):
     monkeypatch.setattr(lap, "PROCESS", tmp_path / "no such folder")
     assert lap.Memory(CPU).peak_mb() is None
-
-
-def powercap(folder, microjoules, limit=10_000_000):
-    for name, value in microjoules.items():
-        (folder / name).mkdir(exist_ok=True)
-        (folder / name / "energy_uj").write_text(f"{value}\n")
-        (folder / name / "max_energy_range_uj").write_text(f"{limit}\n")
-
-
-def test_energy_is_counted_over_packages_and_round_the_end_of_a_counter(monkeypatch, tmp_path):
-    monkeypatch.setattr(lap, "POWERCAP", tmp_path)
-    parts = {"intel-rapl:0": 1_000_000, "intel-rapl:1": 9_000_000, "intel-rapl:0:0": 0}
-    powercap(tmp_path, parts)
-    energy = lap.Energy(CPU)
-    assert energy.source == "RAPL, all processor packages"
-    energy.step(1, 5)
-    powercap(tmp_path, {"intel-rapl:0": 3_000_000, "intel-rapl:1": 1_000_000, "intel-rapl:0:0": 77})
-    energy.step(2, 5)
-    energy.step(5, 5)
-    assert energy.epochs == [pytest.approx((2.0 + 2.0) * 5 / 4)], "steps 2 to 5, scaled to five"
-    energy.step(1, 5)
-    energy.step(5, 5)
-    assert energy.timed == (0.0,), "without the first epoch"
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_energy_that_cannot_be_read_is_none_and_says_why(monkeypatch, tmp_path, there):
-    monkeypatch.setattr(lap, "POWERCAP", tmp_path)
-    if there:
-        (tmp_path / "intel-rapl:0" / "energy_uj").mkdir(parents=True)
-    energy = lap.Energy(CPU)
-    assert ("cannot be read" if there else "no RAPL counters") in energy.source
-    energy.step(1, 2)
-    energy.step(2, 2)
-    assert energy.timed == ()
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""The sides of a bench do the same work: the plain loop and the JAX twin take the step that nelbo takes."""
+"""The sides of a bench do the same work: the plain loop takes the step that nelbo takes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,15 @@ import torch
 from methods import recipe_of
 from torch import nn
 
-from nelbo.bench import machine, own, plain, twin
-from nelbo.bench.lap import Energy
-from nelbo.core import Progress
-from nelbo.data import Batches
+from nelbo.bench import machine, nelbo, plain
 from nelbo.errors import ConfigError
 from nelbo.optim import Adam, AdamW
 from nelbo.training import api
 from nelbo.training.recipe import resolve
 from nelbo.training.store import Run
-from tests.conftest import REPRESENTATIVES, recipes
+from tests.conftest import recipes
 
 CPU = torch.device("cpu")
-TWINS = {"digits"}  # of the representatives
-
-
-@pytest.fixture
-def parts(tiny_recipe):
-    """(overrides) -> recipe, splits, the first batch in its order."""
-
-    def make(overrides=None):
-        recipe = tiny_recipe(overrides)
-        splits = recipe.data.load()
-        batches = Batches(splits.train, splits.transforms, recipe.batch_size, device=CPU)
-        return recipe, splits, next(batches.epoch())
-
-    return make
 
 
 def vector(model: nn.Module) -> torch.Tensor:
@@ -131,7 +114,7 @@ def test_the_plain_loop_times_every_epoch_but_the_first_and_learns(parts):
 def test_own_training_ends_after_so_many_epochs_and_keeps_its_length(tiny_recipe):
     """The choices and schedules are those of the whole run: `auto` compiles by the number of steps."""
     recipe = tiny_recipe({"epochs": 50})
-    lap = own.run(recipe, {"compile": "off", "precision": "fp32"}, epochs=3, device=CPU, target=1000.0)
+    lap = nelbo.run(recipe, {"compile": "off", "precision": "fp32"}, epochs=3, device=CPU, target=1000.0)
     assert (len(lap.epochs), lap.images, lap.precision, lap.how) == (2, 96, "fp32", "eager")
     assert lap.threads == 1
     assert lap.compile_seconds == 0
@@ -140,8 +123,8 @@ def test_own_training_ends_after_so_many_epochs_and_keeps_its_length(tiny_recipe
 
 
 def test_the_listener_keeps_the_bound_of_every_batch(tiny_recipe, tmp_path):
-    listener = own.Listener(2, Energy(CPU))
-    with pytest.raises(own.Enough):
+    listener = nelbo.Listener(2)
+    with pytest.raises(nelbo.Enough):
         api.train(tiny_recipe(), runs=tmp_path, name="x", device="cpu", tell=listener)
     assert [len(row) for row in listener.bounds] == [3, 3]
     logged = [row["train"]["bound"] for row in Run(tmp_path / "x").history()]
@@ -158,120 +141,7 @@ def test_the_listener_keeps_the_bound_of_every_batch(tiny_recipe, tmp_path):
     ],
 )
 def test_how_the_steps_ran_in_words(how, words):
-    assert own.words(how) == words
-
-
-# --- JAX --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", REPRESENTATIVES)
-def test_which_recipes_have_a_twin(name, tiny_recipe):
-    splits = tiny_recipe().data.load()
-    assert (twin.why_not(recipe_of(name), splits) is None) == (name in TWINS)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "word"),
-    [
-        ({"model.likelihood": "gaussian"}, "likelihood"),
-        ({"objective.free_bits": 0.1}, "objective"),
-        ({"objective.k": 2, "objective.kl": "monte-carlo"}, "objective"),
-        ({"optimizer": "adamw"}, "optimiser"),
-        ({"clip_norm": 1.0}, "clipping"),
-        ({"ema": 0.9}, "averaged"),
-        ({"model.encoder.batch_norm": True}, "batch norm"),
-        ({"model.encoder.spectral_norm": True}, "spectral norm"),
-        ({"model.decoder.activation": "gated"}, "gated layers"),
-        ({"data.transforms": "dynamic-binarise"}, "transforms"),
-    ],
-)
-def test_what_has_no_twin_is_named(parts, overrides, word):
-    recipe, splits, _ = parts(overrides)
-    assert word in (twin.why_not(recipe, splits) or "")
-
-
-def numpy_as_jax() -> SimpleNamespace:
-    """As much of JAX as the loss needs, by NumPy: the mathematics is tested where JAX is not installed."""
-
-    def softplus(x):
-        return np.logaddexp(x, 0)
-
-    functions = SimpleNamespace(
-        relu=lambda x: np.maximum(x, 0), leaky_relu=lambda x, slope: np.where(x > 0, x, slope * x),
-        elu=lambda x: np.where(x > 0, x, np.expm1(x)), gelu=None, silu=lambda x: x / (1 + np.exp(-x)),
-        softplus=softplus,
-    )  # fmt: skip
-    return SimpleNamespace(nn=functions, numpy=np)
-
-
-POSTERIORS = ["log-variance", "positive", "raw-sigma", "tanh"]
-
-
-@pytest.mark.parametrize("activation", ["relu", "leaky-relu", "elu", "silu", "tanh"])
-@pytest.mark.parametrize("parametrisation", POSTERIORS)
-def test_the_twins_loss_is_the_recipes(parts, parametrisation, activation, monkeypatch):
-    recipe, splits, x_BCHW = parts(
-        {
-            "model.posterior.parametrisation": parametrisation,
-            "model.encoder.activation": activation,
-            "model.decoder.activation": activation,
-            "objective.beta": 3.0,
-        }
-    )
-    torch.manual_seed(0)
-    model = recipe.model.build(splits.shape)
-    noise_BZ = torch.randn(len(x_BCHW), recipe.model.latent_dim)
-    monkeypatch.setattr(torch, "randn", lambda shape, **_: noise_BZ.view(shape))
-    with torch.no_grad():
-        terms = recipe.objective(model.draw(x_BCHW), Progress())
-    loss = twin.make_loss(recipe, numpy_as_jax(), np.float32)
-    pixels_BD = splits.train.pixels_NCHW[: len(x_BCHW)].flatten(1).numpy()
-    total, bound = loss(twin.weights(model), pixels_BD, noise_BZ.numpy(), 3.0)
-    assert total == pytest.approx(float(terms.loss_B.mean()), rel=1e-4)
-    assert bound == pytest.approx(float(terms.bound_B.mean()), rel=1e-4)
-
-
-def test_the_twins_adam_is_torchs(parts):
-    """Three steps on the same noise and order; needs JAX, which the project's own environment has not."""
-    jax = pytest.importorskip(
-        "jax", reason="JAX is not installed: its gradients and its Adam are not compared"
-    )
-    recipe, splits, _ = parts({"batch_size": 32, "objective.beta": 2.0, "data.validation": None})
-    n, size = len(splits.train), 32
-    torch.manual_seed(0)
-    model = plain.stock(recipe.model.build(splits.shape))
-    parameters = [tuple(map(jax.numpy.asarray, pair)) for pair in twin.weights(model)]
-    zeros = jax.tree_util.tree_map(jax.numpy.zeros_like, parameters)
-    pixels_ND = jax.numpy.asarray(splits.train.pixels_NCHW.reshape(n, -1).numpy())
-    key = jax.random.key(3)
-    epoch = jax.jit(twin.make_epoch(recipe, jax, jax.numpy.float32, n))
-    schedules = twin._schedules(recipe, 1, n // size)
-    after, _, bounds_S = epoch(parameters, (zeros, zeros, 0), key, pixels_ND, *schedules)
-    order_key, noise_key = jax.random.split(key)
-    order_SB = np.asarray(jax.random.permutation(order_key, n)[: n // size * size]).reshape(-1, size)
-    keys_S = jax.random.split(noise_key, n // size)
-    optimizer = plain.optimizer_of(recipe.optimizer, model)
-    for index, rows in enumerate(order_SB):
-        noise = torch.from_numpy(np.array(jax.random.normal(keys_S[index], (size, recipe.model.latent_dim))))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch, "randn", lambda shape, noise=noise, **_: noise.view(shape))
-            x_BCHW = splits.train.pixels_NCHW[torch.from_numpy(rows.copy())] / 255
-            _, bound_B = plain.step(recipe, model, optimizer, x_BCHW, 1, index, len(order_SB), n)
-        assert float(bounds_S[index]) == pytest.approx(float(bound_B.detach().mean()), rel=1e-4)
-    theirs = np.concatenate([np.concatenate([np.asarray(w).T.ravel(), np.asarray(b)]) for w, b in after])
-    assert np.allclose(theirs, vector(model).numpy(), atol=2e-4)
-
-
-def test_without_jax_it_says_so(parts, monkeypatch):
-    recipe, splits, _ = parts()
-    for error in (ImportError, RuntimeError, OSError):
-
-        def broken(name, error=error):
-            raise error("no such thing")
-
-        monkeypatch.setattr(twin.importlib, "import_module", broken)
-        with pytest.raises(ConfigError, match="JAX is not installed"):
-            twin.run(recipe, splits, epochs=2, device=CPU)
+    assert nelbo.words(how) == words
 
 
 # --- the machine ------------------------------------------------------------------------------

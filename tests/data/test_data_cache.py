@@ -1,4 +1,4 @@
-"""Folders that are decoded into a file: whole or not at all, going on after a kill, on several processes."""
+"""Folders that are decoded into a file: whole or not at all, going on after a kill, on all cores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nelbo.data import Data, folder, ondisk, workers
+from nelbo.data import Data, decode, folder, ondisk
 from nelbo.data.cache import cache_path
 from nelbo.data.folder import load_folder
 from nelbo.data.ondisk import OnDisk
@@ -30,17 +30,6 @@ def large(monkeypatch):
     """Every folder is large, and so is every selection."""
     monkeypatch.setattr(ondisk, "THRESHOLD", 0)
     monkeypatch.setattr(ondisk, "RESIDENT", 0)
-
-
-@pytest.fixture
-def small(monkeypatch, large):
-    """The same without processes, whose start takes longer than these tests."""
-
-    def by_threads(*arguments, processes):
-        assert processes
-        return workers.decoded(*arguments, processes=False)
-
-    monkeypatch.setattr(folder, "decoded", by_threads)
 
 
 @pytest.fixture
@@ -77,14 +66,14 @@ def test_a_large_folder_is_read_from_its_file(tmp_path, monkeypatch, pictures):
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(folder, "decoded", refuse)
+    monkeypatch.setattr(folder, "decode_folder", refuse)
     monkeypatch.setattr(folder, "read_header", refuse)
     again = Data(source=str(pictures), validation=20).load()
     assert again.hash == resident.hash
     assert again.note.endswith(f"disk, decoded earlier into {path}")
 
 
-def test_a_killed_decoding_leaves_no_cache_and_goes_on(tmp_path, monkeypatch, small, pictures):
+def test_a_killed_decoding_leaves_no_cache_and_goes_on(tmp_path, monkeypatch, large, pictures):
     program = """
         import os, signal, sys
         from pathlib import Path
@@ -96,7 +85,7 @@ def test_a_killed_decoding_leaves_no_cache_and_goes_on(tmp_path, monkeypatch, sm
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield block
 
-        decoded, folder.decoded, ondisk.THRESHOLD = folder.decoded, killed, 0
+        decoded, folder.decode_folder, ondisk.THRESHOLD = folder.decode_folder, killed, 0
         folder.load_folder(Path(sys.argv[1]))
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(pictures)]
@@ -109,18 +98,18 @@ def test_a_killed_decoding_leaves_no_cache_and_goes_on(tmp_path, monkeypatch, sm
         stream.write(b"half a row")
     asked = []
 
-    def noticed(where, files, *arguments, processes):
+    def noticed(where, files, *arguments):
         asked.extend(files)
-        return workers.decoded(where, files, *arguments, processes=False)
+        return decode.decode_folder(where, files, *arguments)
 
-    monkeypatch.setattr(folder, "decoded", noticed)
+    monkeypatch.setattr(folder, "decode_folder", noticed)
     images = load_folder(pictures).train
     assert images.pixels_NCHW[:, 0, 0, 0].tolist() == list(range(N))
-    assert len(asked) == N - 2 * workers.BLOCK
+    assert len(asked) == N - 2 * decode.BLOCK
     assert not any(name.startswith(".") for name in entries(tmp_path))
 
 
-def test_a_part_of_something_else_is_begun_anew(tmp_path, small, pictures):
+def test_a_part_of_something_else_is_begun_anew(tmp_path, large, pictures):
     load_folder(pictures)
     (path,) = (tmp_path / "cache" / "folders").iterdir()
     path.rename(path.with_name(f".{path.stem}.part"))
@@ -138,7 +127,7 @@ def test_an_unreadable_image_is_named_and_leaves_nothing(tmp_path, large, pictur
     assert entries(tmp_path) == []
 
 
-def test_a_changed_file_replaces_the_old_cache(tmp_path, small, pictures, write_image):
+def test_a_changed_file_replaces_the_old_cache(tmp_path, large, pictures, write_image):
     load_folder(pictures)
     before = entries(tmp_path)
     write_image(pictures / "a" / "000.png", mode="RGB", value=77)
@@ -148,21 +137,21 @@ def test_a_changed_file_replaces_the_old_cache(tmp_path, small, pictures, write_
     assert entries(tmp_path) != before
 
 
-def test_a_cache_that_was_cut_off_is_decoded_again(tmp_path, small, pictures):
+def test_a_cache_that_was_cut_off_is_decoded_again(tmp_path, large, pictures):
     load_folder(pictures)
     (path,) = (tmp_path / "cache" / "folders").iterdir()
     path.write_bytes(path.read_bytes()[:-1])
     assert load_folder(pictures).train.pixels_NCHW[:, 0, 0, 0].tolist() == list(range(N))
 
 
-def test_two_at_once_decode_once(tmp_path, monkeypatch, small, pictures):
+def test_two_at_once_decode_once(tmp_path, monkeypatch, large, pictures):
     asked = []
 
-    def noticed(where, files, *arguments, processes):
+    def noticed(where, files, *arguments):
         asked.append(len(files))
-        return workers.decoded(where, files, *arguments, processes=False)
+        return decode.decode_folder(where, files, *arguments)
 
-    monkeypatch.setattr(folder, "decoded", noticed)
+    monkeypatch.setattr(folder, "decode_folder", noticed)
     found = []
     threads = [
         threading.Thread(target=lambda: found.append(load_folder(pictures).train.hash())) for _ in "ab"
@@ -177,7 +166,7 @@ def test_two_at_once_decode_once(tmp_path, monkeypatch, small, pictures):
     assert len(entries(tmp_path)) == 1
 
 
-def test_without_room_the_way_out_is_named(tmp_path, monkeypatch, small, pictures):
+def test_without_room_the_way_out_is_named(tmp_path, monkeypatch, large, pictures):
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr("nelbo.data.cache.shutil.disk_usage", lambda _: usage)
     with pytest.raises(DataError, match=r"cannot be written there.*free.*--data-dir"):
@@ -185,56 +174,29 @@ def test_without_room_the_way_out_is_named(tmp_path, monkeypatch, small, picture
     assert not any(name.endswith(".npy") for name in entries(tmp_path))
 
 
-def test_without_a_place_for_it_the_way_out_is_named(tmp_path, monkeypatch, small, pictures):
+def test_without_a_place_for_it_the_way_out_is_named(tmp_path, monkeypatch, large, pictures):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("NELBO_DATA", str(tmp_path / "file"))
     with pytest.raises(DataError, match=r"cannot be written there.*--data-dir"):
         load_folder(pictures)
 
 
-def test_a_process_that_dies_is_no_end_of_the_others_work(monkeypatch, large, pictures):
-    start, started = workers._start, []
-
-    def mortal():
-        process = start()
-        started.append(process)
-        if process is started[0]:
-            process.kill()
-            process.wait()
-        return process
-
-    monkeypatch.setattr(workers, "_start", mortal)
-    with pytest.raises(DataError, match=r"\.png: the process that decodes it .* ended.*goes on from here"):
-        load_folder(pictures)
-    assert all(process.poll() is not None for process in started)
-    assert load_folder(pictures).train.pixels_NCHW[:, 0, 0, 0].tolist() == list(range(N))
-
-
-def test_processes_decode_what_threads_do(pictures):
-    files = folder.list_images(pictures)
-    ways = [
-        np.concatenate(list(workers.decoded(pictures, files, (3, 4, 4), (4, 4), processes=processes)))
-        for processes in (False, True)
-    ]
-    assert np.array_equal(*ways)
-
-
 def test_large_images_come_in_small_blocks(monkeypatch, pictures):
-    monkeypatch.setattr(workers, "BLOCK_BYTES", 250)
+    monkeypatch.setattr(decode, "BLOCK_BYTES", 250)
     files = folder.list_images(pictures)
-    blocks = list(workers.decoded(pictures, files, (3, 5, 7), None, processes=False))
+    blocks = list(decode.decode_folder(pictures, files, (3, 5, 7), None))
     assert {len(block) for block in blocks} == {2}
     assert np.concatenate(blocks)[:, 0, 0, 0].tolist() == list(range(N))
 
 
 def test_results_come_in_order_and_few_wait(monkeypatch):
-    monkeypatch.setattr(workers, "cores", lambda: 2)
+    monkeypatch.setattr(decode, "cores", lambda: 2)
     begun = []
-    results = workers.in_order(lambda i: begun.append(i) or i * i, range(1000))
+    results = decode.in_order(lambda i: begun.append(i) or i * i, range(1000))
     assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
     assert len(begun) <= 5 + 4 * 2 + 1
     results.close()
-    assert list(workers.in_order(lambda i: i, [])) == []
+    assert list(decode.in_order(lambda i: i, [])) == []
 
 
 def test_the_names_of_caches_stay(tmp_path, write_image):

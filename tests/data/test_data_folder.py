@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nelbo.data import Data, decode, folder, workers
+from nelbo.data import Data, decode, folder
 from nelbo.data.folder import load_folder
 from nelbo.errors import DataError
 
@@ -116,7 +116,7 @@ def test_the_second_load_decodes_nothing(tmp_path, write_image, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(workers, "decode_file", refuse)
+    monkeypatch.setattr(decode, "decode_file", refuse)
     monkeypatch.setattr(folder, "read_header", refuse)
     assert Data(source=str(tmp_path / "in")).load().hash == first.hash
     cached = list((tmp_path / "cache" / "folders").iterdir())

@@ -18,7 +18,7 @@ from nelbo.core.catalogue import docline
 from nelbo.core.config import parse_flags
 from nelbo.core.registry import lookup, names
 from nelbo.data import Data
-from nelbo.doctor.command import flag_value, together, train_command
+from nelbo.doctor.command import Change, flag_value, merged
 from nelbo.doctor.latent import against_collapse
 from nelbo.doctor.opening import also, open_case, tell_apart
 from nelbo.errors import ConfigError, DataError, RunError
@@ -138,16 +138,23 @@ def test_no_value_is_none():
 
 
 def test_commands_are_quoted_and_carry_imports():
-    command = train_command("my runs/a b/config.toml", {"model.latent_dim": 3}, {"runs": ""}, ("my.py",))
-    assert command == "nelbo train 'my runs/a b/config.toml' --model.latent-dim 3 --import my.py"
+    change = Change("my runs/a b/config.toml", {"model.latent_dim": 3}, {"runs": ""}, ("my.py",))
+    assert change.command == "nelbo train 'my runs/a b/config.toml' --model.latent-dim 3 --import my.py"
 
 
 def test_changes_are_joined_where_they_agree():
-    one, two = "nelbo train digits --seed 1", "nelbo train digits --epochs 3 --seed 1"
-    assert together([one, "nelbo doctor x", two]) == "nelbo train digits --seed 1 --epochs 3"
-    assert together([one]) == together([one, one]) == ""
-    assert together([one, "nelbo train digits --seed 2"]) == ""
-    assert together([one, "nelbo train mnist --epochs 2"]) == ""
+    one, two = Change("digits", {"seed": 1}), Change("digits", {"epochs": 3, "seed": 1})
+    python = Change("recipe", {"seed": 1}, in_python=True)
+    joined = merged([one, python, two])
+    assert joined is not None
+    assert joined.fields == {"seed": 1, "epochs": 3}
+    assert joined.command == "nelbo train digits --seed 1 --epochs 3"
+    assert merged([]) is merged([one]) is merged([one, one]) is None
+    assert merged([one, Change("digits", {"seed": 2})]) is None
+    assert merged([one, Change("mnist", {"epochs": 2})]) is None
+    named = merged([one, Change("digits", {"epochs": 2}, {"name": "x", "runs": ""})])
+    assert named is not None
+    assert named.command == "nelbo train digits --seed 1 --epochs 2 --name x"
 
 
 def test_grey_images_are_binarised_behind_what_is_done_once(lab):
@@ -192,7 +199,8 @@ def test_the_advice_against_a_collapse_is_one_that_the_objective_takes(objective
 def followed(changes, lab):
     """The recipe as it is advised: it can be run, and is another one."""
     file = lab.config(changes)
-    remedy, command = against_collapse(open_case(file))
+    remedy, change = against_collapse(open_case(file))
+    command = change.command
     assert remedy.endswith(".")
     lab.can_be_run(command)
     advised = resolve(file, parse_flags(shlex.split(command)[3:]))
@@ -224,6 +232,7 @@ def test_advice_that_changes_the_objective_says_so_and_keeps_its_warm_up(lab, ca
 def test_a_recipe_from_python_gets_python(digits):
     recipe = resolve("digits", {"objective.beta": 5.0})
     (finding,) = nelbo.diagnose(recipe).findings
+    assert finding.changes == {"objective.beta": 1.0}
     assert finding.command == "nelbo.train(recipe, overrides={'objective.beta': 1.0})"
     (finding,) = nelbo.diagnose("mlp-tanh-binary", data=digits[0][:80]).findings
     assert finding.check == "few-images"
@@ -252,7 +261,15 @@ def test_the_verb_as_json(healthy, lab, capsys):
     assert set(json.loads(out)) == {"subject", "kind", "findings", "command", "looked_at", "not_looked_at"}
     assert main(["doctor", str(lab.config({"objective.beta": 5})), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found["findings"][0]) == {"what", "severity", "evidence", "remedy", "command", "check"}
+    assert set(found["findings"][0]) == {
+        "what",
+        "severity",
+        "evidence",
+        "remedy",
+        "command",
+        "changes",
+        "check",
+    }
     assert {"check", "why"} == set(found["not_looked_at"][0])
 
 

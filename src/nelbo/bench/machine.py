@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices, and how many multiplications a training step needs."""
+"""The speed of this machine's matrix products, and the number of multiplications that a training step needs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 
 
 def product_rate(device: torch.device, precision: Precision, size: int | None = None) -> dict[str, Any]:
-    """Floating-point operations a second in a square matrix product: 2 n^3 over the shortest of its times.
+    """Measure floating-point operations a second in a square matrix product: 2 n^3 over the shortest of its times.
 
-    The shortest, because it is held against as a limit; with the library and the threads that training uses.
+    The shortest, because a training is compared with it as with a limit; with the library and the threads of a
+    training.
     """
     n = size or LARGE[device.type]
     generator = torch.Generator().manual_seed(0)
@@ -46,7 +47,7 @@ def _timed(a: Tensor, b: Tensor, device: torch.device) -> float:
 
 
 def flops_an_image(recipe: Recipe, splits: Splits) -> float:
-    """Operations an image of the products and convolutions of one step, forward and backward; a multiply-add is two.
+    """Count operations an image in the products and convolutions of a step, both passes; a multiply-add is two.
 
     Counted by torch on the plain network: what a faster kernel leaves out or recomputes does not change the work.
     """

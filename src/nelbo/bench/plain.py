@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from nelbo import engine
-from nelbo.bench.lap import Energy, Lap, Memory, seconds_to_target
+from nelbo.bench.lap import Lap, Memory, seconds_to_target
 from nelbo.core import Progress
 from nelbo.data import Splits
 from nelbo.errors import ConfigError
@@ -24,7 +24,7 @@ STOCK = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class Pictures(Dataset[Tensor]):
-    """What torchvision's data sets do for an item: array -> PIL image -> float32 tensor (C, H, W) in [0, 1]."""
+    """The items of torchvision's data sets: array -> PIL image -> float32 tensor (C, H, W) in [0, 1]."""
 
     def __init__(self, splits: Splits) -> None:
         self.images = splits.train
@@ -47,7 +47,7 @@ class Pictures(Dataset[Tensor]):
 
 
 def stock(model: nn.Module) -> nn.Module:
-    """The same parameters in torch's own layers: what this project's subclasses do faster is taken away."""
+    """Turn the layers into torch's, with the same parameters and without this project's faster subclasses."""
     for layer in model.modules():
         for kind in STOCK:
             if isinstance(layer, kind):
@@ -56,7 +56,7 @@ def stock(model: nn.Module) -> nn.Module:
 
 
 def optimizer_of(spec: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    """torch.optim.Adam or AdamW with its defaults; raises ConfigError for another optimiser."""
+    """Return torch.optim.Adam or AdamW with its defaults; raise ConfigError for another optimiser."""
     if not isinstance(spec, Adam):
         raise ConfigError(f"the plain loop has no optimiser {spec.name!r}; it knows adam and adamw")
     method = torch.optim.AdamW if isinstance(spec, AdamW) else torch.optim.Adam
@@ -67,14 +67,14 @@ def optimizer_of(spec: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
 def run(
     recipe: Recipe, splits: Splits, *, epochs: int, device: torch.device, target: float | None = None
 ) -> Lap:
-    """Trains `epochs` epochs in float32, eagerly; one number is read from the device in every step.
+    """Train `epochs` epochs in float32, eagerly; one number is read from the device in every step.
 
     Only the loop is plain: network, likelihood, objective, batch size and order of magnitude of everything else
     are the recipe's. Raises ConfigError for a recipe that it does not know how to train.
     """
     if isinstance(recipe.objective, Owner):
         raise ConfigError(f"the plain loop cannot train {recipe.objective.name}, which owns a module")
-    memory, energy = Memory(device), Energy(device)
+    memory = Memory(device)
     with engine.fixed_seed(recipe.seed, device):
         model: Any = stock(recipe.model.build(splits.shape)).to(device).train()
         optimizer = optimizer_of(recipe.optimizer, model)
@@ -82,7 +82,7 @@ def run(
         seconds, bounds = [], []
         for epoch in range(1, epochs + 1):
             begun = time.perf_counter()
-            bounds.append(_epoch(recipe, splits, model, optimizer, loader, epoch, energy, target is not None))
+            bounds.append(_epoch(recipe, splits, model, optimizer, loader, epoch, target is not None))
             engine.synchronise(device)
             seconds.append(time.perf_counter() - begun)
     return Lap(
@@ -92,15 +92,14 @@ def run(
         threads=torch.get_num_threads(),
         target_seconds=seconds_to_target(bounds, seconds, target),
         peak_mb=memory.peak_mb(),
-        joules=energy.timed,
     )
 
 
 def _epoch(
     recipe: Recipe, splits: Splits, model: Any, optimizer: torch.optim.Optimizer, loader: DataLoader[Tensor],
-    epoch: int, energy: Energy, with_bounds: bool,
+    epoch: int, with_bounds: bool,
 ) -> list[float]:  # fmt: skip
-    """One epoch; the bound of each batch when asked for, which reads a second number a step."""
+    """Train one epoch and return the bound of each batch `with_bounds`, which reads a second number a step."""
     device = next(model.parameters()).device
     batches, bounds, total = len(loader), [], 0.0
     for index, x_BCHW in enumerate(loader):
@@ -112,7 +111,6 @@ def _epoch(
         total += loss.item()
         if with_bounds and bound_B is not None:
             bounds.append(float(bound_B.detach().mean()))
-        energy.step(index + 1, batches)
     return bounds
 
 
@@ -120,7 +118,7 @@ def step(
     recipe: Recipe, model: Any, optimizer: torch.optim.Optimizer, x_BCHW: Tensor, epoch: int, done: int,
     batches: int, images: int,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Forward, backward and update; gives the loss and the bound of each image."""
+    """Take one step, forward, backward and update, and return the loss and the bound of each image."""
     progress = Progress(epoch, recipe.epochs, done, recipe.epochs * batches, images)
     for group in optimizer.param_groups:
         group["lr"] = recipe.optimizer.lr(progress)

@@ -1,4 +1,4 @@
-"""Every side in turn, several times, in one process: A B C A B C ..., then medians and their spread."""
+"""The turns of all sides, several times in one process: A B C A B C ..., then medians and their spread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from nelbo import engine
-from nelbo.bench import machine, own, plain, twin
-from nelbo.bench.lap import Energy, Lap
+from nelbo.bench import machine, nelbo, plain
+from nelbo.bench.lap import Lap
 from nelbo.data import Splits
 from nelbo.errors import ConfigError, TrainingFailed, did_you_mean
 from nelbo.training import api
@@ -23,7 +23,7 @@ Tell = Callable[[str, dict[str, Any]], None]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Side:
-    """One way to train: by which program, and with which fields of the recipe."""
+    """A way to train: the program, and fields of the recipe that it changes."""
 
     what: str
     program: str = "nelbo"
@@ -40,15 +40,13 @@ SIDES = {
     "nelbo-bf16": Side("bfloat16, eager", overrides={"precision": "bf16", "compile": "off"}),
     "nelbo-fp32-compiled": Side("float32, compiled", overrides={"precision": "fp32", "compile": "on"}),
     "nelbo-bf16-compiled": Side("bfloat16, compiled", overrides={"precision": "bf16", "compile": "on"}),
-    "jax": Side("JAX, an epoch as one scan, float32", "jax", {"precision": "fp32"}),
-    "jax-bf16": Side("JAX, an epoch as one scan, bfloat16", "jax", {"precision": "bf16"}),
 }
 """Name -> side, in the order in which they run and are shown."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """What all sides share."""
+    """The settings that all sides share."""
 
     repeat: int
     epochs: int
@@ -71,7 +69,7 @@ def bench(
     target: float | None = None,
     tell: Tell = api.quiet,
 ) -> dict[str, Any]:
-    """Times recipes side by side on this machine, each side `repeat` times, and returns one table.
+    """Time recipes side by side on this machine, each side `repeat` times, and return one table.
 
     epochs   of each training; the first is left out, so at least 2
     sides    of `SIDES`; ratios are to `plain`
@@ -93,7 +91,7 @@ def bench(
     shared = Settings(repeat, epochs, target, where, root, chosen, rates, tell)
     return {
         "environment": engine.describe(where) | {"command": engine.command_line()},
-        "machine": {"products": rates, "energy": Energy(where).source},
+        "machine": {"products": rates},
         "settings": {"repeat": repeat, "epochs": epochs, "target": target, "device": str(where)},
         "recipes": {
             name: _side_by_side(name, recipe, splits[name], shared) for name, recipe in plans.items()
@@ -143,21 +141,17 @@ def _side_by_side(name: str, recipe: Recipe, splits: Splits, shared: Settings) -
         "data_hash": splits.hash,
         "batch_size": recipe.batch_size,
         "flops_an_image": work,
-        "rows": {key: row(sides[key], found, work, shared.rates, baseline) for key, found in laps.items()},
+        "rows": {key: row(sides[key], some, work, shared.rates, baseline) for key, some in laps.items()},
         "left_out": left_out,
     }
 
 
 def lap_of(side: Side, recipe: Recipe, splits: Splits, shared: Settings) -> Lap:
-    """One timed training of one side; raises ConfigError where that side cannot train this recipe."""
+    """Train and time one side once; raise ConfigError where that side cannot train this recipe."""
     epochs, device, target = shared.epochs, shared.device, shared.target
-    match side.program:
-        case "plain":
-            return plain.run(recipe, splits, epochs=epochs, device=device, target=target)
-        case "jax":
-            precision = side.overrides["precision"]
-            return twin.run(recipe, splits, epochs=epochs, device=device, precision=precision, target=target)
-    return own.run(
+    if side.program == "plain":
+        return plain.run(recipe, splits, epochs=epochs, device=device, target=target)
+    return nelbo.run(
         recipe, side.overrides, epochs=epochs, device=device, data_dir=shared.data_dir, target=target
     )
 
@@ -169,16 +163,15 @@ def row(
     rates: Mapping[str, Any],
     plain_laps: Sequence[Lap],
 ) -> dict[str, Any]:
-    """What a side's repetitions come to; a value is the median over the timed epochs of one repetition."""
+    """Return the row of a side; a value is the median over the timed epochs of one repetition."""
     first = laps[0]
     seconds = [statistics.median(lap.epochs) for lap in laps]
-    speeds = [lap.images / spent for lap, spent in zip(laps, seconds, strict=True)]
+    speeds = [lap.images / time for lap, time in zip(laps, seconds, strict=True)]
     flops = flops_an_image * statistics.median(speeds)
     baseline = [lap.images / statistics.median(lap.epochs) for lap in plain_laps]
-    ratios = [mine / theirs for mine, theirs in zip(speeds, baseline, strict=False)]
+    ratios = [speed / plain for speed, plain in zip(speeds, baseline, strict=False)]
     memory = [lap.peak_mb for lap in laps if lap.peak_mb is not None]
     reached = [lap.target_seconds for lap in laps if lap.target_seconds is not None]
-    joules = [joules for lap in laps for joules in lap.joules]
     return {
         "what": side.what,
         "precision": first.precision,
@@ -193,13 +186,12 @@ def row(
         "compile_seconds": spread([lap.compile_seconds for lap in laps]),
         "seconds_to_target": spread(reached) if len(reached) == len(laps) else None,
         "peak_mb": max(memory) if memory else None,
-        "joules_an_epoch": spread(joules) if joules else None,
         "notes": list(dict.fromkeys(note for lap in laps for note in lap.notes)),
     }
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, lowest, highest and all, in the order measured."""
+    """Return median, lowest, highest and all values, in the order measured."""
     return {
         "median": statistics.median(values),
         "low": min(values),

@@ -1,4 +1,4 @@
-"""The verb that times training on this machine, and how its table looks on a terminal."""
+"""The verb that times training on this machine, and its table on a terminal."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from nelbo.cli.verb import Answer, Measuring
 
 @dataclass
 class Bench(Measuring):
-    """Time training on this machine, side by side: a tutorial's loop, nelbo in several ways, JAX where installed.
+    """Time training on this machine, side by side: a tutorial's loop, and nelbo in several ways.
 
     All sides run in turn in this process, each --repeat times. The clock stops for compilation, validation and
     saving, and the first epoch is left out. Needs a quiet machine; `docs/speed.md` says how to read the table.
     """
 
     usage = "bench [RECIPE ...]"
-    summary = "training speed here, beside a tutorial's loop and JAX"
+    summary = "training speed here, beside a tutorial's loop"
     order = 170
 
     recipes: Positional[
@@ -30,7 +30,7 @@ class Bench(Measuring):
     repeat: Annotated[int, arg(help="turns; medians and spread are over them", metavar="INT")] = 3
     epochs: Annotated[int, arg(help="of each training, the first left out", metavar="INT")] = 2
     sides: Annotated[
-        str | None, plain("some only: plain,nelbo,jax and others; a wrong name lists them", metavar="NAMES")
+        str | None, plain("some only: plain,nelbo and others; a wrong name lists them", metavar="NAMES")
     ] = None
     target: Annotated[
         float | None,
@@ -52,15 +52,15 @@ class Bench(Measuring):
         recipes = self.recipes or ("digits",)
         for name in recipes:
             console.announce_download(resolve(name).data, self.data_dir)
-        found = bench.bench(
+        table = bench.bench(
             recipes, repeat=self.repeat, epochs=self.epochs, device=self.device,
             data_dir=self.data_dir, sides=sides, target=self.target, tell=tell,
         )  # fmt: skip
-        return Answer(found, lambda: show(found))
+        return Answer(table, lambda: show(table))
 
 
 def tell(event: str, row: Mapping[str, Any]) -> None:
-    """A line on stderr for each thing that was timed or left out."""
+    """Write a line to stderr for each thing that was timed or left out."""
     from nelbo.cli import console
 
     match event:
@@ -76,8 +76,8 @@ def tell(event: str, row: Mapping[str, Any]) -> None:
 # --- on a terminal ----------------------------------------------------------------------------
 
 
-def show(found: Mapping[str, Any]) -> None:
-    """A table for each recipe, then the machine, then what was left out."""
+def show(table: Mapping[str, Any]) -> None:
+    """Write a table for each recipe with the sides left out, then the machine."""
     from nelbo.cli import console
 
     heads = [
@@ -91,18 +91,19 @@ def show(found: Mapping[str, Any]) -> None:
         "compile s",
         "MB",
     ]
-    for name, recipe in found["recipes"].items():
+    for name, recipe in table["recipes"].items():
         rows = [[side, *_cells(row)] for side, row in recipe["rows"].items()]
         title = f"{name}: {recipe['images']:,} images, batches of {recipe['batch_size']}"
         console.show(heads, rows, title, fixed=len(heads))
-        _more(recipe["rows"], found["settings"]["target"])
+        if (target := table["settings"]["target"]) is not None:
+            _show_target(recipe["rows"], target)
         for side, row in recipe["rows"].items():
             for note in row["notes"]:
                 console.write(f"{side}: {note}")
         for side, why in recipe["left_out"].items():
             console.write(f"left out {side}: {why}")
         console.write("")
-    for line in _about(found):
+    for line in _about(table):
         console.write(line)
 
 
@@ -120,24 +121,22 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _more(rows: Mapping[str, Any], target: float | None) -> None:
-    """What was asked for, or could be read, only here."""
+def _show_target(rows: Mapping[str, Any], target: float) -> None:
+    """Write the training time until the target, where any side reached it."""
     from nelbo.cli import console
 
-    heads = {"seconds_to_target": f"s to {target} nats", "joules_an_epoch": "J an epoch"}
-    heads = {key: head for key, head in heads.items() if any(row[key] for row in rows.values())}
-    if heads:
-        cells = [[side, *(_median(row[key]) for key in heads)] for side, row in rows.items()]
-        console.show(["side", *heads.values()], cells)
+    if any(row["seconds_to_target"] for row in rows.values()):
+        cells = [[side, _median(row["seconds_to_target"])] for side, row in rows.items()]
+        console.show(["side", f"s to {target} nats"], cells)
 
 
 def _median(entry: Mapping[str, Any] | None) -> str:
     return "-" if entry is None else f"{entry['median']:.3g}"
 
 
-def _about(found: Mapping[str, Any]) -> list[str]:
-    environment, products = found["environment"], found["machine"]["products"]
-    settings = found["settings"]
+def _about(table: Mapping[str, Any]) -> list[str]:
+    environment, products = table["environment"], table["machine"]["products"]
+    settings = table["settings"]
     hardware = ", ".join(environment.get("gpus", [])) if settings["device"] != "cpu" else ""
     rates = ", ".join(f"{name} {row['flops_per_second'] / 1e9:,.0f}" for name, row in products.items())
     return [
@@ -145,5 +144,4 @@ def _about(found: Mapping[str, Any]) -> list[str]:
         f"{hardware or environment['processor']}, {environment['threads']} threads, "
         f"torch {environment['packages']['torch']}, commit {environment.get('git', 'unknown')}",
         f"% rate: of the matrix products this machine does in that arithmetic, GFLOP/s: {rates}",
-        f"energy: {found['machine']['energy']}",
     ]

@@ -7,12 +7,13 @@ batches = Batches(splits.train, splits.transforms, 128, device=device, shuffle_s
 from __future__ import annotations
 
 from nelbo.data.download import data_root
-from nelbo.data.images import Images, Loaded, Pixels, Splits
+from nelbo.data.images import Images
 from nelbo.data.loader import Batches, materialise
 from nelbo.data.objects import from_object
 from nelbo.data.ondisk import OnDisk
 from nelbo.data.sources import Available, Dataset, available
 from nelbo.data.spec import Data
+from nelbo.data.splits import Loaded, Pixels, Splits
 from nelbo.data.transforms import Binarise, Dequantise, DynamicBinarise, Resize, Scale, Transform, frozen
 
 __all__ = [

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from nelbo.data import ondisk
-from nelbo.data.images import Images, Loaded
+from nelbo.data.images import Images
 from nelbo.data.ondisk import ArrayFile, OnDisk, check_memory
+from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
 
 CHANNELS = (1, 3, 4)

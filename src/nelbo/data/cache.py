@@ -100,8 +100,6 @@ def written(path: Path, shape: tuple[int, ...], blocks: Blocks) -> OnDisk:
     except DataError:  # a file of the folder has to change first, and then this is of no use
         part.unlink(missing_ok=True)
         raise
-    except ChildProcessError as error:
-        raise DataError(str(error)) from None
     except OSError as error:
         raise DataError(
             f"{path.parent}: the decoded images, {int(np.prod(shape)) / 1e9:,.1f} GB, cannot be written there "

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from nelbo.data import ondisk
 from nelbo.data.cache import cache_path, from_cache, keep, written
-from nelbo.data.decode import Header, read_header
+from nelbo.data.decode import Header, decode_folder, in_order, read_header
 from nelbo.data.download import data_root
-from nelbo.data.images import Images, Loaded
+from nelbo.data.images import Images
 from nelbo.data.ondisk import OnDisk
-from nelbo.data.workers import decoded, in_order
+from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -117,12 +117,10 @@ def _decode(folder: Path, files: Sequence[str], size: tuple[int, int] | None, ca
     shape = _shape(folder, files, size)
     if len(files) * math.prod(shape) > ondisk.THRESHOLD:
         return written(
-            cache,
-            (len(files), *shape),
-            lambda first: decoded(folder, files[first:], shape, size, processes=True),
+            cache, (len(files), *shape), lambda first: decode_folder(folder, files[first:], shape, size)
         )
     pixels, done = np.empty((len(files), *shape), np.uint8), 0
-    for block in decoded(folder, files, shape, size, processes=False):
+    for block in decode_folder(folder, files, shape, size):
         pixels[done : done + len(block)] = block
         done += len(block)
     keep(cache, pixels)

@@ -1,4 +1,4 @@
-"""Images, in memory or in a file: one split, and the splits of one data set."""
+"""The images of one split, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from nelbo.data.ondisk import CHUNK, OnDisk
-from nelbo.errors import ConfigError, DataError, did_you_mean
+from nelbo.errors import DataError
 
-if TYPE_CHECKING:
-    from nelbo.data.transforms import Transform
-
-Pixels = Literal["binary", "dequantised", "grey", "real"]
 LEVELS = 256  # of 8-bit pixels
 
 
@@ -152,61 +147,3 @@ def _on_levels(pixels: Tensor) -> bool:
     levels = pixels * (LEVELS - 1)
     whole = (levels - levels.round()).abs().max() < 1e-3  # float32 holds level / 255 to 1e-5 levels
     return bool(whole & (pixels.min() >= 0) & (pixels.max() <= 1))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Loaded:
-    """What a source holds, before validation is split off and transforms are applied."""
-
-    train: Images
-    validation: Images | None = None
-    test: Images | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Splits:
-    """The splits of one data set, after the transforms that apply once.
-
-    hash        16 hex digits over the source's bytes in split order, the split seed and the transforms
-    pixels      "binary": only 0 and 1; "dequantised": 8-bit levels with uniform noise of a level's width, on any
-                scale; "grey": other values inside [0, 1]; "real": anything else
-    eight_bit   whether every value that a model sees is a level / 255: then a probability of levels is one of them
-    range       (low, high) of the values that a model sees
-    transforms  what `Batches` and `materialise` still have to apply to each batch
-    """
-
-    name: str
-    train: Images
-    validation: Images | None
-    test: Images
-    hash: str
-    pixels: Pixels
-    range: tuple[float, float]
-    transforms: tuple[Transform, ...] = ()
-    eight_bit: bool = False
-
-    @property
-    def note(self) -> str:
-        """Where training images that do not stay in memory are; empty where they do."""
-        pixels = self.train.pixels
-        if not isinstance(pixels, OnDisk):
-            return ""
-        return f"{pixels.nbytes / 1e9:,.1f} GB of training images stay on the disk, {pixels.note}"
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every split."""
-        return self.train.shape
-
-    def split(self, name: str) -> Images:
-        """The split called train, validation or test; raises ConfigError for another or an absent one."""
-        known = {"train": self.train, "validation": self.validation, "test": self.test}
-        if name not in known:
-            raise ConfigError(f"no split is called {name!r}; {did_you_mean(name, known)}")
-        images = known[name]
-        if images is None:
-            raise ConfigError(
-                f"{self.name} has no {name} split; take one from the training images with "
-                "--data.validation 0.1 (a share) or --data.validation 5000 (a count)"
-            )
-        return images

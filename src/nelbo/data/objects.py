@@ -12,7 +12,8 @@ from torch import Tensor
 from nelbo.data.arrays import IMAGE_KEYS, images_from_array, loaded_from_mapping
 from nelbo.data.decode import GREY_MODES, eight_bit, fitted, to_array
 from nelbo.data.folder import SPLITS
-from nelbo.data.images import Images, Loaded
+from nelbo.data.images import Images
+from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
 
 EXPECTED = (

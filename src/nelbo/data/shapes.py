@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from nelbo.data.images import Images, Loaded
+from nelbo.data.images import Images
 from nelbo.data.sources import Dataset
+from nelbo.data.splits import Loaded
 
 Array = NDArray[Any]
 

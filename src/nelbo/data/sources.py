@@ -17,7 +17,8 @@ from nelbo.core.spec import Spec
 from nelbo.data import mirrors
 from nelbo.data.download import Remote, data_root, is_present, obtain, verified_content, verify
 from nelbo.data.idx import gunzip, parse_idx
-from nelbo.data.images import Images, Loaded
+from nelbo.data.images import Images
+from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
 
 

@@ -17,10 +17,11 @@ from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
 from nelbo.data.arrays import load_array_file
 from nelbo.data.folder import load_folder
-from nelbo.data.images import Images, Loaded, Pixels, Splits
+from nelbo.data.images import Images
 from nelbo.data.objects import from_object
 from nelbo.data.resize import fit_box, resize_pixels
 from nelbo.data.sources import Dataset
+from nelbo.data.splits import Loaded, Pixels, Splits
 from nelbo.data.transforms import Transform, apply_once, check_order, decisive, frozen, prepared
 from nelbo.errors import ConfigError, DataError, did_you_mean
 

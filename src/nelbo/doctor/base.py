@@ -1,15 +1,15 @@
-"""What a diagnosis is: findings with evidence and remedy, the checks that make them, and what they look at."""
+"""The parts of a diagnosis: findings with evidence and remedy, and the checks that make them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 from nelbo.core.registry import lookup, names, register
 from nelbo.doctor.case import Case, Kind, NotLooked, Part
-from nelbo.doctor.command import together
+from nelbo.doctor.command import Change, merged
 from nelbo.doctor.opening import open_case
 
 Severity = Literal["serious", "worth knowing"]
@@ -18,30 +18,52 @@ SEVERITIES: tuple[Severity, ...] = ("serious", "worth knowing")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong.
+    """A thing that is wrong.
 
-    what      what it is, in plain words, one sentence
+    what      the fault in plain words, one sentence
     severity  serious: the numbers or the model are not what they seem; worth knowing: they may be
     evidence  the numbers it was concluded from, and on what they were measured
     remedy    what to change, and why that helps
-    command   a command line (or, for images passed from Python, a line of Python) that makes the change to this
-              very run, configuration or data
-    check     the registered name of the check that found it; `docs/doctor.md` has a section of that name
+    change    the training of this very run, configuration or data with some fields changed; or a line that changes
+              something else, as the data
+    check     the registered name of the check that made it; `docs/doctor.md` has a section of that name
     """
 
     what: str
     severity: Severity
     evidence: str
     remedy: str
-    command: str
+    change: Change | str
     check: str = ""
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The dotted recipe fields that the remedy changes -> their new values."""
+        return {} if isinstance(self.change, str) else dict(self.change.fields)
+
+    @property
+    def command(self) -> str:
+        """The line that makes the change: a command line or, for images passed from Python, a line of Python."""
+        return self.change if isinstance(self.change, str) else self.change.command
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as plain values."""
+        return {
+            "what": self.what,
+            "severity": self.severity,
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+            "command": self.command,
+            "changes": self.changes,
+            "check": self.check,
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found in a run, a configuration or data, and what was looked at to find it.
+    """The findings in a run, a configuration or data, and the checks that were made.
 
-    subject        what was asked about, as the user named it
+    subject        the run, configuration or data, as the user named it
     kind           run, config or data: how that was read
     findings       the serious ones first
     looked_at      names of the checks that could be made
@@ -57,60 +79,66 @@ class Diagnosis:
     @property
     def command(self) -> str:
         """One command with the changes of all findings, or nothing where there is one finding, or they disagree."""
-        return together([finding.command for finding in self.findings])
+        changes = [finding.change for finding in self.findings if not isinstance(finding.change, str)]
+        one = merged(changes)
+        return one.command if one is not None else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the diagnosis as plain values."""
         return {
             "subject": self.subject,
             "kind": self.kind,
-            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
             "command": self.command,
             "looked_at": list(self.looked_at),
             "not_looked_at": [{"check": name, "why": why} for name, why in self.not_looked_at.items()],
         }
 
 
-Check = Callable[[Case], Iterator[Finding]]
-_needs: dict[str, tuple[Part, ...]] = {}
+Findings = Callable[[Case], Iterator[Finding]]
 
 
-def check(*needs: Part) -> Callable[[Check], Check]:
-    """Registers a check under its function's name; it is made only where the case has all that it `needs`.
+class Check(Protocol):
+    """A registered check: a function that yields findings, and the parts of a case that it needs."""
 
-    A check yields what it finds, and raises NotLooked where it cannot tell. Its docstring's first sentence says
-    what it looks for.
+    needs: tuple[Part, ...]
+
+    def __call__(self, case: Case) -> Iterator[Finding]: ...
+
+
+def check(*needs: Part) -> Callable[[Findings], Check]:
+    """Register a check under its function's name; it is made only where the case has all that it `needs`.
+
+    A check yields its findings, and raises NotLooked where it cannot tell. Its docstring's first sentence names
+    the fault.
     """
 
-    def registered(function: Check) -> Check:
+    def registered(function: Findings) -> Check:
         name = function.__name__.replace("_", "-")
-        _needs[name] = needs
-        return register("check", name, function)
+        entry = cast("Check", function)
+        entry.needs = needs
+        return register("check", name, entry)
 
     return registered
 
 
-def needs_of(name: str) -> tuple[Part, ...]:
-    """The parts of a case that a check looks at."""
-    return _needs[name]
-
-
 def examine(case: Case) -> Diagnosis:
-    """Makes every registered check that the case allows."""
+    """Make every registered check that the case allows."""
     findings: list[Finding] = []
     looked_at: list[str] = []
     not_looked_at: dict[str, str] = {}
     for name in names("check"):
-        absent = [part for part in needs_of(name) if part in case.missing]
+        entry: Check = lookup("check", name)
+        absent = [part for part in entry.needs if part in case.missing]
         if absent:
             not_looked_at[name] = case.missing[absent[0]]
             continue
         try:
-            found = list(lookup("check", name)(case))
+            made = list(entry(case))
         except NotLooked as reason:
             not_looked_at[name] = str(reason)
             continue
-        findings += [dataclasses.replace(finding, check=name) for finding in found]
+        findings += [dataclasses.replace(finding, check=name) for finding in made]
         looked_at.append(name)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(case.subject, case.kind, tuple(findings), tuple(looked_at), not_looked_at)
@@ -127,7 +155,7 @@ def diagnose(
     device: str = "auto",
     imports: tuple[str, ...] = (),
 ) -> Diagnosis:
-    """Says what is wrong with a run, a configuration or data, from evidence. Changes nothing, downloads nothing.
+    """Find what is wrong with a run, a configuration or data, from evidence. Changes nothing, downloads nothing.
 
     what     a Run, a Recipe, images (an array, a tensor, a data set), or a text: a run folder, its name under
              `runs` or `latest`; a .toml file or a recipe's name; a folder, .npy, .npz or a data set's name

@@ -83,16 +83,16 @@ def worse_than_a_fixed_image(case: Case) -> Iterator[Finding]:
     gain, error = float(gain_N.mean()), float(gain_N.std() / len(gain_N) ** 0.5)
     if gain >= min(ERRORS * error, NOTHING):
         return
-    remedy, command = train_more(case)
+    remedy, change = train_more(case)
     if carrying(case.statistics) <= case.model.latent_dim / 2 and not under_trained(case):
-        remedy, command = against_collapse(case)
+        remedy, change = against_collapse(case)
     yield Finding(
         "The model is no better than a single fixed picture: its latent does not pay for itself.",
         "serious",
         f"NELBO {float(nelbo_N.mean()):,.1f} nats on {case.looked('test')}; without a latent, the best single output "
         f"for all images reaches {float(fixed_N.mean()):,.1f}",
         remedy,
-        command,
+        change,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nelbo.data import Data, Images, Splits
-from nelbo.doctor.command import distinct_command, train_command, train_in_python
+from nelbo.doctor.command import Change, distinct_command
 from nelbo.errors import NelboError
 from nelbo.metrics import LatentStatistics, Split, latent_statistics
 from nelbo.models import BuiltModel
@@ -116,31 +116,36 @@ class Case:
 
     # --- remedies ---
 
-    def retrain(self, changes: Mapping[str, Any], name: str = "") -> str:
-        """The line that trains this subject with some fields changed: {"objective.beta": 1.0}."""
+    def retrain(self, changes: Mapping[str, Any], name: str = "") -> Change:
+        """Return the training of this subject with some fields changed: {"objective.beta": 1.0}."""
         elsewhere = self.run is not None and self.run.path.parent != Path("runs")
         more = {"runs": str(self.run.path.parent) if elsewhere and self.run else "", "name": name}
-        if self.in_python:
-            return train_in_python(self.source, changes, more, data=self._images_are_passed)
-        return train_command(self.source, changes, more, self.imports)
+        return Change(
+            self.source,
+            dict(changes),
+            more,
+            self.imports,
+            self.in_python,
+            with_images=self._images_are_passed,
+        )
 
-    def resume(self) -> str:
-        """The line that goes on with this run."""
+    def resume(self) -> Change:
+        """Return the training that goes on with this run."""
         assert self.run is not None
         return self.retrain({}, self.run.path.name)
 
-    def with_data(self, changes: Mapping[str, Any]) -> str:
-        """The line that trains with fields of the data changed; data alone is trained on with the digits' recipe."""
+    def with_data(self, changes: Mapping[str, Any]) -> Change:
+        """Return the training with fields of the data changed; data alone is trained on with the digits' recipe."""
         if self.configuration is not None:
             return self.retrain(changes)
         changes = {"data.transforms": [], **changes}
         if self.in_python:
-            return train_in_python("'digits'", changes, {}, data=True)
+            return Change("'digits'", changes, in_python=True, with_images=True)
         size = {} if self.size is None else {"data.size": self.size}
-        return train_command("digits", {"data": self.source, **size, **changes}, {}, self.imports)
+        return Change("digits", {"data": self.source, **size, **changes}, imports=self.imports)
 
     def without_copies(self) -> str:
-        """The line that makes the data without blank and repeated images."""
+        """Return the line that makes the data without blank and repeated images."""
         if self._images_are_passed:
             return "images = nelbo.doctor.distinct(images)"
         spec = self.configuration.data if self.configuration else Data(source=self.source, size=self.size)

@@ -1,7 +1,8 @@
-"""Remedies as lines to run: `nelbo train runs/x/config.toml --objective.beta 1`, or the same in Python."""
+"""The remedies as lines to run: `nelbo train runs/x/config.toml --objective.beta 1`, or the same in Python."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,46 +12,67 @@ from typing import Any
 from nelbo.core.spec import kebab
 
 
-def train_command(
-    what: str, changes: Mapping[str, Any], more: Mapping[str, str], imports: tuple[str, ...]
-) -> str:
-    """A command line that trains `what` with some fields changed; `more` are flags that are no fields."""
-    flags = {f"--{kebab(key)}": flag_value(value) for key, value in changes.items()}
-    flags |= {f"--{key}": value for key, value in more.items() if value}
-    words = [word for flag in flags.items() for word in flag]
-    words += [word for file in imports for word in ("--import", file)]
-    return shlex.join(["nelbo", "train", what, *words])
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """A change of one subject that a training makes; its command line is rendered last.
+
+    subject     the word that names it on a command line; with `in_python` an expression of Python
+    fields      dotted recipe fields -> values
+    flags       flags that are no fields, as runs and name; empty ones are left out
+    imports     files that register components
+    in_python   the subject has no name on a command line
+    with_images images are passed from Python
+    """
+
+    subject: str
+    fields: Mapping[str, Any]
+    flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    imports: tuple[str, ...] = ()
+    in_python: bool = False
+    with_images: bool = False
+
+    @property
+    def command(self) -> str:
+        """The line that trains the subject with these fields."""
+        more = {key: value for key, value in self.flags.items() if value}
+        if self.in_python:
+            words = [f"overrides={dict(self.fields)!r}"] if self.fields else []
+            words += [f"{key}={value!r}" for key, value in more.items()]
+            return f"nelbo.train({', '.join([self.subject, *words, *(['data=images'] if self.with_images else [])])})"
+        flags = {f"--{kebab(key)}": flag_value(value) for key, value in self.fields.items()}
+        flags |= {f"--{key}": value for key, value in more.items()}
+        words = [word for flag in flags.items() for word in flag]
+        words += [word for file in self.imports for word in ("--import", file)]
+        return shlex.join(["nelbo", "train", self.subject, *words])
 
 
-def train_in_python(what: str, changes: Mapping[str, Any], more: Mapping[str, str], data: bool) -> str:
-    """The same as a line of Python, for what has no name on a command line; `what` is an expression."""
-    words = [f"overrides={dict(changes)!r}"] if changes else []
-    words += [f"{key}={value!r}" for key, value in more.items() if value]
-    return f"nelbo.train({', '.join([what, *words, *(['data=images'] if data else [])])})"
+def merged(changes: Sequence[Change]) -> Change | None:
+    """Return one change with the fields of several to the same subject; None for one, or where they disagree."""
+    lines = [change for change in changes if not change.in_python]
+    if len({change.subject for change in lines}) != 1 or len({change.command for change in lines}) < 2:
+        return None
+    fields: dict[str, Any] = {}
+    flags: dict[str, str] = {}
+    for change in lines:
+        for key, value in change.fields.items():
+            # As flags: [] and "none" are the same change.
+            if flag_value(fields.setdefault(key, value)) != flag_value(value):
+                return None
+        for key, word in change.flags.items():
+            if word and flags.setdefault(key, word) != word:
+                return None
+    return dataclasses.replace(lines[0], fields=fields, flags=flags)
 
 
 def distinct_command(source: str, size: Any) -> str:
-    """A command line that writes data without its blank and repeated images."""
+    """Return a command line that writes data without its blank and repeated images."""
     stem = Path(source).stem.replace(":", "-") or "images"
     words = ["nelbo", "doctor", source, "--kind", "data", "--distinct", f"{stem}-distinct.npz"]
     return shlex.join(words if size is None else [*words, "--size", flag_value(size)])
 
 
-def together(commands: Sequence[str]) -> str:
-    """One `nelbo train` with the flags of several that train the same thing; empty for one, or where they disagree."""
-    train = [shlex.split(command) for command in commands if command.startswith("nelbo train ")]
-    flags: dict[str, str] = {}
-    for words in train:
-        for flag, value in zip(words[3::2], words[4::2], strict=True):
-            if flags.setdefault(flag, value) != value:
-                return ""
-    if len({words[2] for words in train}) != 1 or len({tuple(words) for words in train}) < 2:
-        return ""
-    return shlex.join([*train[0][:3], *(word for flag in flags.items() for word in flag)])
-
-
 def flag_value(value: Any) -> str:
-    """Plain data as a flag takes it: none, true, 0.001, 1,2; lists of tables as TOML."""
+    """Return plain data as a flag takes it: none, true, 0.001, 1,2; lists of tables as TOML."""
     if value is None or value in ([], ()):
         return "none"
     if isinstance(value, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from nelbo.data import Images
 from nelbo.doctor.base import Finding, Severity, check
 from nelbo.doctor.bounds import smaller
 from nelbo.doctor.case import Case, some, spaced
+from nelbo.doctor.command import Change
 from nelbo.doctor.copies import (
     COMPARED,
     NEAR,
@@ -88,16 +90,17 @@ def blank_images(case: Case) -> Iterator[Finding]:
     if len(blanks) <= BLANK * len(images):
         return
     source = blank(case.raw.train).sum()
-    remedy, command = "Leave them out.", case.without_copies()
+    remedy = "Leave them out."
+    change: Change | str = case.without_copies()
     if int(source) < len(blanks) / 2 and case.configuration is not None:
         remedy = "They are not blank in the source: a transform made them so. Leave the transforms out, or change them."
-        command = case.retrain({"data.transforms": "none"})
+        change = case.retrain({"data.transforms": "none"})
     yield Finding(
         "Images are blank: all their pixels are equal.",
         "serious" if len(blanks) > MANY * len(images) else "worth knowing",
         f"{share(len(blanks), len(images))} training images, the first at position {blanks[0]}",
         remedy,
-        command,
+        change,
     )
 
 
@@ -109,10 +112,12 @@ def repeated_images(case: Case) -> Iterator[Finding]:
     rows_ND = case.once("shrunk", lambda: shrunk(some(images, COMPARED)))
     index = spaced(len(rows_ND), min(QUERIES, len(rows_ND)))
     near_Q = nearest(rows_ND[index], rows_ND, index) <= NEAR * typical(rows_ND)
-    yield from _copies(
-        case, COPIED, "Training images are repeated.", len(copies), len(images), int(near_Q.sum()), len(index),
-        "other training images" + (f"; the first copy is at position {copies[0]}" if copies else ""), len(rows_ND),
+    copied = Copied(
+        exact=len(copies), total=len(images), near=int(near_Q.sum()), compared=len(index), among=len(rows_ND),
+        of="other training images" + (f"; the first copy is at position {copies[0]}" if copies else ""),
     )  # fmt: skip
+    if copied.share >= COPIED:
+        yield _copies(case, "Training images are repeated.", copied)
 
 
 @check("data")
@@ -123,25 +128,46 @@ def leaked_images(case: Case) -> Iterator[Finding]:
     rows_ND = case.once("shrunk", lambda: shrunk(some(train, COMPARED)))
     index = spaced(len(test), min(QUERIES, len(test)))
     near_Q = nearest(shrunk(test.select(index)), rows_ND) <= NEAR * typical(rows_ND)
-    yield from _copies(
-        case, LEAKED, "Test images are in the training data.", len(leaks), len(test), int(near_Q.sum()), len(index),
-        "training images" + (f"; the first copy is at position {leaks[0]} of the test split" if leaks else ""),
-        len(rows_ND),
+    copied = Copied(
+        exact=len(leaks), total=len(test), near=int(near_Q.sum()), compared=len(index), among=len(rows_ND),
+        of="training images" + (f"; the first copy is at position {leaks[0]} of the test split" if leaks else ""),
     )  # fmt: skip
+    if copied.share >= LEAKED:
+        yield _copies(case, "Test images are in the training data.", copied)
 
 
-def _copies(
-    case: Case, limit: float, what: str, exact: int, total: int, near: int, asked: int, of: str, among: int
-) -> Iterator[Finding]:
-    found = max(exact / total, near / asked)
-    if found < limit:
-        return
-    looked = "" if among == len(case.raw.train) else f", looked for among {among:,} training images"
-    severity: Severity = "serious" if found >= MANY else "worth knowing"
-    yield Finding(
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """The counts of a search for copies.
+
+    exact     images of `total` whose bytes occur before
+    near      images of the `compared` ones, a sample, that are exact or near copies
+    among     training images that those were compared with: shrunk ones in memory, so not always all
+    of        the images that they copy, in words
+    """
+
+    exact: int
+    total: int
+    near: int
+    compared: int
+    among: int
+    of: str
+
+    @property
+    def share(self) -> float:
+        """The larger of both shares, in [0, 1]."""
+        return max(self.exact / self.total, self.near / self.compared)
+
+
+def _copies(case: Case, what: str, copied: Copied) -> Finding:
+    partly = copied.among < len(case.raw.train)
+    looked = f", looked for among {copied.among:,} training images" if partly else ""
+    severity: Severity = "serious" if copied.share >= MANY else "worth knowing"
+    return Finding(
         what,
         severity,
-        f"{share(exact, total)} are exact copies of {of}. Of those looked at closely {share(near, asked)} are exact or "
+        f"{share(copied.exact, copied.total)} are exact copies of {copied.of}. Of those looked at closely "
+        f"{share(copied.near, copied.compared)} are exact or "
         f"near copies{looked}",
         "Train without them: this writes the images that are new to a file for --data.",
         case.without_copies(),

@@ -12,6 +12,7 @@ from torch import Tensor
 from nelbo.core import config
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked, some
+from nelbo.doctor.command import Change
 from nelbo.doctor.configuration import beta_over_training, fixed_sigma
 from nelbo.doctor.training import under_trained
 from nelbo.metrics import LatentStatistics, Split
@@ -60,7 +61,7 @@ def listed(dimensions: list[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def against_collapse(case: Case) -> tuple[str, str]:
+def against_collapse(case: Case) -> tuple[str, Change]:
     """What to change in this very configuration so that the latent carries more, and the command."""
     recipe = case.recipe
     likelihood = recipe.model.component("likelihood")
@@ -83,18 +84,18 @@ def against_collapse(case: Case) -> tuple[str, str]:
     return _with_room(case)
 
 
-def _with_room(case: Case) -> tuple[str, str]:
+def _with_room(case: Case) -> tuple[str, Change]:
     """Less to pay for what the latent carries, in a field that this objective has; or the ELBO, whose has free bits."""
     objective, posterior = case.recipe.objective, case.recipe.model.component("posterior")
     for name in ("latent_weight", "weight"):
         weight = getattr(objective, name, 0.0)
         if weight and posterior is not None and not posterior.has_density:
-            command = case.retrain({f"objective.{name}": weight / 10})
-            return "Let what is asked of the latents weigh a tenth.", command
+            change = case.retrain({f"objective.{name}": weight / 10})
+            return "Let what is asked of the latents weigh a tenth.", change
     free_bits = getattr(objective, "free_bits", None)
     if free_bits is not None:
-        command = case.retrain({"objective.free_bits": max(FREE_BITS, 2 * free_bits)})
-        return "Let each dimension have some nats free of charge.", command
+        change = case.retrain({"objective.free_bits": max(FREE_BITS, 2 * free_bits)})
+        return "Let each dimension have some nats free of charge.", change
     changes: dict[str, Any] = {"objective": "elbo"}
     if posterior is not None and not posterior.has_density:
         changes["model.posterior"] = "diagonal-gaussian"
@@ -122,7 +123,7 @@ def posterior_collapse(case: Case) -> Iterator[Finding]:
         yield from _collapse_in_history(case)
         return
     found = case.statistics
-    remedy, command = against_collapse(case)
+    remedy, change = against_collapse(case)
     dead = _dead(found)
     history = since_when(logged_kl(case), dead)
     since = f". Dimensions {history}" if history else ""
@@ -134,12 +135,12 @@ def posterior_collapse(case: Case) -> Iterator[Finding]:
     if found.collapsed:
         yield Finding(
             "Posterior collapse: the latent carries next to nothing, and the decoder ignores it.",
-            "serious", evidence, remedy, command,
+            "serious", evidence, remedy, change,
         )  # fmt: skip
     elif explained < EXPLAINED and carrying(found) <= case.model.latent_dim / 2 and not under_trained(case):
         yield Finding(
             "Partial posterior collapse: most latent dimensions carry nothing, and the others explain little.",
-            "serious", evidence, remedy, command,
+            "serious", evidence, remedy, change,
         )  # fmt: skip
 
 
@@ -162,7 +163,7 @@ def _collapse_in_history(case: Case) -> Iterator[Finding]:
     epoch, kl_Z = logged[-1]
     active = next(row["latent"]["active_units"] for row in reversed(case.epochs) if "latent" in row)
     if active == 0 or sum(kl_Z) < COLLAPSED_KL_NATS:
-        remedy, command = against_collapse(case)
+        remedy, change = against_collapse(case)
         dead = [i for i, kl in enumerate(kl_Z) if kl < DEAD_KL]
         history = since_when(logged, dead)
         yield Finding(
@@ -170,7 +171,7 @@ def _collapse_in_history(case: Case) -> Iterator[Finding]:
             "serious",
             f"after epoch {epoch} {active} of {len(kl_Z)} latent dimensions were active, KL {sum(kl_Z):.2f} nats"
             + (f". Dimensions {history}" if history else ""),
-            remedy, command,
+            remedy, change,
         )  # fmt: skip
 
 

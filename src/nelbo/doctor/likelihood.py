@@ -13,6 +13,7 @@ from nelbo.core.config import to_dict
 from nelbo.data import Transform
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked
+from nelbo.doctor.command import Change
 from nelbo.doctor.configuration import beta_over_training, fixed_sigma
 from nelbo.engine import fixed_seed
 
@@ -73,7 +74,7 @@ def output_range(case: Case) -> Iterator[Finding]:
         return
 
 
-def _unsquashed(case: Case, likelihood: Any) -> tuple[str, str]:
+def _unsquashed(case: Case, likelihood: Any) -> tuple[str, Change]:
     low, high = case.splits.range
     if hasattr(type(likelihood), "model_fields") and "mean" in type(likelihood).model_fields:
         fitting = next(

@@ -7,6 +7,7 @@ from typing import Any
 
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked
+from nelbo.doctor.command import Change
 from nelbo.doctor.configuration import USUAL_RATE, moments
 
 RISEN = 0.05  # of the loss: the last epoch above the best one
@@ -35,13 +36,13 @@ def finite_totals(rows: list[dict[str, Any]], part: str = "train") -> list[float
     return [row[part]["total"] for row in rows if row.get(part, {}).get("total") is not None]
 
 
-def slower(case: Case, factor: float) -> str:
+def slower(case: Case, factor: float) -> Change:
     """The command that trains at a constant rate: the highest so far by `factor`, and no more than is usual."""
     highest = max(moments(case, case.recipe.optimizer.lr))
     return case.retrain({"optimizer.lr": min(USUAL_RATE, float(f"{highest / factor:.2g}"))})
 
 
-def train_more(case: Case) -> tuple[str, str]:
+def train_more(case: Case) -> tuple[str, Change]:
     """What to change where training has not got far enough, and the line that does."""
     highest = max(moments(case, case.recipe.optimizer.lr))
     if highest < USUAL_RATE / 10:
@@ -131,13 +132,13 @@ def still_falling(case: Case) -> Iterator[Finding]:
         raise NotLooked(words)
     if gain <= STEEP:
         return
-    remedy, command = train_more(case)
+    remedy, change = train_more(case)
     yield Finding(
         "Training ended while the loss was still falling steeply.",
         "worth knowing",
         words,
         remedy,
-        command,
+        change,
     )
 
 

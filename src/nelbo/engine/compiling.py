@@ -96,10 +96,18 @@ class Compiled(Generic[P, R]):
 
     def _compiler(self) -> Callable[P, R]:
         _keep_compiled_code()
-        # torch keeps what it compiled, and how often, with the function's code. A code of its own lets runs in one
-        # process neither use up each other's tries nor lose, while a CUDA graph reads it, what was compiled.
-        self.plain.__code__ = self.plain.__code__.replace()
+        _separate_code(self.plain)
         return torch.compile(self.plain, fullgraph=True, dynamic=False, options={"fallback_random": True})
+
+
+def _separate_code(function: Callable[..., Any]) -> None:
+    """Give the function a copy of its code object, so that torch compiles it apart from earlier runs' functions.
+
+    A hack around torch.compile: it stores compiled code, and the count of tries, with the code object, which all
+    closures of one source line share. Runs in one process would use up each other's tries, or lose what a CUDA graph
+    still reads. It gains correctness and no time. It can go when torch.compile takes a cache of the caller's.
+    """
+    function.__code__ = function.__code__.replace()
 
 
 @contextlib.contextmanager

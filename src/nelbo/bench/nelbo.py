@@ -1,4 +1,4 @@
-"""This project's own training, as a user starts it, timed by the clocks that every run logs."""
+"""The training of this project, as a user starts it, timed by the clocks that every run logs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.bench.lap import Energy, Lap, Memory, seconds_to_target
+from nelbo.bench.lap import Lap, Memory, seconds_to_target
 from nelbo.errors import Interrupted
 from nelbo.training import api
 from nelbo.training.recipe import Recipe, resolve
 
 
 class Enough(Exception):
-    """Enough epochs have been timed."""
+    """The signal that enough epochs have been timed."""
 
 
 class Listener:
-    """Hears a training, keeps its clocks and bounds, and ends it after `epochs`."""
+    """The listener to a training: collects its clocks and bounds, and ends it after `epochs`."""
 
-    def __init__(self, epochs: int, energy: Energy) -> None:
+    def __init__(self, epochs: int) -> None:
         self.epochs = epochs
-        self.energy = energy
         self.images = 0
         self.clocks: list[dict[str, float]] = []
         self.bounds: list[list[float]] = []
@@ -51,14 +50,13 @@ class Listener:
                     raise Enough
 
     def _step(self, row: Mapping[str, Any]) -> None:
-        self.energy.step(row["batch"], row["batches"])
         measured = row["measured"]
         if "bound" in measured.names:  # kept on the device: reading it would wait
             self._sums.append(measured.sums_SQ[:, measured.names.index("bound")])
             self._counts += measured.counts
 
     def _close(self) -> None:
-        """The bound of each batch of the epoch that ended."""
+        """Append the bound of each batch of the epoch that ended."""
         sums_S = torch.cat(self._sums).tolist() if self._sums else []
         self.bounds.append([total / n for total, n in zip(sums_S, self._counts, strict=True)])
         self._sums, self._counts = [], []
@@ -73,17 +71,17 @@ def run(
     data_dir: Path | None = None,
     target: float | None = None,
 ) -> Lap:
-    """The first `epochs` epochs of a training of the recipe, with schedules and choices of its whole length.
+    """Train the first `epochs` epochs of the recipe, with schedules and choices of its whole length, and time them.
 
     `overrides` are dotted fields of the recipe. The clock `train` holds neither compilation, validation, latent
     statistics nor checkpoints. Where a step could not be compiled, `notes` say why. Raises what `nelbo.train` does.
     """
-    wanted = resolve(recipe, {**overrides, "epochs": max(epochs, recipe.epochs), "patience": None})
-    memory, energy = Memory(device), Energy(device)
-    listener = Listener(epochs, energy)
+    plan = resolve(recipe, {**overrides, "epochs": max(epochs, recipe.epochs), "patience": None})
+    memory = Memory(device)
+    listener = Listener(epochs)
     with tempfile.TemporaryDirectory() as runs, contextlib.suppress(Enough):
         try:
-            api.train(wanted, runs=runs, name="bench", device=str(device), data_dir=data_dir, tell=listener)
+            api.train(plan, runs=runs, name="bench", device=str(device), data_dir=data_dir, tell=listener)
         except Interrupted:  # whose message promises that the run goes on; its folder is about to go
             raise KeyboardInterrupt from None
     train = [clock["train"] for clock in listener.clocks]
@@ -97,14 +95,13 @@ def run(
         compile_seconds=listener.clocks[-1].get("compile", 0.0),
         target_seconds=seconds_to_target(listener.bounds, seconds, target),
         peak_mb=memory.peak_mb(),
-        joules=energy.timed,
         notes=tuple(listener.notes),
     )
 
 
 def words(how: Mapping[str, Any]) -> str:
-    """How the steps were run."""
-    found = ["compiled"] if how["compiled"] else []
+    """Return in words how the steps were run."""
+    ways = ["compiled"] if how["compiled"] else []
     if (at_once := how["steps_at_once"]) > 1:
-        found.append(f"captured, {at_once} steps at once")
-    return ", ".join(found) or "eager"
+        ways.append(f"captured, {at_once} steps at once")
+    return ", ".join(ways) or "eager"
