@@ -48,7 +48,7 @@ def functions() -> list[tuple[str, int]]:
 def test_files_are_at_most_400_lines_and_half_of_them_at_most_170():
     lines = {relative(file): len(file.read_text(encoding="utf-8").splitlines()) for file in FILES}
     assert {name: n for name, n in lines.items() if n > 400} == {}
-    assert statistics.median(lines.values()) <= 170
+    assert statistics.median(lines.values()) <= 110
 
 
 def test_functions_are_at_most_60_lines_and_nine_in_ten_at_most_40():
@@ -58,6 +58,49 @@ def test_functions_are_at_most_60_lines_and_nine_in_ten_at_most_40():
     assert sum(n <= 40 for _, n in found) / len(found) >= 0.9
 
 
+HEADLESS = re.compile(r"(What|Whether|Where|Of|Whose|How|Those|That|Which)\b")
+# Pronouns and participles: a name says what a thing holds.
+VAGUE = {
+    "found",
+    "seen",
+    "given",
+    "own",
+    "kept",
+    "shown",
+    "asked",
+    "said",
+    "mine",
+    "theirs",
+    "heard",
+    "wanted",
+    "told",
+}
+VAGUE_TODAY = 321  # in src; may only fall
+
+
+def test_no_docstring_begins_without_its_verb_or_noun():
+    """A reader whose first language is not English understands a docstring at first reading."""
+    headless = [
+        f"{relative(file)}: {ast.get_docstring(node)!r:.80}"
+        for file in FILES
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and HEADLESS.match(ast.get_docstring(node) or "")
+    ]
+    assert headless == []
+
+
+def test_names_say_what_they_hold():
+    vague = [
+        f"{relative(file)}:{node.lineno} {name}"
+        for file in FILES
+        for node in ast.walk(tree(file))
+        for name in [node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else ""]
+        if name in VAGUE and not (isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store))
+    ]
+    assert len(vague) <= VAGUE_TODAY, "\n".join(vague)
+
+
 def test_one_line_in_eight_at_most_is_a_comment():
     comments = code = 0
     for file in FILES:
@@ -65,7 +108,7 @@ def test_one_line_in_eight_at_most_is_a_comment():
         code += sum(bool(line.strip()) for line in text.splitlines())
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         comments += sum(token.type == tokenize.COMMENT for token in tokens)
-    assert 0 < comments / code <= 0.13
+    assert 0.025 <= comments / code <= 0.13
 
 
 def test_hardly_any_six_lines_are_repeated():
@@ -75,7 +118,7 @@ def test_hardly_any_six_lines_are_repeated():
         lines = [line for line in lines if line and not line.startswith(("#", "import ", "from "))]
         windows.update("\n".join(lines[i : i + 6]) for i in range(len(lines) - 5))
     repeated = sum(n for n in windows.values() if n > 1)
-    assert repeated / windows.total() < 0.05
+    assert repeated / windows.total() < 0.005
 
 
 # --- documentation and exports ----------------------------------------------------------------

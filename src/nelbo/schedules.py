@@ -66,7 +66,7 @@ class Ramp(Schedule):
         return self.start + (self.end - self.start) * self.shape(min(1.0, share))
 
     def shape(self, share: float) -> float:
-        """How much of the way is done, 0 to 1, when this share of the time has passed."""
+        """Return the share of the way, 0 to 1, that is done when this share of the time has passed."""
         raise TypeError(f"{type(self).__name__} is abstract: use linear or sigmoid")
 
 

@@ -1,4 +1,4 @@
-"""What is registered, for lists and help; and the import of a user's own files."""
+"""The catalogue of registered entries, for lists and help, and the import of a user's own files."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
 
 
 def build(cls: type[S], table: Mapping[str, Any] | Any, source: str = "configuration") -> S:
-    """Validates plain data into a spec; raises ConfigError with one line for each mistake."""
+    """Validate plain data into a spec; raises ConfigError with one line for each mistake."""
     try:
         return cls.model_validate(table)
     except ValidationError as error:

@@ -97,7 +97,7 @@ class PosteriorValue(abc.ABC):
 
     @property
     def usage(self) -> Mapping[str, Tensor]:
-        """How the codes of a codebook are used by these images, as named numbers for the log."""
+        """The use that these images make of a codebook, as named numbers for the log."""
         return {}
 
     def with_independent_noise(self) -> PosteriorValue | None:

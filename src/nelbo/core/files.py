@@ -36,7 +36,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @contextmanager
 def atomic(file: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `file` and moves it into place if the block succeeds."""
+    """Give a temporary path beside `file` and moves it into place if the block succeeds."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     os.close(handle)

@@ -39,7 +39,7 @@ _loaded: set[str] = set()
 
 
 def register(axis: str, name: str, entry: T) -> T:
-    """Adds `entry` under `name`. A second, different entry of the same name is refused."""
+    """Add `entry` under `name`. A second, different entry of the same name is refused."""
     known = _entries[axis].get(name)
     if known is not None and _identity(known) != _identity(entry):
         raise ValueError(f"two entries of axis {axis!r} are named {name!r}: {known!r}, {entry!r}")
@@ -67,7 +67,7 @@ def _identity(entry: Any) -> tuple[str, str]:
 
 
 def _load(axis: str) -> None:
-    """Imports every module of the axis's home, then plug-ins (entry points of group `nelbo`)."""
+    """Import every module of the axis's home, then plug-ins (entry points of group `nelbo`)."""
     home = HOMES[axis]
     if home in _loaded:
         return

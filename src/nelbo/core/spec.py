@@ -69,7 +69,7 @@ class Spec(BaseModel):
 
     @classmethod
     def from_scalar(cls, value: Any) -> dict[str, Any] | None:
-        """What a bare value means for this spec; None where it means nothing."""
+        """Return the table that a bare value stands for, or None where it stands for nothing."""
         if cls.is_abstract() and isinstance(value, str):
             return {"name": value}
         return {cls.scalar: value} if cls.scalar else None

@@ -1,4 +1,4 @@
-"""Where x comes from: named sets, folders, arrays, objects; and the loader that serves it.
+"""The sources of images: named sets, folders, arrays, objects; and the loader that serves them.
 
 splits = Data(source="mnist", validation=0.1).load()
 batches = Batches(splits.train, splits.transforms, 128, device=device, shuffle_seed=0, training=True)

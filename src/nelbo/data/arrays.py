@@ -103,7 +103,7 @@ def loaded_from_mapping(arrays: Mapping[str, Any], where: str) -> Loaded:
 
 
 def _holds_objects(archive: Any, key: str) -> bool:
-    """Whether an array of an .npz would have to be unpickled; by its header, without reading the rest."""
+    """Return True if an array of an .npz would have to be unpickled; only its header is read."""
     with archive.zip.open(key if key in archive.zip.namelist() else f"{key}.npy") as member:
         return bool(_header(member)[2].hasobject)
 

@@ -49,7 +49,7 @@ def cache_path(folder: Path, files: Sequence[str], size: tuple[int, int] | None,
 
 
 def from_cache(path: Path, n: int, said: str = "decoded earlier into") -> Tensor | OnDisk | None:
-    """What was decoded before: in memory, or where it is large in its file; None where it is absent or damaged."""
+    """Return the images that were decoded before, in memory or, if large, in their file; None if absent or damaged."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -65,7 +65,7 @@ def from_cache(path: Path, n: int, said: str = "decoded earlier into") -> Tensor
 
 
 def keep(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes pixels that are in memory. Without a cache everything works, only slower: no error."""
+    """Write pixels that are in memory. Without a cache everything works, only slower: no error."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
@@ -139,13 +139,13 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
 
 
 def _lock(stream: BinaryIO) -> None:
-    """Waits for any other holder; given back when the file is closed, or its process ends in whatever way."""
+    """Wait for any other holder; given back when the file is closed, or its process ends in whatever way."""
     if fcntl is not None:
         fcntl.flock(stream, fcntl.LOCK_EX)
 
 
 def _forget_others(path: Path) -> None:
-    """Removes what the same folder and size decoded to before a file of it changed."""
+    """Remove what the same folder and size decoded to before a file of it changed."""
     key = path.name.partition("-")[0]
     for old in [*path.parent.glob(f"{key}-*.npy"), *path.parent.glob(f".{key}-*.part")]:
         if old != path:

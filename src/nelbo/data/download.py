@@ -35,7 +35,7 @@ class Remote:
 
 
 def data_root(data_dir: Path | str | None = None) -> Path:
-    """Where data are kept: the argument, else the variable NELBO_DATA, else the user's cache folder."""
+    """Return the folder of data sets: the argument, else the variable NELBO_DATA, else the user's cache folder."""
     given = data_dir or os.environ.get("NELBO_DATA")
     if given:
         return Path(given).expanduser()
@@ -52,7 +52,7 @@ def find(remote: Remote, file: RemoteFile, root: Path) -> Path | None:
 
 
 def is_present(remote: Remote, root: Path) -> bool:
-    """Whether every file is there (their content is checked when they are read)."""
+    """Return True if every file is there (their content is checked when they are read)."""
     return all(find(remote, file, root) for file in remote.files)
 
 
@@ -88,7 +88,7 @@ def verified_content(path: Path, file: RemoteFile) -> bytes:
 
 
 def verify(path: Path, file: RemoteFile) -> None:
-    """Raises DataError unless the file's SHA-256 is the published one."""
+    """Raise DataError unless the file's SHA-256 is the published one."""
     with path.open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
             raise _differs(path, file)
@@ -102,7 +102,7 @@ def _differs(path: Path, file: RemoteFile) -> DataError:
 
 
 def _download(remote: Remote, file: RemoteFile, folder: Path) -> None:
-    """Tries each mirror; the file appears in its folder complete and checked, or not at all."""
+    """Try each mirror; the file appears in its folder complete and checked, or not at all."""
     missing = [other for other in remote.files if not find(remote, other, folder.parent)]
     created = [path for path in (folder, folder.parent) if not path.exists()]
     try:

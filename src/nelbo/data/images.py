@@ -103,11 +103,11 @@ class Images:
 
     @property
     def eight_bit(self) -> bool:
-        """Whether every pixel is level / 255 for a whole level from 0 to 255, stored as uint8 or not."""
+        """True if every pixel is level / 255 for a whole level from 0 to 255, stored as uint8 or not."""
         return self.dtype == torch.uint8 or all(map(_on_levels, self.chunks()))
 
     def same_pixels(self, other: Images) -> bool:
-        """Whether the other images are these, pixel by pixel and in this order."""
+        """Return True if the other images are these, pixel by pixel and in this order."""
         if (len(self), self.shape, self.dtype) != (len(other), other.shape, other.dtype):
             return False
         return all(torch.equal(a, b) for a, b in zip(self.chunks(), other.chunks(), strict=True))

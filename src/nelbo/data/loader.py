@@ -16,7 +16,7 @@ from nelbo.errors import ConfigError
 
 
 def materialise(images: Images, transforms: Sequence[Transform], *, indices: Tensor | None = None) -> Tensor:
-    """What evaluation sees, float32 (N, C, H, W) on the CPU; all images, or those at `indices`.
+    """Return the images as evaluation sees them, float32 (N, C, H, W) on the CPU; all, or those at `indices`.
 
     `images` is a split of `Splits`: its pixels are past `once`. Random transforms are frozen over the
     whole split before indexing, so that an image looks the same in every subset.
@@ -75,7 +75,7 @@ class Batches:
             yield self.finish(rows)
 
     def rows(self, epoch: int = 1, start: int = 0, at_once: int = 1) -> Iterator[Tensor]:
-        """What `finish` makes into x_BCHW: several batches one after the other, the last ones as many as there are.
+        """Return the raw pixels that `finish` turns into x_BCHW: several batches in a row, then the rest.
 
         Pixels as they are kept, shape (n, D); where a transform draws random numbers, already finished.
         """

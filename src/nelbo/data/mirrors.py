@@ -1,4 +1,4 @@
-"""Where the named sets are published, with hashes (MD5 of content as in torchvision, SHA-256 as in TFDS)."""
+"""The mirrors of the named sets, with hashes (MD5 of content as in torchvision, SHA-256 as in TFDS)."""
 
 from __future__ import annotations
 

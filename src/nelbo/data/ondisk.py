@@ -118,7 +118,7 @@ class OnDisk:
 
     @property
     def note(self) -> str:
-        """Where the pixels are, for people: `in images.npy`."""
+        """The place of the pixels, in words: `in images.npy`."""
         return self._source.note
 
     @property
@@ -170,7 +170,7 @@ class OnDisk:
 
 
 def check_memory(nbytes: int, where: str, instead: str) -> None:
-    """Raises DataError where an array that has to be read whole is larger than the memory that is available."""
+    """Raise DataError where an array that has to be read whole is larger than the memory that is available."""
     free = available_memory()
     if free is not None and nbytes > free:
         raise DataError(

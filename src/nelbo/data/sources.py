@@ -41,7 +41,7 @@ class Dataset(Spec):
 
     @classmethod
     def present(cls, data_dir: Path | None = None) -> bool:
-        """Whether it can be loaded without a download."""
+        """True if it can be loaded without a download."""
         return cls.remote is None or is_present(mirrors.REMOTES[cls.remote], data_root(data_dir))
 
 

@@ -29,7 +29,7 @@ ARRAY_FILES = (".npy", ".npz")
 
 
 class Data(Spec):
-    """Which images, how they are split, and what happens to them before the model.
+    """The images, their splits, and the transforms before the model.
 
     source      a named set (with its one field after a colon, "emnist:letters"), a folder, .npy or .npz
     size        height and width at load; the centred part of that aspect ratio is kept
@@ -80,7 +80,7 @@ class Data(Spec):
         return value
 
     def check_source(self) -> None:
-        """Raises DataError unless the source is a known name or an existing path; reads nothing else."""
+        """Raise DataError unless the source is a known name or an existing path; reads nothing else."""
         path = self.path()
         if path is None:
             self._dataset()
@@ -93,7 +93,7 @@ class Data(Spec):
             raise DataError(f"{path}: expected a folder of images, or a file ending in .npy or .npz")
 
     def present(self, data_dir: Path | None = None) -> bool:
-        """Whether loading needs no download."""
+        """Return True if loading needs no download."""
         return self.path() is not None or self._dataset().present(data_dir)
 
     def shape_without_reading(self) -> tuple[int, int, int] | None:
@@ -105,7 +105,7 @@ class Data(Spec):
         return resized.each(lambda pixels: apply_once(pixels, self.transforms)).shape
 
     def load(self, data_dir: Path | None = None, obj: object | None = None) -> Splits:
-        """Reads the source (or takes `obj`, see `from_object`), splits it and applies what applies once.
+        """Read the source (or takes `obj`, see `from_object`), splits it and applies what applies once.
 
         Raises DataError for missing or damaged data, ConfigError for settings that leave no images.
         """
@@ -293,7 +293,7 @@ def _black_and_white(images: Images) -> bool:
 
 
 def _eight_bit(splits: Sequence[Images], transforms: Sequence[Transform], low: float, high: float) -> bool:
-    """Whether a model sees level / 255 and nothing else; black and white are the first and the last level."""
+    """Return True if a model sees only level / 255; black and white are the first and the last level."""
     last = decisive(transforms)
     as_loaded = last is None and all(images.eight_bit for images in splits)
     return (low, high) == (0.0, 1.0) and (as_loaded or (last is not None and last.binary))

@@ -40,7 +40,7 @@ def resident(images: Images, device: torch.device, *, repeated: bool) -> Tensor 
 
 
 def fits(nbytes: int, free: int, total: int) -> bool:
-    """Whether pixels of so many bytes may live on a device with `free` of `total` bytes of memory."""
+    """Return True if so many bytes of pixels may stay on a device with `free` of `total` bytes of memory."""
     return nbytes <= max(free // FEW, free - max(LEAST_MARGIN, int(MARGIN * total)))
 
 

@@ -1,4 +1,4 @@
-"""What happens to pixels between the source and the model.
+"""The transforms of pixels between the source and the model.
 
 A transform acts at one of three moments: `once` when the data are loaded, `batch` on every batch,
 and, where `batch` is random, `frozen` gives the one fixed outcome that evaluation uses instead.
@@ -45,7 +45,7 @@ class Transform(Spec):
         return x_BCHW
 
     def frozen(self, pixels_NCHW: Tensor) -> Tensor:
-        """What evaluation sees instead of a random `batch`; the same numbers on every call and machine."""
+        """Return the pixels of evaluation, in place of a random `batch`: the same on every call and machine."""
         return pixels_NCHW
 
     def frozen_at(self, pixels_BCHW: Tensor, at_B: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ def frozen(images: Images, transforms: Sequence[Transform]) -> Images:
 
 
 def check_order(transforms: Sequence[Transform]) -> None:
-    """Raises ConfigError where the written order is not the order in which things would happen."""
+    """Raise ConfigError where the written order is not the order in which things would happen."""
     names = [transform.name for transform in transforms]
     for i, transform in enumerate(transforms):
         before = transforms[:i]

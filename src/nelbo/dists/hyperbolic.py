@@ -45,7 +45,7 @@ def from_origin(v: Tensor) -> Tensor:
 
 
 def to_origin(z: Tensor) -> Tensor:
-    """Its inverse: the vector from the origin, as long as the distance."""
+    """Return its inverse: the vector from the origin, as long as the distance."""
     return from_point(torch.zeros_like(z), z)
 
 

@@ -61,7 +61,7 @@ def sample_one_hot(log_p: Tensor, n: int) -> Tensor:
 
 
 def variables_in(latent_dim: int, categories: int) -> int:
-    """How many variables of so many categories these latents are; raises ValueError where they are none."""
+    """Return the number of variables of so many categories in these latents; raise ValueError where there are none."""
     variables, rest = divmod(latent_dim, categories)
     if variables < 1 or rest:
         raise ValueError(

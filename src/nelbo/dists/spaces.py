@@ -1,4 +1,4 @@
-"""Where latents live, and how one moves there: between two, along one direction, to the middle of many."""
+"""The spaces of latents, and moves in them: between two latents, along one direction, to the middle of many."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LatentSpace:
         return IN_WORDS[self.space]
 
     def reals(self, latent_dim: int) -> int:
-        """How many latents are no part of a one-hot vector."""
+        """Return the number of latents that are no part of a one-hot vector."""
         return latent_dim - sum(self.blocks)
 
     def directions(self, latent_dim: int) -> list[str]:
@@ -114,7 +114,7 @@ class LatentSpace:
         return mean_Z
 
     def moved(self, z_Z: Tensor, direction: int, span: float, steps: int) -> Tensor:
-        """Copies of a latent that differ along one of the `directions`: (steps, Z).
+        """Return copies of a latent that differ along one of the `directions`: (steps, Z).
 
         real, mixed   dimension j runs from -span to span
         ball          the same of the vector from the origin, whose length is the distance

@@ -39,7 +39,7 @@ def unit(vector: Tensor) -> Tensor:
 
 
 def check_sphere(latent_dim: int) -> None:
-    """Raises ValueError for a sphere that is two points."""
+    """Raise ValueError for a sphere that is two points."""
     if latent_dim < 2:
         raise ValueError(
             f"a sphere needs 2 latent dimensions or more, not {latent_dim}; use --latent-dim 2 (a circle)"

@@ -1,4 +1,4 @@
-"""What the bound says when it is compared: with training images, and with a model that has no latent at all."""
+"""Checks of the bound beside others: that of training images, and that of a model without latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor looks at: the parts of a run, a configuration or data that are at hand."""
+"""The case that the doctor examines: the parts of a run, a configuration or data that are at hand."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ class Case:
 
     @cached_property
     def statistics(self) -> LatentStatistics:
-        """Of the test images that are looked at."""
+        """The latent statistics of the test images that are examined."""
         return latent_statistics(self.model, self.view("test"))
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` returns, made when first asked for."""
+        """Return the result of `make`, computed at the first call only."""
         if name not in self._made:
             self._made[name] = make()
         return cast("T", self._made[name])

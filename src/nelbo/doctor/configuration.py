@@ -1,4 +1,4 @@
-"""What a configuration says by itself: the weight of the KL, rates, when training stops."""
+"""Checks of a configuration alone: the weight of the KL, rates, the end of training."""
 
 from __future__ import annotations
 

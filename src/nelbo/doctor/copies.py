@@ -40,7 +40,7 @@ def _fingerprint(row: NDArray[Any]) -> int:
 
 
 def exact_copies(images: Images) -> list[int]:
-    """Positions of images that are the same as an earlier one."""
+    """Return the positions of images that are the same as an earlier one."""
     found = fingerprints(images)
     first = np.unique(found, return_index=True)[1]
     return np.setdiff1d(np.arange(len(found)), first, assume_unique=True).tolist()  # type: ignore[no-any-return]
@@ -97,7 +97,7 @@ def distinct(data: object) -> Loaded:
 
 
 def new_rows(rows_ND: Tensor, known_MD: Tensor, closest: float) -> list[int]:
-    """Positions of rows that are farther than `closest` from the known ones and from every row kept before."""
+    """Return the positions of rows that are farther than `closest` from all known rows and from those before."""
     kept: list[int] = []
     for index in torch.split(torch.arange(len(rows_ND)), 500):
         new = index[nearest(rows_ND[index], known_MD) > closest]
@@ -112,7 +112,7 @@ def new_rows(rows_ND: Tensor, known_MD: Tensor, closest: float) -> list[int]:
 
 
 def blank(images: Images) -> Tensor:
-    """Whether all pixels of an image are equal: bool of shape N."""
+    """Return True for each image whose pixels are all equal: bool of shape N."""
     parts = (part.flatten(1) for part in images.chunks())
     return torch.cat([rows_ND.amax(1) == rows_ND.amin(1) for rows_ND in parts])
 

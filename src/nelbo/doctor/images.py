@@ -1,4 +1,4 @@
-"""What is wrong with images whatever is trained on them: range, blanks, copies, leaks, too few, classes."""
+"""Checks of images, whatever is trained on them: range, blanks, copies, leaks, too few, classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the latent dimensions carry, and what the decoder makes of them."""
+"""Checks of the latent dimensions: what they carry, and what the decoder makes of them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def listed(dimensions: list[int]) -> str:
 
 
 def against_collapse(case: Case) -> tuple[str, Change]:
-    """What to change in this very configuration so that the latent carries more, and the command."""
+    """Return the changes of this configuration by which the latent carries more, and the command."""
     recipe = case.recipe
     likelihood = recipe.model.component("likelihood")
     values = beta_over_training(case)
@@ -85,7 +85,7 @@ def against_collapse(case: Case) -> tuple[str, Change]:
 
 
 def _with_room(case: Case) -> tuple[str, Change]:
-    """Less to pay for what the latent carries, in a field that this objective has; or the ELBO, whose has free bits."""
+    """Return changes that lower the cost of the KL in a field of this objective, or change to the ELBO with free bits."""
     objective, posterior = case.recipe.objective, case.recipe.model.component("posterior")
     for name in ("latent_weight", "weight"):
         weight = getattr(objective, name, 0.0)
@@ -145,7 +145,7 @@ def posterior_collapse(case: Case) -> Iterator[Finding]:
 
 
 def carrying(found: LatentStatistics) -> int:
-    """Dimensions that carry something: a tenth of a nat, or where there is no KL, a mean that varies."""
+    """Return the dimensions that carry something: a tenth of a nat, or where there is no KL, a mean that varies."""
     return found.active_units if found.kl_Z is None else int((found.kl_Z > CARRYING).sum())
 
 

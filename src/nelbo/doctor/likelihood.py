@@ -1,4 +1,4 @@
-"""Where a likelihood and the pixels it is asked about do not fit: range, grey levels, sigma."""
+"""Checks that a likelihood fits its pixels: range, grey levels, sigma."""
 
 from __future__ import annotations
 

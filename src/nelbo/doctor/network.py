@@ -1,4 +1,4 @@
-"""What the layers of a trained network do: units that never fire."""
+"""Checks of the layers of a trained network: units that never fire."""
 
 from __future__ import annotations
 

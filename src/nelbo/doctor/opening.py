@@ -34,7 +34,7 @@ def open_case(
     device: str = "auto",
     imports: tuple[str, ...] = (),
 ) -> Case:
-    """Opens a run, a configuration or data. See `diagnose`."""
+    """Open a run, a configuration or data. See `diagnose`."""
     where = engine.pick_device(device)
     if not isinstance(what, str | Path | Run | Recipe):
         case = _of_images(what, size, where)
@@ -168,7 +168,7 @@ def _alone(subject: str, source: str, splits: Splits, size: int | None, device: 
 
 
 def _here(data: Data, data_dir: Path | None) -> None:
-    """Raises DataError where reading this data would need a download, or it does not exist."""
+    """Raise DataError where reading this data would need a download, or it does not exist."""
     data.check_source()
     if not data.present(data_dir):
         name = data.source.partition(":")[0]

@@ -1,4 +1,4 @@
-"""What is wrong with q(z | x) itself: what it is sampled from, and the shapes it can take.
+"""Checks of q(z | x) itself: the source of its samples, and the shapes it can take.
 
 These look at behaviour, not at names, so that they hold for a plug-in's posterior too: the posterior's head is
 built with random weights and asked about random features.

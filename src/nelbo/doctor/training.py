@@ -1,4 +1,4 @@
-"""What the history of a run says: losses that rise, still fall or are not finite, over-fitting, an early end."""
+"""Checks of a run's history: losses that rise, still fall or are not finite, over-fitting, an early end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def settled(case: Case) -> list[dict[str, Any]]:
 
 
 def size_of(losses: list[float]) -> float:
-    """What changes of a loss are compared with, nats: the loss, or half of what it fell where it is near zero."""
+    """Return the scale for changes of a loss, nats: the loss, or half of its fall if it is near zero."""
     return max(abs(losses[-1]), 0.5 * (max(losses) - losses[-1]), 1e-9)
 
 
@@ -43,7 +43,7 @@ def slower(case: Case, factor: float) -> Change:
 
 
 def train_more(case: Case) -> tuple[str, Change]:
-    """What to change where training has not got far enough, and the line that does."""
+    """Return the changes for a run that has not trained far enough, and the command."""
     highest = max(moments(case, case.recipe.optimizer.lr))
     if highest < USUAL_RATE / 10:
         return f"Raise the learning rate, which is {highest:g}.", case.retrain({"optimizer.lr": USUAL_RATE})
@@ -94,7 +94,7 @@ def diverging(case: Case) -> Iterator[Finding]:
 
 
 def fall(case: Case) -> tuple[str, float]:
-    """How the loss fell at the end of training, in words, and what as many epochs again would gain at that pace.
+    """Describe the fall of the loss at the end of training, and the gain of as many epochs again at that pace.
 
     The gain is a share of the loss (`size_of`); 0 where there are too few epochs to tell.
     """
@@ -113,7 +113,7 @@ def fall(case: Case) -> tuple[str, float]:
 
 
 def under_trained(case: Case) -> bool:
-    """Whether a model explains little because it has not had the time.
+    """Return the evidence that a model explains little because it trained too briefly.
 
     In a short run: when its last epoch still improved the reconstruction, which any beta leaves comparable, by 1 %.
     """

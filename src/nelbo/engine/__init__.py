@@ -1,4 +1,4 @@
-"""How a step runs: the one place that knows devices, precision, compilation and capture."""
+"""The ways to run a step: the one place that knows devices, precision, compilation and capture."""
 
 from nelbo.engine.compiling import Compile, compiles, why_not
 from nelbo.engine.devices import pick_device, place, synchronise, threads_for

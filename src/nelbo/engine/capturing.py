@@ -111,7 +111,7 @@ class Captured:
         return torch.stack(found)
 
     def __call__(self, rows: Tensor, table: list[list[float]]) -> Tensor:
-        """Does the steps on `steps` batches of rows; one row of the table for each. Sums, shape (steps, Q)."""
+        """Do the steps on `steps` batches of rows; one row of the table for each. Sums, shape (steps, Q)."""
         self._rows.copy_(rows.view_as(self._rows), non_blocking=True)
         if self._dials.schedules:
             send(table, self._table_SD)

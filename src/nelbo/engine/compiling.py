@@ -33,7 +33,7 @@ CONVOLUTIONS_PAY_FROM = {"cpu": 4_000}
 
 
 def compiles(asked: Compile, device: torch.device, steps: int, model: nn.Module) -> bool:
-    """Whether a run of so many steps is compiled; `auto` counts, it never times: a resumed run decides alike."""
+    """Return True if a run of so many steps is compiled; `auto` counts and never times: a resumed run decides alike."""
     if asked == "auto":
         pays = PAYS_FROM | CONVOLUTIONS_PAY_FROM if convolves(model) else PAYS_FROM
         return steps >= pays.get(device.type, steps + 1) and why_not(device) is None

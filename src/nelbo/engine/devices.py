@@ -41,7 +41,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def place(model: M, device: torch.device) -> M:
-    """Moves a model to its device; convolutions in channels-last, which is 10 % faster on a CPU."""
+    """Move a model to its device; convolutions in channels-last, which is 10 % faster on a CPU."""
     model = model.to(device)
     if device.type == "cuda":  # fp32 means fp32: convolutions would otherwise round to ten bits
         torch.backends.cudnn.allow_tf32 = False
@@ -51,7 +51,7 @@ def place(model: M, device: torch.device) -> M:
 
 
 def convolves(model: nn.Module) -> bool:
-    """Whether there are convolutions in it."""
+    """Return True if there are convolutions in it."""
     return any(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in model.modules())
 
 
@@ -74,7 +74,7 @@ def threads_for(model: nn.Module, images: int, device: torch.device) -> Iterator
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits for the device, so that a clock read next is true."""
+    """Wait for the device, so that a clock read next is true."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

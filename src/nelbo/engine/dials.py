@@ -73,7 +73,7 @@ class Dials:
 
 
 def send(numbers: Sequence[Any], to: Tensor) -> None:
-    """Copies Python numbers into a tensor; does not wait for its device."""
+    """Copy Python numbers into a tensor; does not wait for its device."""
     values = torch.tensor(numbers)
     # From ordinary memory the copy would wait until the device has done everything before it.
     to.copy_(values.pin_memory() if to.is_cuda else values, non_blocking=True)

@@ -1,4 +1,4 @@
-"""What a run ran on."""
+"""The environment that a run ran in: versions, hardware, git commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CACHE = "NELBO_CACHE"
 
 
 def describe(device: torch.device | None = None) -> dict[str, Any]:
-    """Versions and hardware, for `env.json` and `nelbo env`."""
+    """Return versions and hardware, for `env.json` and `nelbo env`."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
@@ -39,7 +39,7 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again: NELBO_CACHE, else the user's cache folder."""
+    """Return the folder for files that can be made again: NELBO_CACHE, else the user's cache folder."""
     given = os.environ.get(CACHE)
     if given:
         return Path(given).expanduser()

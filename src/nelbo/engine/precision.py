@@ -28,7 +28,7 @@ def pick_precision(asked: Asked, device: torch.device) -> Precision:
 
 
 def check_precision(device: torch.device, asked: Asked) -> None:
-    """Raises ConfigError for a precision that the device does not have."""
+    """Raise ConfigError for a precision that the device does not have."""
     if asked == "bf16" and device.type == "mps":
         raise ConfigError("precision bf16 is supported on cpu and cuda; use --precision fp32 on mps")
 
@@ -42,7 +42,7 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 
 @functools.cache
 def features() -> frozenset[str]:
-    """What of `avx512`, `bf16` (AVX-512, AMX or Arm) and `amx` this processor can do."""
+    """Return those of `avx512`, `bf16` (AVX-512, AMX or Arm) and `amx` that this processor has."""
     flags = (processor("flags") or processor("Features")).split()
     found = {"bf16"} & set(flags)
     for flag in flags:

@@ -20,7 +20,7 @@ from nelbo.engine.precision import products
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Now:
-    """What a step may know about the moment: the objective, the progress, and the share of the weight average.
+    """The moment of a step: the objective, the progress, and the share of the weight average.
 
     In a step that is made once and repeated, schedules are dials, the share is a tensor, and progress is hidden.
     """
@@ -32,7 +32,7 @@ class Now:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Measured:
-    """What consecutive steps measured: the sum of each named quantity over each batch, on the device."""
+    """The measurements of consecutive steps: the sum of each named quantity over each batch, on the device."""
 
     names: tuple[str, ...]
     sums_SQ: Tensor
@@ -101,12 +101,12 @@ class Step:
 
     @property
     def compiles(self) -> bool:
-        """Whether the first step compiles: a few seconds in which nothing else happens."""
+        """True if the first step compiles: a few seconds in which nothing else happens."""
         return self._compiled is not None
 
     @property
     def how(self) -> dict[str, Any]:
-        """What was really used: for the run's summary."""
+        """The way that steps really ran, for the run's summary."""
         return {
             "compiled": self._compiled is not None and self._compiled.ready,
             "steps_at_once": self._most_at_once,

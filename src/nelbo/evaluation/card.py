@@ -54,7 +54,7 @@ def evaluate(
     data: object | None = None,
     tell: Tell = api.quiet,
 ) -> dict[str, Any]:
-    """Measures a checkpoint on a split: {run, checkpoint, split, n, data_hash, metrics: {name: {value, ...}}}.
+    """Measure a checkpoint on a split: {run, checkpoint, split, n, data_hash, metrics: {name: {value, ...}}}.
 
     samples   K of the importance-weighted estimate; 0 leaves it out
     metrics   names of registered metrics (`nelbo list metric`); all by default
@@ -123,7 +123,7 @@ def _conditions(model: BuiltModel, view: Split) -> dict[str, Any]:
 
 
 def _finished(scratch: Path) -> None:
-    """Removes what an interrupted measurement had left, and the folder of all such where there are no others."""
+    """Remove what an interrupted measurement had left, and the folder of all such where there are no others."""
     shutil.rmtree(scratch, ignore_errors=True)
     with contextlib.suppress(OSError):
         scratch.parent.rmdir()
@@ -163,7 +163,7 @@ def images_hash(view: Split) -> str:
 
 
 def stem(split: str, checkpoint: str, samples: int) -> str:
-    """Where a card lies in its run folder, without the suffix."""
+    """Return the path of a card in its run folder, without the suffix."""
     return f"evaluation/{split}-{checkpoint}-k{samples}"
 
 
@@ -187,7 +187,7 @@ def read(
 
 
 def is_of(card: Mapping[str, Any], weights: str) -> bool:
-    """Whether a card that was kept is of these weights; one that an older nelbo measured in bf16 is not believed."""
+    """Return True if a stored card belongs to these weights; one that an older nelbo measured in bf16 is not used."""
     return card.get("weights") == weights and card.get("precision") == PRECISION
 
 
@@ -201,7 +201,7 @@ def read_per_image(run: Run, card: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) -> dict[str, Any]:
-    """Writes a card, together with what an earlier one says of the same weights by other metrics."""
+    """Write a card, together with what an earlier one says of the same weights by other metrics."""
     per_image = {name: each_N for name, each_N in found.items() if each_N is not None}
     where = stem(card["split"], card["checkpoint"], card["samples"])
     try:
@@ -227,13 +227,13 @@ def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) ->
 
 
 def _alike(before: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
-    """Whether an earlier card is of the same weights, images and noise."""
+    """Return True if an earlier card belongs to the same weights, images and noise."""
     same = ("weights", "data_hash", "images_hash", "seed", "precision")
     return all(before.get(key) == card[key] for key in same)
 
 
 def _carried_over(run: Run, card: Mapping[str, Any], wanted: Iterable[str]) -> tuple[str, ...]:
-    """Writes the card of this K with the wanted sections that do not depend on it, from cards of other K.
+    """Write the card of this K with the wanted sections that do not depend on it, from cards of other K.
 
     Of those only that the same code measured on the same machine, and whose every number exists: what was missing
     may be there now.

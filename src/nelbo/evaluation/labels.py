@@ -24,7 +24,7 @@ def on_card(name: str) -> str:
 
 
 def decimals(error: float) -> int:
-    """Decimals that show two digits of a standard error."""
+    """Return the number of decimals that show two digits of a standard error."""
     return min(DECIMALS, max(0, 1 - math.floor(math.log10(error))))
 
 

@@ -43,7 +43,7 @@ DECODE_AT_ONCE = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """What samplers are fitted to: the latents of the training and validation images of a model.
+    """The latents of a model's training and validation images, to which samplers are fitted.
 
     split   any split of the data; its device and its transforms count
     seed    of fits
@@ -127,7 +127,7 @@ def sampler(
     data_dir: str | Path | None = None,
     data: object | None = None,
 ) -> RunSampler:
-    """Fits a sampler to the latents of a run's training images; `.sample(n)` then gives images.
+    """Fit a sampler to the latents of a run's training images; `.sample(n)` then gives images.
 
     name      a registered sampler (`nelbo list sampler`), a Sampler, or `chosen`: the best of `nelbo samplers RUN`
     settings  its fields, as {"components": 20}
@@ -144,7 +144,7 @@ def sampler(
 
 
 def check_name(name: str | Sampler) -> None:
-    """Raises UnknownName with the nearest spelling."""
+    """Raise UnknownName with the nearest spelling."""
     if isinstance(name, str) and name != CHOSEN:
         lookup("sampler", name)
 
@@ -189,7 +189,7 @@ def compare(
     data: object | None = None,
     tell: Tell = api.quiet,
 ) -> dict[str, Any]:
-    """Fits samplers to a run, measures each on validation images, and the one with the lowest distance on test images.
+    """Fit samplers to a run, measures each on validation images, and the one with the lowest distance on test images.
 
     One that only draws training images again (`Sampler.copies`) is measured, and not chosen unless it is alone.
 
@@ -273,7 +273,7 @@ def _specs(samplers: Sequence[str] | None, settings: Mapping[str, Any]) -> dict[
 
 
 class _Panel:
-    """What judges the images of any sampler on one split."""
+    """The judge of the images of any sampler on one split."""
 
     def __init__(self, encoded: Encoded, split: Split, tell: Tell) -> None:
         self.encoded = encoded
@@ -294,7 +294,7 @@ class _Panel:
             self.judge = judge
 
     def metrics(self, draw: DrawLatents, name: str) -> dict[str, Any]:
-        """Of as many images as the split has."""
+        """Measure as many images as the split has."""
         model, z = self.encoded.model, f"z ~ {name}"
         if isinstance(self.judge, inception.Judge):
             return _plain(dict(self.judge.distances(model, draw, z)))
@@ -316,7 +316,7 @@ def _plain(metrics: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def _measured(panel: _Panel, spec: Sampler, name: str) -> dict[str, Any]:
-    """What a sampler gets, or why it cannot be had."""
+    """Return the measurements of a sampler, or the reason for its refusal."""
     begun = time.perf_counter()
     try:
         fitted = panel.encoded.fit(spec)
@@ -349,7 +349,7 @@ def _best(samplers: Mapping[str, Any], by: str) -> str:
 
 
 class _Kept:
-    """What has been measured under the same conditions, so that an interrupted comparison goes on."""
+    """The measurements made under the same conditions, so that an interrupted comparison goes on."""
 
     def __init__(self, run: Run, about: Mapping[str, Any]) -> None:
         self.run = run

@@ -1,4 +1,4 @@
-"""How wide a likelihood is around its mean: sigma of a Gaussian, b of a Laplace, s of a logistic distribution.
+"""The width of a likelihood around its mean: sigma of a Gaussian, b of a Laplace, s of a logistic distribution.
 
 A bare number is fixed: `sigma = 0.1` in a file, `--model.likelihood.sigma 0.1` on the command line; the others are
 `--model.likelihood.sigma learned`, `per-pixel` or `optimal`.
@@ -78,7 +78,7 @@ class FixedWidth(Width):
 
 
 class Bounded(Spread):
-    """What `learned` and `per-pixel` share: where they start, and a floor that they cannot go through.
+    """The base of `learned` and `per-pixel`: a start, and a floor that they cannot go through.
 
     start   the spread before training
     floor   the smallest spread: log spread = log floor + softplus(free), never below. Where pixels are predicted

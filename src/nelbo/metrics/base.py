@@ -1,4 +1,4 @@
-"""What a metric is: a function of a built model and a split that yields (name, value)."""
+"""The axis of metrics: functions of a built model and a split that yield (name, value)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Value:
 
 @contextlib.contextmanager
 def exactly(device: torch.device) -> Iterator[None]:
-    """How everything is measured: without gradients, in float32 whatever precision trained the networks.
+    """Measure inside this block without gradients, in float32 whatever precision trained the networks.
 
     So runs that were trained in other arithmetic are measured alike, and their numbers can be compared.
     """
@@ -65,7 +65,7 @@ def exactly(device: torch.device) -> Iterator[None]:
 
 
 def unheard(done: int, total: int) -> None:
-    """Hears how far a measurement is and says nothing."""
+    """Hear how far a measurement is and says nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,5 +124,5 @@ Metric = Callable[[BuiltModel, Split], Iterator[tuple[str, Value]]]
 
 
 def metric(function: Metric) -> Metric:
-    """Registers a metric under its function's name."""
+    """Register a metric under its function's name."""
     return register("metric", function.__name__.replace("_", "-"), function)

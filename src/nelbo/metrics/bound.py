@@ -31,7 +31,7 @@ DEQUANTISED_NOTE = (
 
 
 def quantities(terms: Terms) -> dict[str, Tensor]:
-    """What every log line holds, nats an image: the loss, the objective's parts, and the bound if there is one."""
+    """Return the quantities of a log line, nats an image: the loss, the objective's parts, and the bound if any."""
     found = {"total": terms.loss_B, **terms.parts}
     if terms.bound_B is not None:
         found["bound"] = terms.bound_B
@@ -100,7 +100,7 @@ def not_a_bound(model: BuiltModel, split: Split) -> str | None:
 
 
 def mean_of(model: BuiltModel, split: Split) -> str:
-    """What this model's posterior means are, in words."""
+    """Return in words what this model's posterior means are."""
     words = [model.encode(x_BCHW).mean_is for x_BCHW in _two_images(split)]
     return words[0]
 
@@ -115,7 +115,7 @@ def _two_images(split: Split) -> Iterator[Tensor]:
 
 
 def note_for(model: BuiltModel, split: Split) -> str:
-    """What has to be said beside a log-probability of these pixels under this likelihood."""
+    """Return the note beside a log-probability of these pixels under this likelihood."""
     match model.observation_kind:
         case "binary":
             return "" if split.pixels == "binary" else GREY_NOTE

@@ -63,7 +63,7 @@ class Classifier(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits, shape (B, classes)."""
+        """Return logits, shape (B, classes)."""
         return torch.as_tensor(self.head(self._features(x_BCHW)))
 
     def _features(self, x_BCHW: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def look(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Features, float64 of shape (B, 64), and the label it gives each image, both on the CPU; always float32."""
+        """Return features, float64 of shape (B, 64), and the label of each image, both on the CPU; float32 networks."""
         with torch.autocast(x_BCHW.device.type, enabled=False):
             features_BF = self._features(x_BCHW.float())
             label_B = self.labels_C[self.head(features_BF).argmax(1)]
@@ -133,7 +133,7 @@ def _name(splits: Splits) -> str:
 
 
 def _kept(splits: Splits, file: Path) -> Classifier | None:
-    """What the file holds; None where there is no file or its content is not what was written."""
+    """Return the content of the file; None if there is no file or its content is not what was written."""
     if not file.is_file():
         return None
     classifier = _blank(splits)
@@ -208,7 +208,7 @@ def _order(splits: Splits) -> Iterator[Tensor]:
 
 
 def _presented(splits: Splits) -> Callable[[Tensor], Tensor]:
-    """Gives the images at some positions as evaluation sees them: random transforms are frozen once for all."""
+    """Give the images at some positions as evaluation sees them: random transforms are frozen once for all."""
     images = frozen(splits.train, splits.transforms)
     rest = [transform for transform in splits.transforms if not transform.random]
     return lambda index_B: materialise(images.select(index_B), rest)

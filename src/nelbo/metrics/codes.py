@@ -1,4 +1,4 @@
-"""How a codebook is used: of models whose latents are codes."""
+"""The use of a codebook, for models whose latents are codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("codes_used", "code_perplexity", "varying_positions")
 
 
 def counted(model: BuiltModel, split: Split) -> Tensor | None:
-    """How often each of K codes is taken at each of M positions over a split, float64 (M, K); None without codes."""
+    """Count each of K codes at each of M positions over a split, float64 (M, K); None without codes."""
     found: Tensor | None = None
     for x_BCHW in split.batches():
         posterior = model.encode(x_BCHW)

@@ -43,7 +43,7 @@ def _cells(code_N: Array, bins: int) -> Array:
 
 
 def contingency(cells_N: Array, values_N: Array, weights_N: Array | None = None) -> Array:
-    """How often each cell meets each value, float64 (cells, values); every image counts `weights_N` times."""
+    """Count how often each cell meets each value, float64 (cells, values); every image counts `weights_N` times."""
     cells, values = int(cells_N.max()) + 1, int(values_N.max()) + 1
     counts = np.bincount(cells_N * values + values_N, weights_N, minlength=cells * values)
     return counts.astype(np.float64).reshape(cells, values)
@@ -229,7 +229,7 @@ def votes(codes_NZ: Array, factors_NF: Array, n: int, stream: np.random.RandomSt
 
 
 def factor_vae_score(codes_NZ: Array, factors_NF: Array, stream: np.random.RandomState) -> float:
-    """How often the factor that most votes of a dimension name is the one that was held, on votes drawn anew."""
+    """Return the share of new votes whose dimension names, by majority, the factor that was held."""
     learnt = votes(codes_NZ, factors_NF, VOTES_TO_LEARN, stream).argmax(1)
     scored = votes(codes_NZ, factors_NF, VOTES_TO_SCORE, stream)
     return float(scored[np.arange(len(learnt)), learnt].sum() / scored.sum())

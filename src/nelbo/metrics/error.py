@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its image: squared error, peak signal-to-noise ratio, structural similarity."""
+"""The error of a reconstruction: squared error, peak signal-to-noise ratio, structural similarity."""
 
 from __future__ import annotations
 

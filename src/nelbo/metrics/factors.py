@@ -33,7 +33,7 @@ DCI_IMAGES = 5000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Codes:
-    """What is scored.
+    """The codes that are scored.
 
     z_NA        the active dimensions, which have these positions among all
     active_A
@@ -89,7 +89,7 @@ def factors(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
 
 
 def prepared(z_NZ: Array, factors_NF: Array, names: tuple[str, ...]) -> tuple[Codes | None, str]:
-    """What is scored, and words about what is not; None and the reason where nothing can be.
+    """Return the codes to score, and a note on the rest; None and the reason where nothing can be scored.
 
     A factor with one value in these images, or with fewer than 10 images a value, is left out.
     """

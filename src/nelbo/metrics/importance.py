@@ -107,7 +107,7 @@ class Estimates:
 
 
 def _name(split: Split, at: list[int], size: int) -> str:
-    """Says all that the numbers depend on beside weights and data, so that nothing else is taken for them."""
+    """Say all that the numbers depend on beside weights and data, so that nothing else is taken for them."""
     how = f"{split.device.type}-s{split.seed}"
     return f"importance-{how}-n{len(split.images)}-b{size}-k{at[-1]}.safetensors"
 

@@ -1,4 +1,4 @@
-"""What the latents carry: the KL taken apart by the aggregate posterior q(z) = 1/N sum_n q(z | x_n)."""
+"""The information in the latents: the KL taken apart by the aggregate posterior q(z) = 1/N sum_n q(z | x_n)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the latent dimensions carry: KL of each, and how many are active."""
+"""The KL of each latent dimension, and the number of active ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LatentStatistics:
 
     @property
     def active_units(self) -> int:
-        """Dimensions whose posterior mean varies over images by more than 0.01 (Burda et al. 2016)."""
+        """Return the dimensions whose posterior mean varies over images by more than 0.01 (Burda et al. 2016)."""
         return int((self.mean_variance_Z > ACTIVE_VARIANCE).sum())
 
     @property
@@ -54,14 +54,14 @@ class LatentStatistics:
         return self.active_units == 0 or (self.kl_nats is not None and self.kl_nats < COLLAPSED_KL_NATS)
 
     def to_row(self) -> dict[str, Any]:
-        """What a line of metrics.jsonl keeps."""
+        """Return the numbers for a line of metrics.jsonl."""
         kl = None if self.kl_Z is None else [round(value, 6) for value in self.kl_Z.tolist()]
         dimensions = len(self.mean_variance_Z)
         return {"active_units": self.active_units, "dimensions": dimensions, "kl_per_dimension": kl}
 
     @property
     def carried(self) -> str:
-        """How many dimensions are active, and the KL of all, in words."""
+        """The number of active dimensions and the KL of all, in words."""
         total = "unknown" if self.kl_nats is None else f"{self.kl_nats:.2f} nats"
         return f"{self.active_units} of {len(self.mean_variance_Z)} latent dimensions are active, KL {total}"
 

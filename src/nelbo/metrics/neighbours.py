@@ -15,7 +15,7 @@ ROWS = 500  # of distances at a time
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Neighbourhoods:
-    """Of M generated and N real points. A ball around a point reaches its k-th nearest other point of its own set.
+    """The neighbourhoods of M generated and N real points: balls that reach the k-th nearest point of the same set.
 
     precision  (M) the generated point lies in the ball of a real one, k = 3
     recall     (N) the real point lies in the ball of a generated one, k = 3

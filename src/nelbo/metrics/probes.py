@@ -1,4 +1,4 @@
-"""What labels can be read from the latents: a linear probe, nearest neighbours, clusters."""
+"""The labels that can be read from the latents: a linear probe, nearest neighbours, clusters."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _choice(n: int, seed: int) -> Tensor:
 
 
 def _about(split: Split, labels_train_N: Tensor, labels_N: Tensor) -> str:
-    """What has to be said beside an accuracy."""
+    """Return the note beside an accuracy."""
     there, n = len(labels_train_N), len(split.data.train)
     words = [f"trained on {there} of {n} training images" if there < n else f"trained on {n} training images"]
     if split.images is split.data.train:

@@ -101,12 +101,12 @@ class Judge:
 
     @property
     def kinds(self) -> tuple[str, str]:
-        """What generated images are: means of p(x | z) or draws from it; and the other."""
+        """Return the kind of generated images, means of p(x | z) or draws from it, and the other kind."""
         return ("draws", "means") if self.split.pixels == "binary" else ("means", "draws")
 
     @functools.cached_property
     def train_NF(self) -> Tensor | None:
-        """Features of at most n training images, or None where the split is the training split itself."""
+        """Return features of at most n training images, or None where the split is the training split itself."""
         return _training(self.look, self.split, self.n)
 
     def ticking(self, total: int) -> Judge:
@@ -122,7 +122,7 @@ class Judge:
         return dataclasses.replace(self, look=look)
 
     def generated(self, model: BuiltModel, draw: DrawLatents | None = None) -> dict[str, Tensor]:
-        """Features of means and draws of p(x | z) for n latents z: from the prior, or those that `draw(n)` gives."""
+        """Return features of means and draws of p(x | z) for n latents z of the prior or of `draw(n)`."""
         both = ((self.look(mean), self.look(one)) for mean, one in generated(model, self.split, self.n, draw))
         means, draws = zip(*both, strict=True)
         return {"means": torch.cat(means), "draws": torch.cat(draws)}
@@ -194,7 +194,7 @@ def reconstructed(model: BuiltModel, split: Split, index_N: Tensor, kind: str = 
 
 
 def _training(look: Look, split: Split, n: int) -> Tensor | None:
-    """Features of at most n training images, or None where the split is the training split itself."""
+    """Return features of at most n training images, or None where the split is the training split itself."""
     train = split.data.train
     if split.images is train or split.images.same_pixels(train):
         return None

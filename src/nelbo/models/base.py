@@ -1,4 +1,4 @@
-"""What every model is: a spec, and the module it builds."""
+"""The base of every model: a spec, and the module it builds."""
 
 from __future__ import annotations
 

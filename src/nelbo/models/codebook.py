@@ -145,7 +145,7 @@ class Quantised(PosteriorValue):
 
     @property
     def usage(self) -> dict[str, Tensor]:
-        """Of the codes of these images, at all positions: the `perplexity`, and the number of `codes` that occur."""
+        """The `perplexity` of these images' codes at all positions, and the number of `codes` that occur."""
         share_K = self.codebook.chosen(self.codes_BM).mean(0)
         return {"perplexity": perplexity(share_K), "codes": (share_K > 0).sum().to(share_K)}
 
@@ -184,7 +184,7 @@ class CodePrior(PriorModule):
         return self.inner.log_prob(self.codebook.chosen(codes).view(*codes.shape[:-1], -1))
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Of the codes nearest to z."""
+        """Return log p of the codes nearest to z."""
         return self.log_prob_of(self.codebook.nearest(apart(z, self.positions)))
 
     def sample(self, n: int) -> Tensor:

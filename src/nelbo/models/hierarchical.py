@@ -58,7 +58,7 @@ class HierarchicalVAE(Model):
 
     @property
     def top(self) -> int:
-        """Dimensions of z2."""
+        """Return the dimensions of z2."""
         return self.top_dim or self.latent_dim // 2
 
     def build(self, shape: Shape) -> HierarchicalVAEModule:

@@ -56,7 +56,7 @@ class VQVAE(Model):
     @field_validator("prior")
     @classmethod
     def _of_these_codes(cls, prior: Prior | None, info: ValidationInfo) -> Prior | None:
-        """Its categories are the codes, and need not be given again."""
+        """Fill in the categories: they are the codes, and need not be given again."""
         if (
             prior is None
             or "categories" not in type(prior).model_fields

@@ -1,4 +1,4 @@
-"""What a network is, and the activations all of them share."""
+"""The base of every network, and the activations that all of them share."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Up(nn.ConvTranspose2d):
 
 
 def mixes(x: Tensor) -> bool:
-    """Whether convolutions run in bf16 on a CPU, whose weight gradients are faster in float32."""
+    """Return True if convolutions run in bf16 on a CPU, whose weight gradients are faster in float32."""
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 

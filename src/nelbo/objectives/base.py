@@ -1,4 +1,4 @@
-"""What every objective is."""
+"""The base of every objective."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Objective(Spec):
 
     @property
     def follows(self) -> Mapping[Side, Objective | None]:
-        """Whose loss the gradient follows in expectation, where that of this loss is another estimator's.
+        """The objective whose gradient a surrogate loss estimates, for the encoder's and for the decoder's weights.
 
         By which weights: those of the `encoder` and posterior, and of the `decoder`, likelihood and prior. None says
         that the gradient by these weights is biased and follows no bound.
@@ -63,11 +63,11 @@ class Objective(Spec):
 
     @property
     def bound_name(self) -> str:
-        """How minus the bound is called in logs and pictures."""
+        """The name of minus the bound in logs and pictures."""
         return "NELBO"
 
     def check(self, model: Any) -> None:
-        """Raises ValueError where this objective cannot train a model of this configuration, with what would work."""
+        """Raise ValueError where this objective cannot train a model of this configuration, with what would work."""
         self._check_codes(model)
         posterior = model.component("posterior") or model
         if self.needs_density and not posterior.has_density:
@@ -110,7 +110,7 @@ class Owner(Objective):
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def critic_settings(self) -> dict[str, Any]:
-        """What the optimiser is told of these weights: lr, betas."""
+        """Return the optimiser's settings for these weights: lr, betas."""
         return {}
 
     def __call__(self, draw: Draw, progress: Progress) -> Terms:

@@ -38,7 +38,7 @@ class Critic(Spec):
         return MLP(hidden=self.hidden, activation=self.activation)
 
     def settings(self) -> dict[str, Any]:
-        """What `Owner.critic_settings` returns."""
+        """Return the result of `Owner.critic_settings`."""
         return {"lr": self.lr, "betas": self.betas}
 
 

@@ -60,7 +60,7 @@ class ELBO(Objective):
         return Terms(loss_B=parts["reconstruction"] + beta * charged_B, bound_B=bound_B, parts=parts)
 
     def _charged(self, draw: Draw, kl_B: Tensor) -> Tensor:
-        """What the loss charges for the KL of each image."""
+        """Return the KL of each image as the loss counts it."""
         if not self.free_bits:
             return kl_B
         kl_BG = self._parts(draw.kl_BG)
@@ -69,7 +69,7 @@ class ELBO(Objective):
         return kl_G.clamp_min(self.free_bits).sum().expand_as(kl_B)
 
     def _parts(self, found: T | None) -> T:
-        """What there is of a closed-form KL; raises ConfigError where there is none."""
+        """Return the closed-form KL; raise ConfigError where there is none."""
         if found is None:
             field, way = ("free-bits", "0") if self.free_bits else ("kl", "auto")
             raise ConfigError(
@@ -79,7 +79,7 @@ class ELBO(Objective):
         return found
 
     def _together(self, parts: int, latent_dim: int) -> int:
-        """How many of the `parts` KLs in closed form share free bits; raises ConfigError where groups do not fit."""
+        """Return how many of the `parts` KLs share free bits; raise ConfigError where groups do not fit."""
         if self.group == 1 and parts > 1:  # which need not be of one size
             return 1
         size, uneven = divmod(
@@ -95,7 +95,7 @@ class ELBO(Objective):
 
 
 def parts_of_kl(model: Any) -> int | None:
-    """How many parts the closed-form KL of a model's posterior to its prior has, or None: one of 32 x 32 is asked."""
+    """Return the number of parts of a model's closed-form KL, or None; builds a model for images of 32 x 32."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         kl_BG = model.build((1, 32, 32)).eval().draw(torch.zeros(1, 1, 32, 32)).kl_BG
     return None if kl_BG is None else int(kl_BG.shape[-1])

@@ -1,4 +1,4 @@
-"""What objectives share that match all latents together, the aggregated posterior, to the prior."""
+"""The base of objectives that match the aggregated posterior to the prior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What objectives made of importance weights share: the weights, the bound, and gradients that follow the samples."""
+"""The base of objectives made of importance weights: the weights, the bound, and gradients by the samples."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ImportanceWeighted(Objective):
         return few_B + passing(log_pz_KB, draw.z_KBZ, decoder_KB, encoder_KB)
 
     def _by_few(self, draw: Draw, decoder_KB: Tensor, encoder_KB: Tensor) -> Tensor:
-        """Of shape (B,), with the gradient of log p(x|z_k) times its shares in expectation, by `resample` samples."""
+        """Return a loss of shape (B,) whose gradient is, in expectation over `resample` samples, that of all."""
         if self.resample is None or draw.x_BCHW is None or draw.decode is None:
             raise ConfigError(
                 f"objective {self.name}: resample decodes some samples again, and this model's draws do not say of "
@@ -107,7 +107,7 @@ class ImportanceWeighted(Objective):
 
     @property
     def follows_samples(self) -> bool:
-        """Whether the gradient by z itself is taken, which not every posterior passes on to its parameters."""
+        """True if the gradient by z itself is used, which not every posterior passes on to its parameters."""
         return False
 
     def check(self, model: Any) -> None:
@@ -205,5 +205,5 @@ def along(slope_KBZ: Tensor, z_KBZ: Tensor) -> Tensor:
 
 
 def with_gradient_of(bound_B: Tensor, followed_B: Tensor) -> Tensor:
-    """Minus a bound, as a loss whose gradient is minus that of `followed_B`: a surrogate's value is its bound's."""
+    """Return minus a bound, as a loss with minus the gradient of `followed_B`: the value of a surrogate is its bound."""
     return -(bound_B.detach() + (followed_B - followed_B.detach()))

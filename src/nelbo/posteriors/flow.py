@@ -64,7 +64,7 @@ class Pushforward(PosteriorValue):
 
 
 class FlowPosterior(Posterior):
-    """What posteriors through a flow share.
+    """The base of posteriors through a flow.
 
     base     the posterior whose samples are sent through: any on R^Z with a density
     layers   maps, one after another; 0 is the base itself

@@ -23,7 +23,7 @@ class FullNormal(PosteriorValue):
 
     @property
     def var(self) -> Tensor:
-        """Of each dimension by itself, (B, Z)."""
+        """The variance of each dimension, (B, Z)."""
         return self.log_var.exp() * self.C_BZZ.square().sum(-1)
 
     @property

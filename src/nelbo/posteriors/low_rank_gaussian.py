@@ -27,7 +27,7 @@ class LowRankNormal(PosteriorValue):
 
     @property
     def var(self) -> Tensor:
-        """Of each dimension by itself, (B, Z)."""
+        """The variance of each dimension, (B, Z)."""
         return self.log_var.exp() * (1.0 + self.U_BZR.square().sum(-1))
 
     @property

@@ -84,7 +84,7 @@ class ExemplarModule(GaussianComponents):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Encodes all exemplars; random transforms (dynamic binarisation) with fixed noise."""
+        """Encode all exemplars; random transforms (dynamic binarisation) with fixed noise."""
         if self.seen is None:
             return
         stream = Generator(self.mean_NZ.device).manual_seed(SEED)
@@ -110,7 +110,7 @@ class ExemplarModule(GaussianComponents):
     # --- the density ---
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of all exemplars, as they were when last refreshed."""
+        """Return the mixture of all exemplars, as they were when last refreshed."""
         if not len(self.mean_NZ):
             raise ConfigError(UNSEEN)
         return self._parts(self.mean_NZ)

@@ -1,4 +1,4 @@
-"""What every sampler is: a spec, what it is fitted to, and what it is then."""
+"""The base of every sampler: a spec, the latents that it is fitted to, and the fitted sampler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALLEST = 1e-6  # of a deviation that is divided by, beside the largest one
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Latents:
-    """What a model's encoder makes of N images.
+    """The latents of N images.
 
     z_NZ     one sample of each posterior: together, of the aggregate posterior 1/N sum_i q(z | x_i)
     mean_NZ  the mean of each posterior, or the point that stands for it
@@ -78,20 +78,20 @@ class Sampler(Spec):
 
     @property
     def spaces(self) -> tuple[Space, ...]:
-        """Where latents may live for it to work."""
+        """The spaces of latents that it works in."""
         return ("real",)
 
     @property
     def copies(self) -> bool:
-        """Whether it only draws training images again: measured as a yardstick, and not chosen for a low distance."""
+        """True if it only draws training images again: measured as a yardstick, and not chosen for a low distance."""
         return False
 
     def fewest(self, latent_dim: int) -> int:
-        """How many training latents it needs at least."""
+        """Return the smallest number of training latents that it needs."""
         return 2
 
     def check(self, space: Space) -> None:
-        """Raises ConfigError where latents live in a space that it does not work in, with what would."""
+        """Raise ConfigError where latents live in a space that it does not work in, with what would."""
         if space in self.spaces:
             return
         able = [name for name in names("sampler") if space in lookup("sampler", name)().spaces]
@@ -101,7 +101,7 @@ class Sampler(Spec):
         )
 
     def fit(self, model: Any, train: Latents, validation: Latents | None = None) -> Fitted:
-        """Fits it to the latents of a model in evaluation mode, on their device.
+        """Fit it to the latents of a model in evaluation mode, on their device.
 
         Raises ConfigError for a space that it does not work in, DataError for too few latents and for latents that
         are not finite.

@@ -1,4 +1,4 @@
-"""What samplers share that are trained by gradients."""
+"""The base of samplers that are trained by gradients."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Learned(Sampler):
     def learn(
         self, module: nn.Module, loss: Callable[[Tensor], Tensor], z_NZ: Tensor, held_out_MZ: Tensor
     ) -> None:
-        """Minimises the mean of `loss(z_BZ)` -> B by the module's weights, and leaves it in evaluation mode."""
+        """Minimise the mean of `loss(z_BZ)` -> B by the module's weights, and leaves it in evaluation mode."""
         weights = [weight for weight in module.parameters() if weight.requires_grad]
         if weights:
             self._descend(module, weights, loss, z_NZ, held_out_MZ)

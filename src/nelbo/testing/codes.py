@@ -1,4 +1,4 @@
-"""What is asked of an objective for models whose latents are codes: on a model whose codes can all be listed."""
+"""The law of an objective for models whose latents are codes: on a model whose codes can all be listed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def coded() -> tuple[VQVAEModule, Tensor]:
 
 @torch.no_grad()
 def bounds_of_codes_hold(spec: Objective) -> None:
-    """Requires that the bound is log p(x, z) of the codes that are taken, and at most log p(x), the sum over all."""
+    """Require that the bound is log p(x, z) of the codes that are taken, and at most log p(x), the sum over all."""
     model, x_BCHW = coded()
     terms = spec(model.draw(x_BCHW, spec.k), Progress())
     z_SZ = model.every_latent()

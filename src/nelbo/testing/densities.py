@@ -1,4 +1,4 @@
-"""What every density is asked: that it integrates to one, that samples come from it, that its slopes are right."""
+"""The laws of every density: it integrates to one, samples come from it, its slopes are right."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def settled(module: nn.Module) -> Any:
 
 
 def integrates(grid: Grid, density_M: Tensor, latents: int) -> None:
-    """Requires that a density on a grid has an integral of one."""
+    """Require that a density on a grid has an integral of one."""
     mass = float(grid.integral(density_M))
     require(
         abs(mass - 1) < INTEGRAL,
@@ -33,7 +33,7 @@ def integrates(grid: Grid, density_M: Tensor, latents: int) -> None:
 
 
 def matches(samples_NZ: Tensor, support: Support, grid: Grid, density_M: Tensor, what: str) -> None:
-    """Requires that samples are those of the density on a grid of their space."""
+    """Require that samples are those of the density on a grid of their space."""
     require(
         samples_NZ.std(0) > 0, f"all {len(samples_NZ)} samples are the same", f"{what}: noise for each sample"
     )
@@ -42,7 +42,7 @@ def matches(samples_NZ: Tensor, support: Support, grid: Grid, density_M: Tensor,
 
 
 def gradients(function: Callable[..., Any], inputs: tuple[Tensor, ...], what: str) -> None:
-    """Requires that autograd agrees with central differences in float64."""
+    """Require that autograd agrees with central differences in float64."""
     good = torch.autograd.gradcheck(
         function,
         inputs,
@@ -60,7 +60,7 @@ def gradients(function: Callable[..., Any], inputs: tuple[Tensor, ...], what: st
 
 
 def independent(samples_ND: Tensor, what: str, look: str) -> str:
-    """Requires that columns of samples, and successive rows, have no rank correlation."""
+    """Require that columns of samples, and successive rows, have no rank correlation."""
     ranks_ND = (samples_ND + 1e-9 * torch.rand_like(samples_ND)).argsort(0).argsort(0).double()
     allowed = ERRORS / len(ranks_ND) ** 0.5
     others = torch.corrcoef(ranks_ND.T) - torch.eye(ranks_ND.shape[1])

@@ -31,7 +31,7 @@ CHECKS: dict[str, Callable[..., dict[str, Evidence]]] = {
 def check(
     component: Spec | type[Spec] | Any, *, skip: Collection[str] = (), only: str | None = None
 ) -> dict[str, Evidence]:
-    """Holds the laws of its axis against a component, or against a class with its default settings.
+    """Hold the laws of its axis against a component, or against a class with its default settings.
 
     Returns each law with its evidence. Raises LawBroken, and ConfigError for what is on no axis that has laws.
     """

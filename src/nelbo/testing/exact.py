@@ -126,7 +126,7 @@ def images_of(model: BuiltModel, n: int) -> Tensor:
 
 @torch.enable_grad()  # a model may be built first where gradients are off
 def fit_posterior(model: BuiltModel, steps: int = FIT, batch: int = 64) -> None:
-    """Fits q(z | x) to images and latents that the model draws itself (Hinton et al. 1995, the sleep phase).
+    """Fit q(z | x) to images and latents that the model draws itself (Hinton et al. 1995, the sleep phase).
 
     The latents are spread first, by a part of what q's mean is off, which leaves q wider than the true posterior. Where
     they are no real numbers, some are exchanged.

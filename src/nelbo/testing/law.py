@@ -1,4 +1,4 @@
-"""What a broken law says, and how laws are held against a component."""
+"""Laws, their evidence, and the function that holds them against a component."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class LawBroken(AssertionError):
 
 
 def require(condition: bool | Tensor, found: str, look: str) -> None:
-    """Raises LawBroken where the condition, or any element of it, is false."""
+    """Raise LawBroken where the condition, or any element of it, is false."""
     if not bool(torch.as_tensor(condition).all()):
         raise LawBroken(found, look)
 

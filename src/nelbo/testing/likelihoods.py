@@ -34,7 +34,7 @@ LEVELS = torch.arange(256, dtype=torch.float64) / 255
 def check_likelihood(
     likelihood: Likelihood | type[Likelihood], *, skip: Collection[str] = (), only: str | None = None
 ) -> dict[str, Evidence]:
-    """Holds the laws of a likelihood p(x | z) against one, or against a class with its default settings.
+    """Hold the laws of a likelihood p(x | z) against one, or against a class with its default settings.
 
     Probabilities of pixels that are binary or levels sum to one, densities integrate to one, over one pixel and over
     images of several channels; log-probabilities are sums over pixels; the mean is E[x]; samples come from it, with

@@ -42,7 +42,7 @@ COVERED = 0.2  # effective share of the samples above which a mean weight and it
 def check_model(
     model: Model | type[Model], *, skip: Collection[str] = (), only: str | None = None
 ) -> dict[str, Evidence]:
-    """Holds the laws of a model against one, or against a class with its default settings.
+    """Hold the laws of a model against one, or against a class with its default settings.
 
     Built for small images, with two latents: log p(x) is then known by quadrature, whatever the networks. ELBO <=
     IW-5 <= IW-50 <= log p(x), and importance weights average to one; exactly k samples are drawn; encodings and
@@ -120,7 +120,7 @@ def _is_point(draw: Draw) -> bool:
 
 
 def _is_certain(draw: Draw) -> bool:
-    """Whether q has all its mass on one of a countable number of latents."""
+    """Return True if q has all its mass on one of a countable number of latents."""
     return bool(getattr(draw.posterior, "deterministic", False))
 
 

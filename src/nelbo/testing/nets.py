@@ -21,7 +21,7 @@ LATENTS = 7
 def check_net(
     net: Net | type[Net], *, skip: Collection[str] = (), only: str | None = None
 ) -> dict[str, Evidence]:
-    """Holds the laws of a network against one, or against a class with its default settings.
+    """Hold the laws of a network against one, or against a class with its default settings.
 
     Its encoder and decoder fit images of any height, width and channels and say how many features they give; in
     evaluation mode an image's features do not depend on the others; every weight learns; every setting changes

@@ -96,7 +96,7 @@ def one_sample_distance(sample_N: Tensor, grid: Grid, density_M: Tensor) -> floa
 
 
 def counting_mismatch(sample_N: Tensor, values_M: Tensor, probability_M: Tensor) -> str:
-    """How a sample disagrees with probabilities of these rising values, or nothing (Kolmogorov's distance)."""
+    """Describe how a sample disagrees with probabilities of these rising values (Kolmogorov); empty if not."""
     place_N = torch.searchsorted((values_M[1:] + values_M[:-1]) / 2, sample_N)
     off = float((sample_N - values_M[place_N]).abs().max())
     if off > 1e-6:
@@ -139,7 +139,7 @@ def farthest_projection(one_NZ: Tensor, other_NZ: Tensor) -> tuple[float, str]:
 
 
 def mismatch(sample_NZ: Tensor, grid: Grid, density_M: Tensor) -> str:
-    """How a sample disagrees with a density on one or two dimensions, or nothing: shape, mean, variance."""
+    """Describe how a sample disagrees with a density of one or two dimensions (shape, mean, variance); empty if not."""
     if sample_NZ.shape[1] == 1:
         distance, where = one_sample_distance(sample_NZ[:, 0], grid, density_M), ""
     else:

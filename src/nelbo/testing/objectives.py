@@ -49,7 +49,7 @@ ROUNDING = 1e-9  # nats
 def check_objective(
     objective: Objective | type[Objective], *, skip: Collection[str] = (), only: str | None = None
 ) -> dict[str, Evidence]:
-    """Holds the laws of an objective against one, or against a class with its default settings.
+    """Hold the laws of an objective against one, or against a class with its default settings.
 
         from nelbo.testing import check_objective
         check_objective(IWAE)
@@ -151,7 +151,7 @@ def _bound(spec: Objective, k: int) -> Tensor:
 
 
 def one_sample_and_beta_one_give_the_elbo(spec: Objective) -> str | Evidence:
-    """What is reported and what is minimised, exactly, over all draws of the enumerable models."""
+    """Hold the bound and the loss to the ELBO, exactly, over all draws of the enumerable models."""
     simple = plain(spec)
     if simple is None:
         return does_not_apply("it does not accept k = 1")
@@ -236,7 +236,7 @@ def images_do_not_change_each_others_bound(spec: Objective) -> str | Evidence:
 
 
 def no_density_no_bound(spec: Objective) -> str | Evidence:
-    """Where samples do not come from the density, nothing made of them is a bound."""
+    """Require that no bound is reported where samples do not come from the density."""
     law = gaussian()
     q: Any = law.model.encode(law.x_BCHW)
     shared: Any = DiagonalNormal(q.mean, q.std, q.log_var, shared_noise=True)
@@ -255,7 +255,7 @@ def no_density_no_bound(spec: Objective) -> str | Evidence:
 
 @with_every_setting
 def gradients_match_finite_differences(spec: Objective, thorough: bool = True) -> str | Evidence:
-    """Of the loss itself; of a surrogate, whose value is another, against the bound's, in expectation."""
+    """Hold the gradient to that of the loss or, for a surrogate, to that of the bound in expectation."""
     if not spec.follows and _is_differentiated(spec):
         of = "the loss" if spec.one_loss else "each player's loss, the other's part held"
         return f"of {of}, by every weight of the model"
@@ -291,7 +291,7 @@ def every_setting_changes_something(spec: Objective) -> str | Evidence:
 
 
 def _outcome(spec: Objective) -> Outcome:
-    """Loss, its gradient, bound and parts on each model at three moments, from the first k of one set of samples."""
+    """Return loss, gradient, bound and parts on each model at three moments, by the first k of one set of samples."""
     found: dict[str, Tensor | str] = dict(owner_outcome(spec))
     moments = (START, Progress(3, 10, 25, 100), Progress(10, 10, 99, 100))
     law = gaussian()

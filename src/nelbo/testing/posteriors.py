@@ -51,7 +51,7 @@ POINT = does_not_apply("it is a point, without a density")
 def check_posterior(
     posterior: Posterior | type[Posterior], *, skip: Collection[str] = (), only: str | None = None
 ) -> dict[str, Evidence]:
-    """Holds the laws of a posterior q(z | x) against one, or against a class with its default settings.
+    """Hold the laws of a posterior q(z | x) against one, or against a class with its default settings.
 
     Its density integrates to one and its samples come from it, with noise of their own for every image, latent
     and sample; independent dimensions have densities of their own; a closed-form KL is the Monte-Carlo KL;
@@ -121,7 +121,7 @@ def shapes_and_types_are_kept(spec: Posterior) -> str | Evidence:
 
 
 def _is_a_point(value: Any) -> None:
-    """Requires of a posterior without a density that it says so, wherever it is asked."""
+    """Require of a posterior without a density that it says so, wherever it is asked."""
     look = (
         "a posterior with has_density = False: `is_point = True`, `not_a_bound`, kl_to(...) = None, NotABound"
     )
@@ -288,7 +288,7 @@ def gradients_match_finite_differences(spec: Posterior) -> str | Evidence:
 
 
 def _surrogate(spec: Posterior, head: Any, features_BF: Tensor) -> str:
-    """Requires that samples have the gradient of the relaxed ones, and says how far that is from the true one.
+    """Require that samples have the gradient of the relaxed ones, and says how far that is from the true one.
 
     The true gradient of E_q[f(z)] is by enumeration, f being random: what a decoder sees of z.
     """

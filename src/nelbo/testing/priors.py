@@ -24,7 +24,7 @@ MOVED = 0.5  # deviation of the move of one number; many numbers move as far tog
 def check_prior(
     prior: Prior | type[Prior], *, skip: Collection[str] = (), only: str | None = None
 ) -> dict[str, Evidence]:
-    """Holds the laws of a prior p(z) against one, or against a class with its default settings.
+    """Hold the laws of a prior p(z) against one, or against a class with its default settings.
 
     Its density integrates to one, its samples come from it, its log-density has the gradients of finite differences
     and judges every latent alone; with it as the prior of a linear model importance weights average to one; every

@@ -38,7 +38,7 @@ MOMENT = 0.15  # how far a mean may be off in standard deviations, and a covaria
 def check_sampler(
     sampler: Sampler | type[Sampler], *, skip: Collection[str] = (), only: str | None = None
 ) -> dict[str, Evidence]:
-    """Holds the laws of a sampler against one, or against a class with its default settings.
+    """Hold the laws of a sampler against one, or against a class with its default settings.
 
     Fitted to latents of a model whose aggregate posterior is known, it draws latents of the right shape and type,
     repeats itself with the same seed and whatever else is random, changes nothing of the model, and follows the

@@ -136,7 +136,7 @@ def _live_fields(spec: S, outcome: Callable[[S], Outcome], apart: Collection[str
 
 
 def _within(spec: S, field: str, outcome: Callable[[S], Outcome]) -> Callable[[Spec], Outcome]:
-    """What a component in this field makes of the whole."""
+    """Return the outcome of the whole as a function of the component in this field."""
 
     def of_part(part: Spec) -> Outcome:
         whole = changed(spec, **{field: part})
@@ -240,7 +240,7 @@ def _equal(one: Tensor | str, other: Tensor | str) -> bool:
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor | str]:
-    """What an outcome holds of a built module: its trainable weights and its buffers."""
+    """Return the trainable weights and the buffers of a built module, for an outcome."""
     found: dict[str, Tensor | str] = {
         f"weight {name}": value.detach().clone() for name, value in module.named_parameters()
     }

@@ -52,7 +52,7 @@ class Support:
 
     @property
     def integrable(self) -> bool:
-        """Whether there is a quadrature over it."""
+        """True if there is a quadrature over it."""
         if self.blocks:
             return self.states <= MOST_STATES and self.reals <= (1 if self.states > FEW_STATES else 2)
         return self.latents in SIZES[self.space]
@@ -71,7 +71,7 @@ class Support:
         return product(around(samples_NZ[:, : self.reals], n), counted) if self.reals else counted
 
     def mismatch(self, samples_NZ: Tensor, grid: Grid, density_M: Tensor) -> str:
-        """How samples disagree with a density on such a grid, or nothing."""
+        """Describe how samples disagree with a density on such a grid; empty if they do not."""
         length_N = samples_NZ.norm(dim=1)
         if self.space == "sphere" and bool(((length_N - 1.0).abs() > ON_SPHERE).any()):
             return (
@@ -130,7 +130,7 @@ def _circle(n: int) -> Grid:
 
 
 def _sphere(n: int) -> Grid:
-    """Gauss-Legendre by height, even by longitude."""
+    """Return Gauss-Legendre points by height, even by longitude."""
     height, weight = (torch.from_numpy(found) for found in np.polynomial.legendre.leggauss(n))
     around_MZ = _circle(2 * n)
     pairs = product(Grid(height[:, None], weight, torch.zeros(n, 1, dtype=torch.float64)), around_MZ)

@@ -24,7 +24,7 @@ LOOK = "detached tensors and weights in loss_B"
 def surrogate_follows(
     spec: Objective, is_differentiated: Callable[[Objective], bool], directions: int = DIRECTIONS
 ) -> str | Evidence:
-    """Requires that the expected gradient is the slope of its own bound, or of what it says that it follows.
+    """Require that the expected gradient is the slope of its own bound, or of what it says that it follows.
 
     What it follows is an objective whose loss is differentiated as it is and, at beta 1, minus a bound.
     """
@@ -58,7 +58,7 @@ def _in_words(follows: Mapping[Any, Objective | None]) -> str:
 
 
 def _can_be_followed(target: Objective, is_differentiated: Callable[[Objective], bool]) -> None:
-    """Requires that an objective's loss has the gradient of its value, and is minus a bound."""
+    """Require that an objective's loss has the gradient of its value, and is minus a bound."""
     seen = f"it follows {target!r}, whose own gradient is not that of its loss"
     require(is_differentiated(target), seen, "follows: an objective whose loss is no surrogate")
     if _beta_is_one(target):
@@ -97,7 +97,7 @@ def _same_slope(spec: Objective, target: Objective | None, side: str, count: int
 
 
 def _weights(side: str) -> list[nn.Parameter]:
-    """Those of the linear-Gaussian model: of the encoder and posterior, of all the rest, or all."""
+    """Return weights of the linear-Gaussian model: of the encoder and posterior, of all the rest, or all."""
     named = gaussian().model.named_parameters()
     return [
         weight
@@ -151,7 +151,7 @@ def _off(
 
 
 def _value(spec: Objective, target: Objective | None, draw: Draw) -> Tensor:
-    """What should be minimised, for each image."""
+    """Return the value that should be minimised, for each image."""
     if target is not None:
         return called(target, draw, START).loss_B
     bound_B = called(spec, draw, START).bound_B

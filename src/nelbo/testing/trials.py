@@ -87,7 +87,7 @@ def enumerated(spec: Objective, model: Discrete, k: int) -> dict[str, Tensor] | 
 
 @torch.no_grad()
 def reports_the_elbo(spec: Objective) -> bool:
-    """Whether its bound is the ELBO of every draw, number by number: then it is at most log p(x) since that is."""
+    """Return True if its bound is the ELBO of every draw, number by number: then it is at most log p(x)."""
     law = gaussian()
     draws = [law.model.draw(law.x_BCHW, k) for k in (1, spec.k, 5)] + [
         model.every_draw(1)[0] for model in discrete()

@@ -24,7 +24,7 @@ LATENT_IMAGES = 10_000  # how many training images the latent statistics use whe
 
 
 def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Tell) -> State:
-    """Trains until `recipe.epochs`, from the run's last checkpoint if it has one.
+    """Train until `recipe.epochs`, from the run's last checkpoint if it has one.
 
     `tell(event, row)` hears `resume`, `begin`, `step`, `epoch` and `warning`. Raises Interrupted (a checkpoint is
     saved) and TrainingFailed (the loss is not finite; the checkpoints of earlier epochs are kept).
@@ -82,7 +82,7 @@ def train_epoch(
 
 
 def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[str, Any]:
-    """Measures, logs and saves after an epoch, and moves the counters to the next one."""
+    """Measure, logs and saves after an epoch, and moves the counters to the next one."""
     trained = state.means.result()
     row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step, "train": trained}
     steps = recipe.epochs * state.batch

@@ -58,7 +58,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """Refuses what cannot be run before any data is read."""
+        """Refuse what cannot be run before any data is read."""
         self.objective.check(self.model)
         likelihood = self.model.component("likelihood")
         support = None if likelihood is None else likelihood.support
@@ -85,7 +85,7 @@ RecipeFunction = Callable[[], Recipe]
 
 
 def recipe(function: RecipeFunction) -> RecipeFunction:
-    """Registers a function as the recipe of its own name; its docstring is its promise."""
+    """Register a function as the recipe of its own name; its docstring is its promise."""
     name = kebab(function.__name__)
 
     @functools.wraps(function)

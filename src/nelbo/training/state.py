@@ -1,4 +1,4 @@
-"""What training has to remember to go on exactly where it stopped."""
+"""The state of training: all that it needs to go on exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class State:
         return cls(model, optimizer, WeightAverage(model, recipe.ema) if recipe.ema else None, device, own)
 
     def train(self, mode: bool) -> None:
-        """Switches the model, and what the objective owns, between training and evaluation."""
+        """Switch the model, and what the objective owns, between training and evaluation."""
         for module in (self.model, self.own):
             if module is not None:
                 module.train(mode)
@@ -69,7 +69,7 @@ class State:
         return self
 
     def observe_training_images(self, images: Batches) -> None:
-        """Shows the training images to the models."""
+        """Show the training images to the models."""
         for model in [self.model, *([self.average.module] if self.average else [])]:
             model.observe_training_images(images)
 
@@ -80,7 +80,7 @@ class State:
 
     @contextmanager
     def clock(self, what: str) -> Iterator[None]:
-        """Adds a block's wall time to one of the clocks; a clock inside a clock stops the outer one."""
+        """Add a block's wall time to one of the clocks; a clock inside a clock stops the outer one."""
         begun = time.perf_counter()
         self._inner.append(0.0)
         try:
@@ -93,7 +93,7 @@ class State:
 
     @property
     def healthy(self) -> bool:
-        """Whether losses and weights are finite; asked before anything is saved. Waits for the device."""
+        """True if losses and weights are finite; checked before anything is saved. Waits for the device."""
         parameters = [*self.model.parameters(), *(self.own.parameters() if self.own else ())]
         weights = torch.stack([parameter.detach().isfinite().all() for parameter in parameters])
         return bool(weights.all()) and all(map(math.isfinite, self.means.per_batch("total")))
@@ -136,7 +136,7 @@ class State:
         return tensors, about
 
     def unpack(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        """Puts back what `pack` returned."""
+        """Put back what `pack` returned."""
         groups: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             kind, _, rest = key.partition(".")

@@ -58,7 +58,7 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What training left behind, or an empty table while it has not finished."""
+        """The summary that training wrote at its end, or an empty table before that."""
         return self.read_json("summary.json", missing={})
 
     @property
@@ -89,7 +89,7 @@ class Run:
     # --- metrics.jsonl ---
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Appends one line to metrics.jsonl; numbers that are not finite become null."""
+        """Append one line to metrics.jsonl; numbers that are not finite become null."""
         line = json.dumps(finite(row), allow_nan=False)
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -107,7 +107,7 @@ class Run:
         return [row for row in rows if row.get("event") == event]
 
     def forget_after(self, epoch: int) -> None:
-        """Drops logged rows later than `epoch`: what a crash left after the last checkpoint."""
+        """Drop logged rows later than `epoch`: what a crash left after the last checkpoint."""
         file = self.path / "metrics.jsonl"
         if not file.is_file():
             return
@@ -125,7 +125,7 @@ class Run:
     # --- tensors ---
 
     def resume(self, unpack: Callable[[dict[str, Tensor], dict[str, Any]], None]) -> None:
-        """Hands the last checkpoint to `unpack`; raises RunError when it does not fit the configuration."""
+        """Hand the last checkpoint to `unpack`; raises RunError when it does not fit the configuration."""
         try:
             unpack(*self.load("last"))
         except (RuntimeError, KeyError, ValueError) as error:
@@ -135,7 +135,7 @@ class Run:
             ) from None
 
     def epoch(self, checkpoint: str) -> int:
-        """How many epochs a checkpoint has finished; `last` may hold a part of one more."""
+        """Return the number of epochs that a checkpoint has finished; `last` may hold a part of one more."""
         about = self.load(checkpoint)[1]
         return int(about["epoch"]) - (1 if checkpoint == "last" else 0)
 
@@ -143,11 +143,11 @@ class Run:
         return self.path / "checkpoints" / f"{name}.safetensors"
 
     def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Writes a checkpoint: named tensors, and a table of plain values in its header."""
+        """Write a checkpoint: named tensors, and a table of plain values in its header."""
         write_tensors(self.checkpoint_path(name), tensors, about)
 
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Reads a checkpoint back; raises RunError when it is absent or damaged."""
+        """Read a checkpoint back; raises RunError when it is absent or damaged."""
         file = self.checkpoint_path(name)
         if name not in CHECKPOINTS:
             raise RunError(f"no checkpoint is called {name!r}; {did_you_mean(name, CHECKPOINTS)}")
@@ -202,14 +202,14 @@ def default_name(recipe: Recipe, plain: Recipe | None) -> str:
 
 
 def check_name(name: str) -> str:
-    """Raises ConfigError unless the name is that of one folder."""
+    """Raise ConfigError unless the name is that of one folder."""
     if name in ("", ".", "..") or Path(name).name != name:
         raise ConfigError(f"--name {name!r}: expected a plain folder name; say where with --runs")
     return name
 
 
 def check_folder(path: Path, flag: str) -> None:
-    """Raises ConfigError where no folder can be: something on the way to it is a file."""
+    """Raise ConfigError where no folder can be: something on the way to it is a file."""
     for place in (path, *path.parents):
         if place.exists():
             if not place.is_dir():
@@ -220,7 +220,7 @@ def check_folder(path: Path, flag: str) -> None:
 
 
 def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
-    """Refuses a path that holds something else, before any work is done and without writing.
+    """Refuse a path that holds something else, before any work is done and without writing.
 
     Raises RunError when it belongs to another configuration and `overwrite` is false, or is no run at all.
     """
@@ -248,7 +248,7 @@ def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
 
 
 def start(recipe: Recipe, path: Path, *, overwrite: bool = False) -> Run:
-    """Makes a run folder, or returns the one that is there, to go on with; see `check_free`."""
+    """Make a run folder, or returns the one that is there, to go on with; see `check_free`."""
     check_free(recipe, path, overwrite=overwrite)
     if overwrite and path.exists():
         shutil.rmtree(path)
@@ -259,7 +259,7 @@ def start(recipe: Recipe, path: Path, *, overwrite: bool = False) -> Run:
 
 
 def share(run: Run, model: BuiltModel, shape: tuple[int, int, int], about: Mapping[str, Any]) -> None:
-    """Writes `model/`: the weights and the configuration that rebuilds the module around them."""
+    """Write `model/`: the weights and the configuration that rebuilds the module around them."""
     table = {"model": config.to_dict(run.recipe.model), "shape": list(shape), **about}
     write_tensors(run.path / "model" / "model.safetensors", model.state_dict(), {})
     run.write_json("model/config.json", table)

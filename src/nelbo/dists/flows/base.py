@@ -71,7 +71,7 @@ class Flip(Flow):
 
 
 def flipping(make: Callable[[], Flow], layers: int) -> Chain:
-    """That many flows, the order of the latents reversed between each and the next."""
+    """Return that many flows, with the order of the latents reversed between each and the next."""
     found: list[Flow] = []
     for _ in range(layers):
         found += [Flip(), make()] if found else [make()]

@@ -63,7 +63,7 @@ class Knots:
         return torch.where(inside, start + width * place, y), torch.where(inside, -log_slope, 0.0)
 
     def _bin(self, value: Tensor, row: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Of the bin that each value is in: x, y and slope where it begins; width, height and slope where it ends."""
+        """Return for the bin of each value: x, y and slope where it begins; width, height and slope where it ends."""
         found = (value[..., None] >= self.at[..., row, 1:-1]).sum(-1)[..., None, None]
         knots, place = (
             self.at.expand(*found.shape[:-2], *self.at.shape[-2:]),

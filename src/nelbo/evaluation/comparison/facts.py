@@ -23,7 +23,7 @@ OF_LOG_PX = ("nats/image", "bits/dim", "bits/pixel")
 
 
 def basis(member: Member, metric: str, section: str) -> Basis | None:
-    """What has to be equal for this metric to be compared; None where the run has no such number."""
+    """Return the facts that must be equal for this metric to be compared; None if the run has no such number."""
     card = member.card
     entry = card["metrics"].get(metric)
     if entry is None or entry["value"] is None:
@@ -183,7 +183,7 @@ def _words(values: Mapping[str, Sequence[str]]) -> str:
 
 
 def _gaps(groups: Groups) -> list[Caution]:
-    """Sections that hold numbers in some run's card and are not in another's."""
+    """Return the sections that hold numbers in some run's card and are not in another's."""
     cards = [member.card for members in groups.values() for member in members]
     every = dict.fromkeys(name for card in cards for name, metrics in card["sections"].items() if metrics)
     missing = [section for section in every if any(section not in card["sections"] for card in cards)]

@@ -1,4 +1,4 @@
-"""How sure a difference is: over images, over seeds, and what each of the two leaves out.
+"""Intervals of a difference: over images, over seeds, and what each of the two leaves out.
 
 Two things vary when an experiment is repeated: the test images and the seed of training. The images are the
 same for all runs, so differences are taken image by image; seeds are the replication. One interval speaks of each.

@@ -23,7 +23,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ask:
-    """What every run's card has to hold.
+    """The metrics and conditions that every run's card must have.
 
     samples  K of the importance-weighted estimate; None takes the fullest card that is there
     metrics  names; None takes what the card holds
@@ -38,7 +38,7 @@ class Ask:
 
     @classmethod
     def checked(cls, metrics: Sequence[str] | None, samples: int | None, **more: Any) -> Ask:
-        """Raises ConfigError for what no run can be asked for."""
+        """Raise ConfigError for what no run can be asked for."""
         if samples is not None and samples < 0:
             raise ConfigError(f"samples must be 0 or more (got {samples})")
         for what, known in (("checkpoint", store.CHECKPOINTS), ("split", SPLITS)):
@@ -70,7 +70,7 @@ class Member:
 
     @property
     def hardware(self) -> str:
-        """What its speed belongs to: the device, and the threads of a CPU."""
+        """The hardware of its speed: the device, and the threads of a CPU."""
         device = str(self.summary.get("device", self.environment.get("device", "cpu")))
         if device.startswith("cuda") and self.environment.get("gpus"):
             index = int(device.partition(":")[2] or 0)
@@ -196,7 +196,7 @@ def _card(run: Run, name: str, ask: Ask, weights: str, tell: Tell) -> dict[str, 
 
 
 def grouped(members: Iterable[Member]) -> list[list[Member]]:
-    """Members of one configuration together, in the order in which their first one came.
+    """Return the members of one configuration together, in the order in which their first one came.
 
     A seed that comes a second time is no replication: it begins another group of the same configuration.
     """
@@ -212,7 +212,7 @@ def grouped(members: Iterable[Member]) -> list[list[Member]]:
 
 
 def check_enough(found: Sequence[Run], left_out: Mapping[str, str]) -> None:
-    """Raises RunError unless there are two runs to compare."""
+    """Raise RunError unless there are two runs to compare."""
     if len(found) >= 2:
         return
     if not found and not left_out:

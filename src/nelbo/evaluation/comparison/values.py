@@ -1,4 +1,4 @@
-"""What a comparison is, in plain values: for tables, JSON and the report."""
+"""The plain values of a comparison: for tables, JSON and the report."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caution:
-    """What has to be known before numbers are compared.
+    """A caution to read before numbers are compared.
 
     about    images, likelihood, K, ...: one word for programs
     metrics  that cannot be compared because of it; empty where all can, with care

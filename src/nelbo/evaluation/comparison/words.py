@@ -83,7 +83,7 @@ def differences(tables: Mapping[str, Any], prefix: str = "") -> dict[str, dict[s
 
 
 def labels(differing: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[str]]) -> list[str]:
-    """What is special about each group: its recipe; what it changes in the baseline; or what its runs are called.
+    """Return a label for each group: its recipe, its changes of the baseline, or the names of its runs.
 
     differing  as `differences` gives it;  runs  {group: names of its runs}, the baseline first
     """
