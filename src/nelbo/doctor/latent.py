@@ -85,7 +85,7 @@ def against_collapse(case: Case) -> tuple[str, Change]:
 
 
 def _with_room(case: Case) -> tuple[str, Change]:
-    """Return changes that lower the cost of the KL in a field of this objective, or change to the ELBO with free bits."""
+    """Return changes by which the KL costs less: a field of this objective, or the ELBO with free bits."""
     objective, posterior = case.recipe.objective, case.recipe.model.component("posterior")
     for name in ("latent_weight", "weight"):
         weight = getattr(objective, name, 0.0)

@@ -205,5 +205,5 @@ def along(slope_KBZ: Tensor, z_KBZ: Tensor) -> Tensor:
 
 
 def with_gradient_of(bound_B: Tensor, followed_B: Tensor) -> Tensor:
-    """Return minus a bound, as a loss with minus the gradient of `followed_B`: the value of a surrogate is its bound."""
+    """Return minus a bound, as a loss with minus the gradient of `followed_B`: its value is the bound."""
     return -(bound_B.detach() + (followed_B - followed_B.detach()))
