@@ -73,7 +73,7 @@ def test_a_model_with_a_point_keeps_its_laws():
 
 def test_a_point_that_hides_it_is_found(monkeypatch):
     monkeypatch.setattr("nelbo.posteriors.dirac.Point.is_point", False)
-    with pytest.raises(LawBroken, match="no `point = True`"):
+    with pytest.raises(LawBroken, match="no `is_point = True`"):
         check(Dirac)
     monkeypatch.setattr("nelbo.posteriors.dirac.Point.is_point", True)
     monkeypatch.setattr("nelbo.posteriors.dirac.Point.log_prob", lambda self, z: z.sum(-1))

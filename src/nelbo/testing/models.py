@@ -116,12 +116,12 @@ def _counted(model: BuiltModel) -> Iterator[list[int]]:
 
 
 def _is_point(draw: Draw) -> bool:
-    return bool(getattr(draw.posterior, "point", False))
+    return bool(draw.posterior.is_point)
 
 
 def _is_certain(draw: Draw) -> bool:
     """Return True if q has all its mass on one of a countable number of latents."""
-    return bool(getattr(draw.posterior, "deterministic", False))
+    return bool(draw.posterior.deterministic)
 
 
 def _small(spec: Model) -> Model | None:
