@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
+import nelbo
 import nelbo.training.store as store
 from nelbo.core.config import dumps, to_dict
 from nelbo.core.files import atomic, finite
@@ -56,7 +58,7 @@ def test_values_that_json_refuses_leave_the_old_file(tmp_path):
     for bad in ({"a": object()}, {"a": float("nan")}):
         with pytest.raises((TypeError, ValueError)):
             run.write_json("summary.json", bad)
-    assert listing(tmp_path) == {"summary.json": b'{\n  "a": 1\n}\n'}
+    assert listing(tmp_path) == {"summary.json": b'{\n  "format": 1,\n  "a": 1\n}\n'}
 
 
 def test_a_written_file_is_readable_by_others(tmp_path):
@@ -269,7 +271,7 @@ def test_overwrite_replaces_a_run(tmp_path):
     start(Recipe(), tmp_path / "a")
     (tmp_path / "a" / "metrics.jsonl").write_text("{}")
     start(Recipe(epochs=3), tmp_path / "a", overwrite=True)
-    assert listing(tmp_path) == {"a/config.toml": dumps(Recipe(epochs=3)).encode()}
+    assert listing(tmp_path) == {"a/config.toml": b"format = 1\n" + dumps(Recipe(epochs=3)).encode()}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -313,3 +315,36 @@ def test_summary_is_json_that_anybody_reads(tiny_run):
     assert summary["epochs"] == 20
     assert summary["images_per_second"] > 0
     assert {"data", "train", "validation", "checkpoint"} <= set(summary["seconds"])
+
+
+# --- the format of the files --------------------------------------------------------------------
+
+
+def test_every_file_of_a_run_says_its_format(run_copy):
+    run = run_copy
+    nelbo.evaluate(run, samples=5, device="cpu")
+    tables = [
+        *run.path.glob("*.json"),
+        *run.path.glob("evaluation/*.json"),
+        run.path / "model" / "config.json",
+    ]
+    assert len(tables) >= 4
+    assert {json.loads(file.read_text())["format"] for file in tables} == {1}
+    assert (run.path / "config.toml").read_text().startswith("format = 1\n")
+    for file in (run.path / "checkpoints").iterdir():
+        with safe_open(file, framework="pt") as stored:
+            assert json.loads(stored.metadata()["nelbo"])["format"] == 1
+
+
+@pytest.mark.parametrize("name", ["config.toml", "env.json", "summary.json", "model/config.json"])
+def test_a_file_of_a_newer_version_is_said_to_be_that(run_copy, name):
+    file = run_copy.path / name
+    text = file.read_text()
+    file.write_text(text.replace("format = 1", "format = 2").replace('"format": 1', '"format": 2'))
+    assert file.read_text() != text
+    readers = {
+        "config.toml": lambda: run_copy.recipe,
+        "model/config.json": lambda: nelbo.load(run_copy.path / "model", device="cpu"),
+    }
+    with pytest.raises(RunError, match=r"newer nelbo \(format 2, this one reads up to 1\): update nelbo"):
+        readers.get(name, lambda: run_copy.read_json(name))()

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import tomli_w
 from pydantic import ValidationError
 
+from nelbo.core.format import without_format
 from nelbo.core.registry import lookup
 from nelbo.core.spec import Spec, _options, kebab
-from nelbo.errors import ConfigError
+from nelbo.errors import ConfigError, RunError
 
 S = TypeVar("S", bound="Spec")
 
@@ -72,13 +73,17 @@ def dumps(spec: Spec) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as plain tables; raises ConfigError naming the file and the line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as TOML: {error}") from None
+    try:
+        return without_format(table, path)
+    except RunError as error:
+        raise ConfigError(str(error)) from None
 
 
 # --- overrides --------------------------------------------------------------------------------

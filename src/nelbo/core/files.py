@@ -14,20 +14,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nelbo.core.format import with_format, without_format
 from nelbo.errors import RunError
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     ready = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with atomic(file) as temporary:
-        save_file(ready, temporary, metadata={"nelbo": json.dumps(finite(about), allow_nan=False)})
+        save_file(
+            ready, temporary, metadata={"nelbo": json.dumps(finite(with_format(about)), allow_nan=False)}
+        )
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(file, framework="pt") as stored:
             about = json.loads((stored.metadata() or {}).get("nelbo", "{}"))
-            return {key: stored.get_tensor(key) for key in stored.keys()}, about  # noqa: SIM118
+            return {key: stored.get_tensor(key) for key in stored.keys()}, without_format(about, file)  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(
             f"{file} cannot be read ({error}); the run is damaged: train again with --overwrite"

@@ -6,7 +6,7 @@
                   evaluation/*.json   figures/
 
 Every file is written to a temporary name and moved into place, so that a reader never sees half of one.
-Nothing here is pickled.
+Each file says its `format`, but metrics.jsonl, whose rows are of the format of config.toml. Nothing here is pickled.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from nelbo.core import config
 from nelbo.core.files import atomic, finite, read_tensors, write_tensors
+from nelbo.core.format import FORMAT, with_format, without_format
 from nelbo.errors import ConfigError, RunError, did_you_mean
 from nelbo.models import BuiltModel, Model
 from nelbo.training.recipe import Recipe
@@ -53,7 +54,8 @@ class Run:
             return config.build(Recipe, config.read_toml(file), str(file))
         except ConfigError as error:
             raise RunError(
-                f"{error}\nif it was trained with --import FILE, give that again; otherwise it is damaged"
+                f"{error}\nif it was trained with --import FILE, give that again; otherwise it was written by another "
+                "version of nelbo, or is damaged"
             ) from None
 
     @property
@@ -78,12 +80,14 @@ class Run:
             ) from None
         if not isinstance(table, dict):
             raise RunError(f"{file} holds no table; the run is damaged: train again with --overwrite")
-        return table
+        return without_format(table, file)
 
     def write_json(self, name: str, table: Mapping[str, Any]) -> Path:
         file = self.path / name
         with atomic(file) as temporary:
-            temporary.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps(with_format(table), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+            )
         return file
 
     # --- metrics.jsonl ---
@@ -254,7 +258,7 @@ def start(recipe: Recipe, path: Path, *, overwrite: bool = False) -> Run:
         shutil.rmtree(path)
     if not (path / "config.toml").is_file():
         with atomic(path / "config.toml") as temporary:
-            temporary.write_text(config.dumps(recipe), encoding="utf-8")
+            temporary.write_text(f"format = {FORMAT}\n{config.dumps(recipe)}", encoding="utf-8")
     return Run(path)
 
 
