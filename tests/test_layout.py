@@ -101,6 +101,14 @@ def test_names_say_what_they_hold():
     assert len(vague) <= VAGUE_TODAY, "\n".join(vague)
 
 
+def test_attributes_are_declared_and_not_asked_for_by_a_string():
+    """`getattr` is for what is foreign (a module of torch, a user's object), and for the fields of any spec."""
+    lines = [
+        line for file in FILES for line in file.read_text(encoding="utf-8").splitlines() if "getattr(" in line
+    ]
+    assert len(lines) <= 15, "\n".join(lines)
+
+
 def test_one_line_in_eight_at_most_is_a_comment():
     comments = code = 0
     for file in FILES:

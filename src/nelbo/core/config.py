@@ -24,7 +24,7 @@ def to_dict(spec: Spec) -> dict[str, Any]:
     """The spec as plain tables; fields that are None are left out (TOML has no null)."""
     table: dict[str, Any] = {"name": spec.name} if spec.axis else {}
     for field in type(spec).model_fields:
-        value = _plain(getattr(spec, field))
+        value = _plain(spec.setting(field))
         if value is not None:
             table[field] = value
     return table

@@ -67,6 +67,10 @@ class Spec(BaseModel):
     def is_abstract(cls) -> bool:
         return "axis" in cls.__dict__ and bool(cls.axis)
 
+    def setting(self, field: str, default: Any = None) -> Any:
+        """Return the value of this field, or the default if this spec has no such field."""
+        return getattr(self, field) if field in type(self).model_fields else default
+
     @classmethod
     def from_scalar(cls, value: Any) -> dict[str, Any] | None:
         """Return the table that a bare value stands for, or None where it stands for nothing."""

@@ -42,10 +42,12 @@ def fit_fixed_image(case: Case) -> Tensor:
     One output for all images, fitted to training images by L-BFGS together with what the likelihood itself learns.
     Any output gives a bound on log p(x) without a latent, so that no accuracy of the fit is needed.
     """
-    spec = case.recipe.model.component("likelihood")
+    spec = case.recipe.model.setting("likelihood")
     if spec is None:
         raise NotLooked(f"a {case.recipe.model.name} has no likelihood of its own to compare with")
-    learned = [name for name in ("sigma", "scale") if isinstance(getattr(spec, name, None), Optimal)]
+    learned = [
+        name for name in ("sigma", "scale") if spec is not None and isinstance(spec.setting(name), Optimal)
+    ]
     likelihood = (
         spec.model_copy(update=dict.fromkeys(learned, Learned())).build(case.splits.shape).to(case.device)
     )
@@ -127,8 +129,8 @@ def smaller(case: Case) -> dict[str, Any]:
     """The changes that halve the layers of the networks."""
     changes: dict[str, Any] = {}
     for part in ("encoder", "decoder"):
-        net = case.recipe.model.component(part)
+        net = case.recipe.model.setting(part)
         for field in ("hidden", "channels"):
-            if widths := getattr(net, field, ()):
+            if widths := net.setting(field, ()) if net is not None else ():
                 changes[f"model.{part}.{field}"] = [max(1, width // 2) for width in widths]
     return changes or {"model.latent_dim": max(1, case.recipe.model.latent_dim // 2)}  # type: ignore[attr-defined]

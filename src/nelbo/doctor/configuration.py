@@ -30,7 +30,7 @@ def steps_an_epoch(case: Case) -> int | None:
 def moments(case: Case, schedule: Schedule) -> list[float]:
     """The values of a schedule from the first step to the last, at each epoch's end."""
     steps, epochs = steps_an_epoch(case), case.recipe.epochs
-    if steps is None and getattr(schedule, "steps", None) is not None:
+    if steps is None and schedule.setting("steps") is not None:
         raise NotLooked("a schedule in steps cannot be followed without the number of images")
     each = steps or 1
     ends = range(1, epochs + 1)
@@ -40,7 +40,7 @@ def moments(case: Case, schedule: Schedule) -> list[float]:
 
 def beta_over_training(case: Case) -> list[float]:
     """The weight of the KL; empty where the objective has none."""
-    beta = getattr(case.recipe.objective, "beta", None)
+    beta = case.recipe.objective.setting("beta")
     return moments(case, beta) if isinstance(beta, Schedule) else []
 
 
@@ -55,7 +55,7 @@ def kl_weight(case: Case) -> Iterator[Finding]:
     if not values or math.isclose(values[-1], 1.0, rel_tol=1e-6):
         return
     final, recipe = values[-1], case.recipe
-    beta = getattr(recipe.objective, "beta", None)
+    beta = recipe.objective.setting("beta")
     evidence = f"beta is {final:g} at the end of epoch {recipe.epochs}"
     if isinstance(beta, Linear) and beta.end == 1.0:
         yield Finding(
@@ -70,7 +70,7 @@ def kl_weight(case: Case) -> Iterator[Finding]:
     remedy = "Weigh the KL with 1, where the loss is minus a bound on log p(x)."
     if final == 2.0:
         evidence += ". Twice the KL is also what is left when the factor 1/2 of its closed form is forgotten"
-    likelihood = recipe.model.component("likelihood")
+    likelihood = recipe.model.setting("likelihood")
     fixed = fixed_sigma(likelihood)
     if fixed is not None and final > 0:
         sigma = fixed * math.sqrt(final)
@@ -127,7 +127,7 @@ def learning_rate(case: Case) -> Iterator[Finding]:
 def summed_gradients(case: Case) -> Iterator[Finding]:
     """A clip or a weight decay that silently depends on the batch size, because the loss of a batch is its sum."""
     recipe = case.recipe
-    decay = getattr(recipe.optimizer, "weight_decay", 0.0) if type(recipe.optimizer) is Adam else 0.0
+    decay = recipe.optimizer.setting("weight_decay", 0.0) if type(recipe.optimizer) is Adam else 0.0
     if recipe.batch_reduction != "sum" or (recipe.clip_norm is None and not decay):
         return
     meant = []
@@ -155,7 +155,7 @@ def selection(case: Case) -> Iterator[Finding]:
     """
     recipe, values = case.recipe, beta_over_training(case)
     moving = next((i for i in range(len(values) - 1, 0, -1) if values[i] != values[i - 1]), 0)
-    if recipe.patience is None or isinstance(getattr(recipe.objective, "beta", None), Constant):
+    if recipe.patience is None or isinstance(recipe.objective.setting("beta"), Constant):
         return
     if recipe.patience < moving:
         yield Finding(

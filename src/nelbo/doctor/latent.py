@@ -64,7 +64,7 @@ def listed(dimensions: list[int]) -> str:
 def against_collapse(case: Case) -> tuple[str, Change]:
     """Return the changes of this configuration by which the latent carries more, and the command."""
     recipe = case.recipe
-    likelihood = recipe.model.component("likelihood")
+    likelihood = recipe.model.setting("likelihood")
     values = beta_over_training(case)
     if recipe.model.quantises:
         return "Move unused codes to where encodings are sooner.", case.retrain({"model.revive_after": 20})
@@ -86,20 +86,20 @@ def against_collapse(case: Case) -> tuple[str, Change]:
 
 def _with_room(case: Case) -> tuple[str, Change]:
     """Return changes by which the KL costs less: a field of this objective, or the ELBO with free bits."""
-    objective, posterior = case.recipe.objective, case.recipe.model.component("posterior")
+    objective, posterior = case.recipe.objective, case.recipe.model.setting("posterior")
     for name in ("latent_weight", "weight"):
-        weight = getattr(objective, name, 0.0)
+        weight = objective.setting(name, 0.0)
         if weight and posterior is not None and not posterior.has_density:
             change = case.retrain({f"objective.{name}": weight / 10})
             return "Let what is asked of the latents weigh a tenth.", change
-    free_bits = getattr(objective, "free_bits", None)
+    free_bits = objective.setting("free_bits")
     if free_bits is not None:
         change = case.retrain({"objective.free_bits": max(FREE_BITS, 2 * free_bits)})
         return "Let each dimension have some nats free of charge.", change
     changes: dict[str, Any] = {"objective": "elbo"}
     if posterior is not None and not posterior.has_density:
         changes["model.posterior"] = "diagonal-gaussian"
-    beta = getattr(objective, "beta", None)
+    beta = objective.setting("beta")
     if isinstance(beta, Schedule):
         ramp = {key: value for key, value in config.to_dict(beta).items() if value is not None}
         changes |= {

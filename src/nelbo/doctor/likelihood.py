@@ -16,6 +16,7 @@ from nelbo.doctor.case import Case, NotLooked
 from nelbo.doctor.command import Change
 from nelbo.doctor.configuration import beta_over_training, fixed_sigma
 from nelbo.engine import fixed_seed
+from nelbo.models.base import Autoencoder
 
 FAR, DRAWS = 1e3, 512  # outputs and latents so far out that whatever squashes them is at its ends
 REACHED = 0.1  # of the pixels' range: what an output must come near to
@@ -26,7 +27,7 @@ GAINED = 1.0  # nats an image
 
 
 def likelihood_of(case: Case) -> Any:
-    found = case.recipe.model.component("likelihood")
+    found = case.recipe.model.setting("likelihood")
     if found is None:
         raise NotLooked(f"a {case.recipe.model.name} has no likelihood of its own to look at")
     return found
@@ -240,9 +241,9 @@ def density_of_places(case: Case) -> Tensor:
 
     Given z pixels are independent, so that every place is an image of one pixel to the likelihood.
     """
-    likelihood: Any = getattr(case.model, "likelihood", None)
-    if likelihood is None:
+    if not isinstance(case.model, Autoencoder):
         raise NotLooked("this model's likelihood is not to be had by itself")
+    likelihood = case.model.likelihood
     outputs: list[Tensor] = []
     hook = likelihood.register_forward_pre_hook(lambda _module, inputs: outputs.append(inputs[0]))
     try:

@@ -40,7 +40,7 @@ def leaky(case: Case) -> dict[str, Any]:
     nets = [
         part
         for part in ("encoder", "decoder")
-        if getattr(case.recipe.model.component(part), "activation", "") == "relu"
+        if (net := case.recipe.model.setting(part)) is not None and net.setting("activation") == "relu"
     ]
     return {f"model.{part}.activation": "leaky-relu" for part in nets} or {"seed": case.recipe.seed + 1}
 

@@ -28,7 +28,7 @@ USUAL = {"model.posterior.parametrisation": "log-variance"}
 
 def built_posterior(case: Case, scale: float = 1.0) -> Any:
     """q(z | x) of this configuration's kind, untrained, for PROBES random inputs."""
-    spec = case.recipe.model.component("posterior")
+    spec = case.recipe.model.setting("posterior")
     if spec is None:
         raise NotLooked(f"a {case.recipe.model.name} has no posterior of its own to look at")
     cpu = torch.device("cpu")
@@ -76,7 +76,7 @@ def sampled_posterior(case: Case) -> Iterator[Finding]:
         f"Stein's identity: the mean of (z_{i} - mean_{i}) d log q / d z_{j} over {PROBES * SAMPLES:,} samples is "
         f"{float(matrix_ZZ[i, j]):.2f} instead of {-1 if i == j else 0}"
     )
-    independent = isinstance(case.recipe.model.component("posterior"), DiagonalGaussian)
+    independent = isinstance(case.recipe.model.setting("posterior"), DiagonalGaussian)
     changes = (
         {"model.posterior.noise": "independent"} if independent else {"model.posterior": "diagonal-gaussian"}
     )
@@ -123,7 +123,7 @@ def bounded_mean(case: Case) -> Iterator[Finding]:
     """A posterior mean that is squashed, so that most of the prior lies where no image is encoded."""
     mean_BZ = built_posterior(case, WIDE).mean.detach()
     bound, latent_dim = float(mean_BZ.abs().max()), mean_BZ.shape[-1]
-    if bound > WIDE / 100 or not isinstance(case.recipe.model.component("prior"), StandardNormal):
+    if bound > WIDE / 100 or not isinstance(case.recipe.model.setting("prior"), StandardNormal):
         return
     mass = math.erf(bound / math.sqrt(2.0)) ** latent_dim
     yield Finding(

@@ -83,7 +83,7 @@ def moving(spec: Spec) -> list[Schedule]:
     """The schedules anywhere in a spec whose number changes."""
     found: list[Schedule] = []
     for field in type(spec).model_fields:
-        value = getattr(spec, field)
+        value = spec.setting(field)
         if isinstance(value, Schedule):
             found += [] if isinstance(value, Constant) else [value]
         elif isinstance(value, Spec):
@@ -95,7 +95,7 @@ def with_dials(spec: S, dials: Dials) -> S:
     """The spec with its changing schedules replaced by their dials; a working copy that is never stored."""
     update: dict[str, Any] = {}
     for field in type(spec).model_fields:
-        value = getattr(spec, field)
+        value = spec.setting(field)
         if isinstance(value, Schedule):
             if value in dials.schedules:
                 update[field] = Dial(dials.of(value))

@@ -44,8 +44,12 @@ class Value:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values; a number that is not finite becomes None and says so."""
-        kept = ("value", "unit", "standard_error", "note")
-        table = {key: getattr(self, key) for key in kept}
+        table: dict[str, Any] = {
+            "value": self.value,
+            "unit": self.unit,
+            "standard_error": self.standard_error,
+            "note": self.note,
+        }
         for key in ("value", "standard_error"):
             numbers = table[key] if isinstance(table[key], list) else [table[key]]
             if any(number is not None and not math.isfinite(number) for number in numbers):

@@ -116,11 +116,8 @@ def _posteriors(model: BuiltModel, split: Split) -> tuple[Tensor, Tensor] | str:
         return "needs a diagonal Gaussian posterior"
     if gaussians[0].not_a_bound:
         return f"samples do not come from the density: {gaussians[0].not_a_bound}"
-    mean_NZ, log_var_NZ = (
-        torch.cat([exact(getattr(posterior, name)) for posterior in gaussians])
-        for name in ("mean", "log_var")
-    )
-    return mean_NZ, log_var_NZ
+    mean_NZ = torch.cat([exact(posterior.mean) for posterior in gaussians])
+    return mean_NZ, torch.cat([exact(posterior.log_var) for posterior in gaussians])
 
 
 @metric

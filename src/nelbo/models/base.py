@@ -49,10 +49,6 @@ class Model(Spec, abc.ABC):
     def build(self, shape: Shape) -> BuiltModel:
         """Return the module for images of this shape."""
 
-    def component(self, field: str) -> Any:
-        """Return the component in this field (`posterior`, `prior`, `likelihood`, ...), or None where there is none."""
-        return getattr(self, field) if field in type(self).model_fields else None
-
 
 class BuiltModel(nn.Module, abc.ABC):
     """A module that can draw. Subclasses give `encode`, `decode` and a `prior`; the rest follows from them.

@@ -69,7 +69,7 @@ class Objective(Spec):
     def check(self, model: Any) -> None:
         """Raise ValueError where this objective cannot train a model of this configuration, with what would work."""
         self._check_codes(model)
-        posterior = model.component("posterior") or model
+        posterior = model.setting("posterior") or model
         if self.needs_density and not posterior.has_density:
             able = listed("objective", lambda entry: not entry.needs_density)
             raise ValueError(

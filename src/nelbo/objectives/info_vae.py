@@ -42,7 +42,7 @@ class InfoVAE(Objective):
 
     def check(self, model: Any) -> None:
         super().check(model)
-        posterior = model.component("posterior") or model
+        posterior = model.setting("posterior") or model
         if self.alpha != 1.0 and not posterior.has_density:
             raise ValueError(
                 f"objective {self.name} with alpha {self.alpha:g} needs the density of the posterior for its KL, and "

@@ -114,7 +114,7 @@ class ImportanceWeighted(Objective):
         super().check(model)
         if self.resample is not None:
             self._check_decoding_twice(model)
-        posterior = model.component("posterior") or model
+        posterior = model.setting("posterior") or model
         if self.follows_samples and not posterior.reparametrised:
             raise ValueError(
                 f"objective {self.name} follows the samples back to the encoder, and those of {posterior.name} "
@@ -124,7 +124,7 @@ class ImportanceWeighted(Objective):
 
     def _check_decoding_twice(self, model: Any) -> None:
         """The samples that are decoded again must come out, and be scored, as they were among all."""
-        decoder = model.component("decoder")
+        decoder = model.setting("decoder")
         if decoder is not None and decoder.batch_norm:
             raise ValueError(
                 f"objective {self.name} with resample decodes a few samples again, and batch norm makes other images "

@@ -196,7 +196,7 @@ def components(spec: Spec, field: str = "") -> list[tuple[str, Spec]]:
     """Return the named components that a configuration is made of, each with its dotted field."""
     named_specs = [(field, spec)] if spec.axis else []
     for name in type(spec).model_fields:
-        value = getattr(spec, name)
+        value = spec.setting(name)
         dotted = f"{field}.{kebab(name)}".lstrip(".")
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, Spec):

@@ -197,7 +197,7 @@ def beta_weighs_the_kl(spec: Objective) -> str | Evidence:
     simple = plain(spec)
     if "beta" not in type(spec).model_fields:
         return does_not_apply("it has no beta")
-    if not isinstance(getattr(spec, "beta", None), Schedule):
+    if not isinstance(spec.setting("beta"), Schedule):
         return does_not_apply("its beta, which is no schedule, weighs something else")
     heavier = None if simple is None else changed(simple, beta=Constant(value=3.0))
     if simple is None or heavier is None:

@@ -102,7 +102,7 @@ def latents_of(model: Window, mean_NZ: Tensor) -> Latents:
 def quick(spec: S, settings: Mapping[str, int] = QUICK) -> S:
     """The same with few steps, where it has such a setting and no smaller one."""
     fewer = {
-        field: min(value, getattr(spec, field))
+        field: min(value, spec.setting(field))
         for field, value in settings.items()
         if field in type(spec).model_fields
     }

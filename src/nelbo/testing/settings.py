@@ -28,7 +28,7 @@ ENOUGH = 3  # different outcomes show that a number is used, and not only whethe
 
 def changed(spec: S, **values: Any) -> S | None:
     """A validated copy with other values; None where these values cannot be."""
-    kept = {field: getattr(spec, field) for field in type(spec).model_fields}
+    kept = {field: spec.setting(field) for field in type(spec).model_fields}
     try:
         return type(spec)(**(kept | values))
     except ValidationError:
@@ -38,7 +38,7 @@ def changed(spec: S, **values: Any) -> S | None:
 def variations(spec: S, without: str = "") -> Iterator[S]:
     """The spec with one field changed, for every field (but one) and every other value that is known for it."""
     for field, info in type(spec).model_fields.items():
-        for value in _candidates(info.annotation, getattr(spec, field)) if field != without else ():
+        for value in _candidates(info.annotation, spec.setting(field)) if field != without else ():
             other = changed(spec, **{field: value})
             if other is not None and other != spec:
                 yield other
@@ -122,10 +122,10 @@ def settings_change_something(
 def _live_fields(spec: S, outcome: Callable[[S], Outcome], apart: Collection[str] = ()) -> Iterator[str]:
     seen = _Seen(outcome)
     for field in type(spec).model_fields:
-        now = getattr(spec, field)
+        now = spec.setting(field)
         values = [v for v in _candidates(type(spec).model_fields[field].annotation, now) if v != now]
         wholes = [whole for v in reversed(values) if (whole := changed(spec, **{field: v})) is not None]
-        possible = [getattr(whole, field) for whole in wholes]  # as validation leaves it
+        possible = [whole.setting(field) for whole in wholes]  # as validation leaves it
         if possible or not isinstance(now, Spec):  # of some axes there is only one that fits
             _changes_something(spec, field, values, seen)
             yield field
@@ -146,7 +146,7 @@ def _within(spec: S, field: str, outcome: Callable[[S], Outcome]) -> Callable[[S
 
 
 def _changes_something(spec: S, field: str, others: list[Any], seen: _Seen[S]) -> None:
-    values = [getattr(spec, field), *others]
+    values = [spec.setting(field), *others]
     starts = itertools.chain([spec], variations(spec, field))
     if _is_choice(spec, field):
         alike = _alike(field, values, starts, seen)

@@ -190,7 +190,7 @@ def fellows(spec: Posterior | Prior, base: type[Part]) -> Iterator[Part]:
         if kind.space != spec.space:
             continue
         both = SHARED & set(kind.model_fields) & set(type(spec).model_fields)
-        other = changed(kind(), **{field: getattr(spec, field) for field in both})
+        other = changed(kind(), **{field: spec.setting(field) for field in both})
         if other is not None and fits(other, latents) and other.blocks(latents) == spec.blocks(latents):
             yield other
 

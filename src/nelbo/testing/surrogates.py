@@ -46,7 +46,7 @@ def surrogate_follows(
 
 
 def _beta_is_one(spec: Objective) -> bool:
-    return getattr(spec, "beta", Constant(value=1.0)) == Constant(value=1.0)
+    return bool(spec.setting("beta", Constant(value=1.0)) == Constant(value=1.0))
 
 
 def _in_words(follows: Mapping[Any, Objective | None]) -> str:

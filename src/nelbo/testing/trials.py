@@ -101,7 +101,7 @@ def reports_the_elbo(spec: Objective) -> bool:
 
 def with_k(spec: Objective, *sizes: int) -> dict[int, Objective]:
     """The objective with each number of samples that it accepts: of a group, where it weighs them in groups."""
-    found = {k * getattr(spec, "groups", 1): changed(spec, k=k * getattr(spec, "groups", 1)) for k in sizes}
+    found = {k * spec.setting("groups", 1): changed(spec, k=k * spec.setting("groups", 1)) for k in sizes}
     return {k: other for k, other in found.items() if other is not None}
 
 

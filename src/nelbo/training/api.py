@@ -182,7 +182,7 @@ def outline(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
 
 def observation_kind(recipe: Recipe) -> str | None:
     """Return the set that the likelihood is a probability on: binary, levels or density."""
-    likelihood = recipe.model.component("likelihood")
+    likelihood = recipe.model.setting("likelihood")
     return None if likelihood is None else str(likelihood.observation_kind)
 
 
@@ -217,7 +217,7 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
     splits = recipe.data.load(Path(data_dir) if data_dir else None, data)
     if recipe.patience is not None and splits.validation is None:
         raise ConfigError("patience needs a validation split; set --data.validation 0.1")
-    likelihood = recipe.model.component("likelihood")
+    likelihood = recipe.model.setting("likelihood")
     support = None if likelihood is None else likelihood.support
     low, high = splits.range
     if likelihood is not None and support and (low < support[0] or high > support[1]):

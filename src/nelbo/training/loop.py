@@ -88,7 +88,7 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[
     steps = recipe.epochs * state.batch
     progress = Progress(state.epoch, recipe.epochs, state.step - 1, steps, len(splits.train))
     state.prepare_for_evaluation()
-    if isinstance(beta := getattr(recipe.objective, "beta", None), Schedule):
+    if isinstance(beta := recipe.objective.setting("beta"), Schedule):
         row["beta"] = beta(progress)
     due = recipe.latent_every and (state.epoch % recipe.latent_every == 0 or state.epoch == recipe.epochs)
     latents = LatentSums() if due else None

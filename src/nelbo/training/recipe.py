@@ -60,7 +60,7 @@ class Recipe(Spec):
     def _fits(self) -> Self:
         """Refuse what cannot be run before any data is read."""
         self.objective.check(self.model)
-        likelihood = self.model.component("likelihood")
+        likelihood = self.model.setting("likelihood")
         support = None if likelihood is None else likelihood.support
         low, high = 0.0, 1.0
         for transform in self.data.transforms:
