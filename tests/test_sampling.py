@@ -167,7 +167,7 @@ def test_every_sampler_is_measured_and_the_nearest_chosen(compared):
     assert set(table["samplers"]["prior"]["seconds"]) == {"fit", "draw"}
     references = table["validation"]["references"]
     assert set(references) == {"frechet_classifier_reconstructions", "frechet_classifier_train"}
-    assert json.loads((run.path / samplers.FILE).read_text()) == table
+    assert json.loads((run.path / samplers.FILE).read_text()) == {"format": 1} | table
     assert not (run.path / "evaluation" / "unfinished").exists()
 
 

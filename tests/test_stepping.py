@@ -12,6 +12,7 @@ import json
 import math
 import signal
 import subprocess
+import tempfile
 import weakref
 from types import SimpleNamespace
 from typing import ClassVar
@@ -219,6 +220,9 @@ def shared_cache(tmp_path, monkeypatch):
     """A cache folder of the test's own, and torch as if nobody had said where compiled code goes."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
+    # torch's own folder too: code that another processor setting left there may not load under this one
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("NELBO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv(compiling.CODE, default_cache_dir())
     return tmp_path / "cache"
