@@ -14,9 +14,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; tests
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # What is compiled stays from one session to the next: it is torch's to know whether it is still right.
 # A folder for each processor setting: code that was compiled under another one may not load.
-CAPABILITY = os.environ.get("ATEN_CPU_CAPABILITY", "own")
 os.environ.setdefault(
-    "TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"nelbo-tests-compiled-{CAPABILITY}")
+    "TORCHINDUCTOR_CACHE_DIR",
+    os.path.join(
+        tempfile.gettempdir(), "nelbo-tests-compiled-" + os.environ.get("ATEN_CPU_CAPABILITY", "own")
+    ),
 )
 
 import numpy as np
