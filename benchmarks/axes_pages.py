@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def digits_table(part: str) -> str:
     return "\n".join(lines)
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     **{f"digits-{part}": functools.partial(digits_table, part) for part in PARTS},
     "literature": literature.table,
     "regularised": regularised.table,

@@ -15,10 +15,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+from planted import Planted
 from torch import Tensor
 
 from nelbo import engine
@@ -26,8 +26,8 @@ from nelbo.core.files import atomic
 from nelbo.core.registry import lookup
 from nelbo.data import Splits, materialise
 from nelbo.metrics import Split
-from nelbo.metrics.error import ssim
 from nelbo.models import BuiltModel
+from nelbo.objectives.similarity import ssim
 from nelbo.training import api
 from nelbo.training.recipe import resolve
 
@@ -63,13 +63,6 @@ def baselines(splits: Splits) -> dict[str, Any]:
     }
 
 
-class Pixels(BuiltModel):
-    """An encoder that changes nothing: its latents are the pixels."""
-
-    def encode(self, x_BCHW: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(mean=x_BCHW.flatten(1))
-
-
 def probed(model: BuiltModel, splits: Splits) -> dict[str, float | None]:
     split = Split(splits.test, splits, torch.device("cpu"))
     return {name: value.value for name, value in lookup("metric", "probes")(model, split)}
@@ -82,7 +75,7 @@ def main() -> None:
         splits = api.load_data(recipe)
         torch.manual_seed(0)
         untrained = recipe.model.build(splits.shape).eval()
-        probes = {"pixels": probed(Pixels(), splits), "untrained": probed(untrained, splits)}
+        probes = {"pixels": probed(Planted(), splits), "untrained": probed(untrained, splits)}
         found[words] = baselines(splits) | {"probes": probes}
         print(words, found[words], flush=True)
     about = {

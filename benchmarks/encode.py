@@ -128,7 +128,7 @@ def main() -> None:
         for recipe in given.only:
             run = run_of(recipe, folder, given.device)
             rows[recipe] = {
-                "latent_dim": run.recipe.model.latent_dim,
+                "latent_dim": run.recipe.model.setting("latent_dim"),
                 "seconds": inside(run, given.images, given.repeat, given.device),
                 "commands": commands(run, given.images, given.repeat, given.device),
             }

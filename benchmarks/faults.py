@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import nelbo
 from nelbo import engine
@@ -27,9 +27,10 @@ from nelbo.core.vocabulary import Shape
 from nelbo.dists.base import full
 from nelbo.errors import TrainingFailed
 from nelbo.likelihoods import Likelihood
-from nelbo.likelihoods.base import ObservationKind
+from nelbo.likelihoods.base import LikelihoodModule, ObservationKind
 from nelbo.likelihoods.bernoulli import BernoulliImage
-from nelbo.metrics import bound_of, elbo
+from nelbo.metrics import bound_of
+from nelbo.objectives import halves
 from nelbo.training import api
 from nelbo.training.store import Run
 
@@ -42,11 +43,11 @@ class SquashedTwice(Likelihood):
     observation_kind: ClassVar[ObservationKind] = "binary"
     support: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
-    def build(self, shape: Shape) -> nn.Module:
+    def build(self, shape: Shape) -> LikelihoodModule:
         return SquashedTwiceModule()
 
 
-class SquashedTwiceModule(nn.Module):
+class SquashedTwiceModule(LikelihoodModule):
     def forward(self, outputs: Tensor) -> BernoulliImage:
         return BernoulliImage(full(outputs).sigmoid())
 
@@ -94,7 +95,7 @@ def printed_sum(run: Run) -> dict[str, float]:
     model = api.load(run, device="cpu")
     reconstruction, kl, n = 0.0, 0.0, 0
     for x_BCHW in split.batches():
-        parts = elbo(model.draw(x_BCHW)).parts
+        parts, _ = halves(model.draw(x_BCHW))
         reconstruction += float(parts["reconstruction"].double().sum())
         kl += float(parts["surrogate_kl"].double().sum())
         n += len(x_BCHW)
@@ -106,7 +107,8 @@ def signs(run: Run) -> dict[str, float]:
     """Where the raw sigma of a trained encoder lies on the test split."""
     split = api.open_split(run, "test", torch.device("cpu"))
     model = api.load(run, device="cpu")
-    sigma_NZ = torch.cat([model.encode(x_BCHW).std for x_BCHW in split.batches()])
+    sigmas = (model.encode(x_BCHW).std for x_BCHW in split.batches())
+    sigma_NZ = torch.cat([sigma_BZ for sigma_BZ in sigmas if sigma_BZ is not None])
     negative = sigma_NZ < 0
     return {
         "negative": float(negative.double().mean()),
@@ -144,7 +146,7 @@ def first_and_picked(run: Run) -> dict[str, float]:
     return table | {"picked_epoch": moving["epoch"]}
 
 
-def hidden_weight(mse: float) -> list[dict[str, float]]:
+def hidden_weight(mse: float) -> list[dict[str, str | float]]:
     """0.1 x averaged KL + averaged MSE, read as beta of a Gaussian of this sigma: beta = 0.1 D / (2 Z sigma^2)."""
     pixels, latents, weight = 32 * 32, 128, 0.1
     chosen = {"sqrt(0.4)": math.sqrt(0.4), "1": 1.0, "root of its own MSE": math.sqrt(mse)}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nelbo import engine
+from nelbo.core.distributions import LikelihoodValue
 from nelbo.core.files import atomic
 from nelbo.core.registry import lookup
 from nelbo.data import Data, Images, Splits
+from nelbo.dists.normal import DiagonalNormal
 from nelbo.metrics import Split
 from nelbo.models import BuiltModel
 
@@ -33,13 +34,18 @@ NOISE = 0.3  # standard deviations of a factor
 class Planted(BuiltModel):
     """An encoder that changes nothing: its latents are the pixels."""
 
-    def encode(self, x_BCHW: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(mean=x_BCHW.flatten(1))
+    def encode(self, x_BCHW: Tensor) -> DiagonalNormal:
+        mean_BZ = x_BCHW.flatten(1)
+        return DiagonalNormal(mean_BZ, torch.ones_like(mean_BZ), torch.zeros_like(mean_BZ))
+
+    def decode(self, z: Tensor) -> LikelihoodValue:
+        raise TypeError("these benchmarks measure codes: nothing is decoded")
 
 
 def codes(images: Images) -> dict[str, NDArray[np.float64]]:
     """Each (N, Z), every dimension of about unit variance."""
     stream = np.random.RandomState(0)
+    assert images.factors_NF is not None
     factors_NF = images.factors_NF.numpy()
     exact = (factors_NF - factors_NF.mean(0)) / factors_NF.std(0)
     noisy = exact + NOISE * stream.standard_normal(exact.shape)

@@ -57,7 +57,8 @@ def whole_run(data: Path, device: str) -> dict[str, Any]:
         wall = time.perf_counter() - begun
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return json.loads(text) | {"wall": wall, "peak_mb": used.ru_maxrss / 1024}
+    summary: dict[str, Any] = json.loads(text)
+    return summary | {"wall": wall, "peak_mb": used.ru_maxrss / 1024}
 
 
 def to_target(data: Path, device: str, repeat: int) -> dict[str, Any] | None:
@@ -96,7 +97,7 @@ def main() -> None:
     data, device, repeat = given.data, given.device, given.repeat
     runs = [whole_run(data, device) for _ in range(repeat)]
     clocks = runs[0]["seconds"]
-    table = {
+    table: dict[str, Any] = {
         "command": f"python benchmarks/result.py --repeat {repeat}"
         + ("" if device == "cpu" else f" --device {device}"),
         "environment": engine.describe(engine.pick_device(device)),

@@ -145,7 +145,8 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
     ]
     if len(points) < 2:
         return None
-    return float(np.polyfit(*zip(*points, strict=True), 1)[0])
+    logarithms = np.array(points)
+    return float(np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)[0])
 
 
 def draw(table: dict[str, Any], file: Path) -> None:

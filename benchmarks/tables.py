@@ -12,6 +12,7 @@ import json
 import math
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -379,7 +380,7 @@ def planted_table() -> str:
     return "\n".join([*lines, f"\nTest split of `shapes`; {about}."])
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "faults": faults_table,
     **{f"metric-{page}": functools.partial(page_table, page) for page in PAGES},
     "metric-importance": importance_table,

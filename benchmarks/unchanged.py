@@ -117,9 +117,10 @@ def main() -> None:
         if not same:
             changed.append(name)
         weights = "weights equal" if after["weights"] == record[name]["weights"] else "weights differ"
-        words = "equal to the bit" if same else f"differs by {largest:.2g} at {place}; {weights}"
+        verdict = "equal to the bit" if same else f"differs by {largest:.2g} at {place}; {weights}"
         print(
-            f"{name}: {words} (recorded on {record[name]['processor']}, now {after['processor']})", flush=True
+            f"{name}: {verdict} (recorded on {record[name]['processor']}, now {after['processor']})",
+            flush=True,
         )
     if changed:
         raise SystemExit(f"changed: {', '.join(changed)}")

@@ -93,6 +93,37 @@ def test_one_class_each_from_outside_the_package_is_listed_trained_and_measured(
         assert name in out
 
 
+OLD_STYLE = {
+    "prior": (
+        "class ToyPriorModule(PriorModule):",
+        "class ToyPriorModule(nn.Module):",
+        "core.distributions.PriorModule",
+    ),
+    "posterior": (
+        "DiagonalGaussian().build(features, latent_dim))",
+        "Plain())",
+        "core.distributions.PosteriorValue",
+    ),
+}
+
+
+@pytest.mark.usefixtures("_forgotten")
+@pytest.mark.parametrize("axis", OLD_STYLE)
+def test_a_component_of_another_base_is_told_which(axis, nelbo, tmp_path):
+    before, after, base = OLD_STYLE[axis]
+    assert before in PLUGIN
+    plain = """
+class Plain(nn.Module):
+    def forward(self, features):
+        return torch.distributions.Normal(features[:, :2], 1.0)
+"""
+    (tmp_path / "toys.py").write_text(PLUGIN.replace(before, after) + plain)
+    code, _, err = nelbo("train", "digits", "--import", "toys.py", f"--{axis}=toy-{axis}", "--name", "toy")
+    assert code == 2, err
+    assert f"must derive from nelbo.{base}" in err
+    assert not (tmp_path / "runs" / "toy").exists()
+
+
 # --- an objective that owns a module ------------------------------------------------------------
 
 

@@ -85,7 +85,7 @@ def test_everything_registered_keeps_its_laws(axis, name):
         else:
             assert outcome.verdict is Verdict.HELD, f"{law}: {outcome}"
         # whether few samples can tell depends on the processor's rounding, which a fit of hundreds of steps amplifies
-        assert outcome.undecided <= max(3, outcome.settings), f"{law}: {outcome}"
+        assert outcome.undecided <= 3 < outcome.settings or not outcome.undecided, f"{law}: {outcome}"
     left_out = {law: outcome.left_out for law, outcome in evidence.items() if outcome.left_out}
     assert left_out == LEFT_OUT.get((axis, name), {})
 

@@ -62,5 +62,5 @@ def test_an_interrupted_run_goes_on_where_it_was(old, name, tmp_path):
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
         if key.startswith(("model.", "own.")) and value.is_floating_point():
-            # the first epoch ran on one processor, the rest may run on another: alike, not equal
-            assert torch.allclose(value, weights[1][key], rtol=0.05, atol=0.02), key
+            # the first epoch ran on one processor, the rest may run on another; other libraries moved weights by 1e-6
+            assert torch.allclose(value, weights[1][key], rtol=0, atol=1e-4), key

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from nelbo.core.format import without_format
 from nelbo.core.registry import lookup
-from nelbo.core.spec import Spec, _options, kebab
+from nelbo.core.spec import Spec, kebab, options_of
 from nelbo.errors import ConfigError, RunError
 
 S = TypeVar("S", bound="Spec")
@@ -173,7 +173,7 @@ def _spec_of_field(cls: type[Spec], field: str) -> type[Spec] | None:
     info = cls.model_fields.get(field)
     if info is None:
         return None
-    return next((o for o in _options(info.annotation) if inspect.isclass(o) and issubclass(o, Spec)), None)
+    return next((o for o in options_of(info.annotation) if inspect.isclass(o) and issubclass(o, Spec)), None)
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:

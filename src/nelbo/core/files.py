@@ -19,6 +19,7 @@ from nelbo.errors import RunError
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write named tensors, with a table of plain values in the file's metadata."""
     ready = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with atomic(file) as temporary:
         save_file(
@@ -27,6 +28,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a file and its table; raise RunError if it cannot be read."""
     try:
         with safe_open(file, framework="pt") as stored:
             about = json.loads((stored.metadata() or {}).get("nelbo", "{}"))
@@ -39,7 +41,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @contextmanager
 def atomic(file: Path) -> Iterator[Path]:
-    """Give a temporary path beside `file` and moves it into place if the block succeeds."""
+    """Give a temporary path beside `file`, and move it into place if the block succeeds."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     os.close(handle)
@@ -52,6 +54,7 @@ def atomic(file: Path) -> Iterator[Path]:
 
 
 def finite(value: Any) -> Any:
+    """Return plain values with None in place of numbers that are not finite, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

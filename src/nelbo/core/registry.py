@@ -5,12 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from nelbo.errors import ConfigError, UnknownName, did_you_mean
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 

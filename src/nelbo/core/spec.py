@@ -51,7 +51,7 @@ class Spec(BaseModel):
         super().__pydantic_init_subclass__(**kwargs)
         for field, info in cls.model_fields.items():
             if (
-                type(None) in _options(info.annotation)
+                type(None) in options_of(info.annotation)
                 and not info.is_required()
                 and info.default is not None
             ):
@@ -104,7 +104,7 @@ class Spec(BaseModel):
                 )
         for key, entry in table.items():
             # pydantic would take true for 1
-            if isinstance(entry, bool) and bool not in _options(cls.model_fields[key].annotation):
+            if isinstance(entry, bool) and bool not in options_of(cls.model_fields[key].annotation):
                 raise PydanticCustomError(
                     "no_bool", "{field}: expected another value than true or false", {"field": kebab(key)}
                 )
@@ -129,6 +129,6 @@ def _expected(cls: type[Spec]) -> str:
     return f"a table of {', '.join(kebab(field) for field in cls.model_fields)}"
 
 
-def _options(annotation: Any) -> list[Any]:
-    """The types a field may hold: `int | None` -> [int | None, int, NoneType]."""
+def options_of(annotation: Any) -> list[Any]:
+    """Return the types that a field may hold: `int | None` -> [int | None, int, NoneType]."""
     return [annotation, *get_args(annotation)]

@@ -18,7 +18,7 @@ from nelbo.core.spec import Spec
 from nelbo.core.vocabulary import Shape
 from nelbo.dists.base import exact
 from nelbo.dists.spaces import LatentSpace
-from nelbo.errors import NotABound
+from nelbo.errors import ConfigError, NotABound
 from nelbo.likelihoods.base import LikelihoodModule, ObservationKind
 
 # Decoder outputs held at a time when k is large. On a CPU 16 MB stay near the cache and are a third faster than
@@ -169,6 +169,7 @@ class Autoencoder(BuiltModel):
             spec.latent_dim, (channels * spec.likelihood.channels, height, width)
         )
         self.likelihood = spec.likelihood.build(shape)
+        must_be(self.likelihood, LikelihoodModule, f"likelihood {spec.likelihood.name}")
 
     def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
         draw = super().draw(x_BCHW, k)
@@ -186,6 +187,14 @@ class Autoencoder(BuiltModel):
     def after_step(self, draw: Draw) -> None:
         assert draw.x_BCHW is not None
         self.likelihood.after_step(draw.x_BCHW, draw.likelihood)
+
+
+def must_be(value: object, base: type, what: str) -> None:
+    """Raise ConfigError if a component of the user's own does not derive from the base that declares its methods."""
+    if not isinstance(value, base):
+        raise ConfigError(
+            f"{what}: it gives a {type(value).__name__}, which must derive from {base.__module__}.{base.__name__}"
+        )
 
 
 def living(axis: str, space: str) -> str:

@@ -12,7 +12,7 @@ from nelbo.core.distributions import PosteriorValue, PriorModule, Sample, Traini
 from nelbo.core.vocabulary import Shape
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.likelihoods import Bernoulli, Likelihood
-from nelbo.models.base import Autoencoder, Model, living
+from nelbo.models.base import Autoencoder, Model, living, must_be
 from nelbo.nets import MLP, Net
 from nelbo.posteriors import DiagonalGaussian
 from nelbo.priors import Prior, StandardNormal
@@ -91,6 +91,7 @@ class TwoLevelPrior(PriorModule):
         bottom = spec.latent_dim - spec.top
         self.top_dim = spec.top
         self.top = spec.prior.build(spec.top)
+        must_be(self.top, PriorModule, f"prior {spec.prior.name}")
         self.given = Conditional(spec.between, spec.top, bottom)
 
     def log_prob(self, z: Tensor) -> Tensor:

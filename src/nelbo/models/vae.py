@@ -7,11 +7,11 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from nelbo.core.distributions import PosteriorValue
+from nelbo.core.distributions import PosteriorValue, PriorModule
 from nelbo.core.vocabulary import Shape
 from nelbo.dists.spaces import IN_WORDS, LatentSpace
 from nelbo.likelihoods import Bernoulli, Likelihood
-from nelbo.models.base import Autoencoder, Model, living
+from nelbo.models.base import Autoencoder, Model, living, must_be
 from nelbo.nets import MLP, Net
 from nelbo.posteriors import DiagonalGaussian, Posterior
 from nelbo.priors import Prior, StandardNormal
@@ -65,6 +65,7 @@ class VAEModule(Autoencoder):
         self.latent_space = LatentSpace(spec.prior.space, spec.prior.blocks(spec.latent_dim))
         self.posterior = spec.posterior.build(self.encoder.features, spec.latent_dim)
         self.prior = spec.prior.build(spec.latent_dim)
+        must_be(self.prior, PriorModule, f"prior {spec.prior.name}")
         self.prior.attach(self.encode, self.shape)
 
     def encode(self, x_BCHW: Tensor) -> PosteriorValue:

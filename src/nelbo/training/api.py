@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from nelbo import engine
+from nelbo.core.distributions import PosteriorValue
 from nelbo.data import Images, Splits
 from nelbo.errors import ConfigError, DataError, RunError, TrainingFailed
 from nelbo.metrics import Split
 from nelbo.models import BuiltModel
+from nelbo.models.base import must_be
 from nelbo.training import store
 from nelbo.training.loop import Tell, fit
 from nelbo.training.recipe import Recipe, registered, resolve
@@ -165,7 +167,9 @@ def outline(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
     model = recipe.model.build(shape).eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         x_BCHW = torch.rand(2, *shape)
-        z_BZ = model.encode(x_BCHW).mean
+        posterior = model.encode(x_BCHW)
+        must_be(posterior, PosteriorValue, "posterior")
+        z_BZ = posterior.mean
         decoded = model.decode(z_BZ).mean
     if decoded.shape != x_BCHW.shape:
         raise ConfigError(
