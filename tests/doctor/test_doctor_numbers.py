@@ -174,9 +174,10 @@ def twice_squashed() -> Any:
     """A likelihood that takes sigmoid outputs for logits; forgotten again afterwards."""
     from nelbo.core import registry
     from nelbo.likelihoods import Likelihood
+    from nelbo.likelihoods.base import LikelihoodModule
     from nelbo.likelihoods.bernoulli import BernoulliImage
 
-    class TwiceModule(torch.nn.Module):
+    class TwiceModule(LikelihoodModule):
         def forward(self, outputs: torch.Tensor) -> BernoulliImage:
             return BernoulliImage(outputs.sigmoid())
 
@@ -186,7 +187,7 @@ def twice_squashed() -> Any:
         observation_kind = "binary"
         support = (0.0, 1.0)
 
-        def build(self, shape: Any) -> torch.nn.Module:
+        def build(self, shape: Any) -> TwiceModule:
             return TwiceModule()
 
     yield {"model.likelihood": "twice-squashed"}

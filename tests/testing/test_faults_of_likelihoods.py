@@ -8,9 +8,9 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from nelbo.likelihoods import Bernoulli, Categorical, Likelihood
+from nelbo.likelihoods.base import LikelihoodModule
 from nelbo.likelihoods.bernoulli import BernoulliImage
 from nelbo.testing import LawBroken, check_likelihood
 
@@ -41,7 +41,7 @@ class Normal:
 def likelihood(value_class, kind="density", support=None, outputs=1, **fields):
     """A likelihood class whose module gives `value_class(decoder outputs)`."""
 
-    class Module(nn.Module):
+    class Module(LikelihoodModule):
         def forward(self, outputs):
             return value_class(outputs)
 
