@@ -66,14 +66,11 @@ def digits_table(part: str) -> str:
         return "*Not recorded yet: `python benchmarks/methods.py`.*"
     first = next(iter(rows_by_method.values()))[0]
     commits = sorted({row["commit"] for rows in rows_by_method.values() for row in rows})
-    notes = [
-        rows[0]["test"]["best"]["metrics"].get("iw_nll", {}).get("note", "")
-        for rows in rows_by_method.values()
-    ]
-    importance = next(note for note in notes if note.startswith("K = ")).split(";")[0]
+    estimates = [rows[0]["test"]["best"]["metrics"].get("iw_nll", {}) for rows in rows_by_method.values()]
+    samples = next(one["conditions"]["K"] for one in estimates if one.get("conditions"))
     lines.append(
         f"\nTest split of `digits` (binary, 8 x 8), best checkpoint, mean ± standard deviation over seeds; IW-NLL "
-        f"({importance}) of seed 0; a dash where the number does not exist. Seconds of training, one thread. float32, "
+        f"(K = {samples}) of seed 0; a dash where the number does not exist. Seconds of training, one thread. float32, "
         f"torch {first['torch']}, {first['hardware']}, data {first['data_hash']}, commit {', '.join(commits)}; "
         "`python benchmarks/methods.py`. A row shows what its method does, not the best number of the set."
     )

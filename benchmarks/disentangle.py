@@ -84,7 +84,9 @@ def trained(method: str, seed: int, epochs: int, source: str | None) -> tuple[di
         "best_epoch": summary["best_epoch"],
         "seconds": round(summary["seconds"]["train"], 1),
         "n": card["n"],
-        "metrics": {name: {key: value[key] for key in ("value", "note")} for name, value in found.items()},
+        "metrics": {
+            name: {key: value[key] for key in ("value", "missing", "note")} for name, value in found.items()
+        },
     }
     return row, environment
 

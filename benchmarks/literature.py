@@ -112,9 +112,7 @@ def write(name: str, found: dict[str, Any]) -> None:
 def metric(rows: list[dict[str, Any]], name: str) -> str:
     """Mean over the seeds that have it (as the first has it: of as many samples) ± their standard deviation."""
     found = [row["test"]["best"]["metrics"].get(name) for row in rows]
-    values = [
-        one["value"] for one in found if one and one["note"].split(";")[0] == found[0]["note"].split(";")[0]
-    ]
+    values = [one["value"] for one in found if one and one.get("conditions") == found[0].get("conditions")]
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread}"
 
@@ -133,7 +131,7 @@ def table() -> str:
             continue
         first = rows[0]["test"]["best"]["metrics"]["iw_nll"]
         lines.append(
-            f"| {row.words} | {row.published} | **{metric(rows, 'iw_nll')}** ({first['note'].split(';')[0]}) "
+            f"| {row.words} | {row.published} | **{metric(rows, 'iw_nll')}** (K = {first['conditions']['K']}) "
             f"| {first['standard_error']:.2f} | {metric(rows, 'nelbo')} | {rows[0]['epochs']} | {len(rows)} |"
         )
         hardware |= {one["hardware"] for one in rows}

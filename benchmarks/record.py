@@ -20,7 +20,7 @@ from typing import Any
 import nelbo
 from nelbo.core.files import atomic
 from nelbo.core.registry import names
-from nelbo.evaluation.card import QUICK
+from nelbo.evaluation.card import quick
 from nelbo.training.store import Run
 
 RECORDS = Path(__file__).parent / "records"
@@ -38,7 +38,7 @@ def record(
     changes, name = changes or {}, f"{name or recipe}-s{seed}"
     run = nelbo.train(recipe, overrides={"seed": seed, **changes}, runs=runs, name=name)
     cards = {
-        checkpoint: nelbo.evaluate(run, checkpoint=checkpoint, samples=0, metrics=QUICK)
+        checkpoint: nelbo.evaluate(run, checkpoint=checkpoint, samples=0, metrics=quick())
         for checkpoint in ("first", "last")
     }
     cards["best"] = nelbo.evaluate(run, samples=samples)

@@ -41,13 +41,13 @@ def rows_of(recipe: str) -> list[dict[str, Any]]:
 
 
 def cell(rows: list[dict[str, Any]], metric: str, checkpoint: str = "best", digits: int = 1) -> str:
-    """Mean over seeds ± their standard deviation; the first word of the note where there is no number."""
+    """Mean over seeds ± their standard deviation; the word for why where there is no number."""
     found = [row["test"][checkpoint]["metrics"].get(metric) for row in rows]
     if any(entry is None for entry in found):
         return ""
     values = [entry["value"] for entry in found]
     if any(value is None for value in values):
-        return str(found[0]["note"]).partition(":")[0]
+        return str(found[0]["missing"])
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
@@ -70,11 +70,7 @@ def recipes_table() -> str:
         rows = rows_of(recipe)
         metrics = rows[0]["test"]["best"]["metrics"]
         importance = metrics.get("iw_nll")
-        k = (
-            ""
-            if not importance or importance["value"] is None
-            else importance["note"].split(";")[0].removeprefix("K = ")
-        )
+        k = "" if not importance or importance["value"] is None else importance["conditions"]["K"]
         iw = f"{importance['value']:.1f} ({k})" if k else ""
         kind = "binary" if "bits_per_dim" in metrics else "grey" if "grey_cross_entropy" in metrics else ""
         kind = kind or ("binary" if "binary" in recipe else "grey, Gaussian")
@@ -230,10 +226,10 @@ def importance_table() -> str:
             if estimate.get("value") is None:
                 continue
             nelbo, value = metrics["nelbo"]["value"], estimate["value"]
-            samples, fewer = estimate["note"].removeprefix("K = ").split("; ")[:2]
+            samples, fewer = estimate["conditions"]["K"], estimate["details"]["at_fewer_samples"]
             lines.append(
                 f"| `{recipe}`, seed {row['seed']} | {nelbo:.1f} | {value:.1f} ± {estimate['standard_error']:.1f} "
-                f"| {samples} | {fewer.partition(' at ')[0]} | {nelbo - value:.1f} |"
+                f"| {samples} | {fewer:.2f} | {nelbo - value:.1f} |"
             )
     return "\n".join([*lines, f"\nTest split, best checkpoint, ± standard error over images; {MADE}"])
 

@@ -330,7 +330,16 @@ def test_a_card_says_what_was_measured_and_is_kept(run_copy):
         (run_copy.path / "evaluation" / "unfinished").iterdir()
     )
     for value in card["metrics"].values():
-        assert list(value) == ["value", "unit", "standard_error", "note"]
+        assert list(value) == [
+            "value",
+            "unit",
+            "standard_error",
+            "note",
+            "missing",
+            "conditions",
+            "details",
+            "warning",
+        ]
     assert run_copy.read_json("evaluation/test-best-k10.json") == card
 
 

@@ -16,7 +16,7 @@ EVERY = ("bound", "importance", "latent", "error")
 @pytest.fixture
 def evaluate(run_copy, monkeypatch):
     """(samples, ...) -> the card, and the sections that were measured for it."""
-    ran_on = engine.describe(engine.pick_device("cpu")) | {"git": "c0ffee"}
+    ran_on = engine.describe(engine.pick_device("cpu")) | {"git": "c0ffee", "uncommitted": False}
     monkeypatch.setattr(card_of.engine, "describe", lambda device: ran_on)
 
     def measure(samples, metrics=EVERY, **more):
@@ -91,7 +91,7 @@ def test_nothing_is_carried_over_from_other_weights_images_noise_or_code(changes
 
 
 def test_code_with_changes_may_be_another_code(evaluate):
-    evaluate.ran_on["git"] = "c0ffee+changes"
+    evaluate.ran_on["uncommitted"] = True
     evaluate(4)
     assert evaluate(8)[1] == list(EVERY)
 

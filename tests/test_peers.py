@@ -356,7 +356,7 @@ def test_a_bound_that_is_not_finite_is_not_left_out_of_the_mean(tiny_run, model,
     assert found.value == math.inf
     told = found.to_dict()
     assert told["value"] is None
-    assert "not finite" in told["note"]
+    assert told["missing"] == "not finite"
     assert Value.over_images(torch.tensor([1.0, math.nan]), "nats/image").to_dict()["value"] is None
 
 

@@ -26,7 +26,7 @@ from nelbo.core import config
 from nelbo.core.registry import _entries, lookup, names
 from nelbo.doctor import Diagnosis, Finding
 from nelbo.errors import ConfigError, DataError
-from nelbo.evaluation import card, labels, tables
+from nelbo.evaluation import card, labels
 from nelbo.pictures import Picture, heading
 from nelbo.pictures.view import View
 from nelbo.plots.style import BLUE, INK
@@ -247,12 +247,11 @@ def test_every_value_of_the_card_is_on_the_page(whole, text):
     headings = found.texts("th")
     for name, entry in whole.metrics.items():
         value, spread, note = labels.shown(entry)
-        note = note.partition(tables.COLLAPSE)[0]
         assert any(heading.startswith(labels.label(name)) and note in heading for heading in headings), name
         assert f"{rendering.minus(value)} {spread}".strip() in rows[0], name
         assert entry["unit"] in rows[0]
     for section, values in whole.card["sections"].items():
-        assert (labels.label(section) in rows[0]) == bool(values)
+        assert (labels.section(section) in rows[0]) == bool(values)
     assert set(names("metric")) <= set(whole.card["sections"])
 
 
@@ -652,9 +651,9 @@ def test_numbers_are_rounded_to_their_standard_error(value, error, expected):
 
 
 def test_values_that_are_none_or_lists_are_shown_as_such():
-    entry = {"value": None, "standard_error": None, "note": "infinite: shared noise"}
+    entry = {"value": None, "standard_error": None, "missing": "infinite", "note": "shared noise"}
     assert labels.shown(entry) == ("infinite", "", "shared noise")
-    assert labels.shown(entry | {"note": ""})[0] == "none"
+    assert labels.shown({"value": None, "standard_error": None, "note": ""})[0] == "none"
     value, spread, note = labels.shown(entry | {"value": [1.5, -2.25], "note": "n"})
     assert (rendering.minus(value), spread, note) == ("−2.250 to 1.500", "", "n")
     assert rendering.minus("-") == "–"

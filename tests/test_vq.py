@@ -451,7 +451,7 @@ def test_every_verb_knows_the_model(nelbo):
         "--epochs", 3, "--name", "codes", "--json",
     )  # fmt: skip
     assert code == 0, err
-    assert json.loads(out)["metrics"]["kl_per_dimension"]["note"].startswith("not of single dimensions")
+    assert json.loads(out)["metrics"]["kl_per_dimension"]["missing"] == "not of single dimensions"
     for verb, *more in (
         ("sample", "--n", 2),
         ("reconstruct",),

@@ -15,11 +15,18 @@ import torch
 from nelbo.core import config, files
 from nelbo.evaluation import card as cards
 from nelbo.metrics import Value
+from nelbo.metrics.bound import PROBABILITY, note_for
 from nelbo.training import api
 from nelbo.training.store import Run
 
 N = 60
 NAMES = {"bound": ("nelbo", "reconstruction", "kl"), "latent": ("active_units",), "error": ("mse",)}
+CONDITIONS = {
+    "likelihood": ("nelbo", "reconstruction", "iw_nll"),
+    "K": ("iw_nll",),
+    "training data": ("linear_probe_accuracy", "frechet_classifier_distance", "classifier_accuracy"),
+}
+CARD = {"K": "samples", "training data": "data_hash"}  # where a card says the same of all its numbers
 UNITS = {"active_units": "dimensions", "mse": "squared/pixel", "fid": "", "linear_probe_accuracy": "share"}
 
 
@@ -39,7 +46,8 @@ def made(tiny_run: Run, tmp_path: Path) -> Callable[..., Run]:
     """(name, level, seed, ...) -> a finished run under `tmp_path/runs` whose card holds these numbers.
 
     settings  fields of its configuration;  values  of metrics, an array where there is one number an image
-    notes     {metric: note};  sections  {section: names} beside the usual ones;  card, env, summary  replace entries
+    missing   {metric: (word, why)};  conditions  of every number, beside its own;  likelihood  of log p(x | z)
+     sections  {section: names} beside the usual ones;  card, env, summary  replace entries
     """
     weights = cards.fingerprint(api.load(tiny_run, device="cpu"))
 
@@ -50,7 +58,9 @@ def made(tiny_run: Run, tmp_path: Path) -> Callable[..., Run]:
         *,
         settings: dict[str, Any] | None = None,
         values: dict[str, Any] | None = None,
-        notes: dict[str, str] | None = None,
+        missing: dict[str, tuple[str, str]] | None = None,
+        conditions: dict[str, Any] | None = None,
+        likelihood: str = PROBABILITY,
         sections: dict[str, tuple[str, ...]] | None = None,
         card: dict[str, Any] | None = None,
         env: dict[str, Any] | None = None,
@@ -66,19 +76,24 @@ def made(tiny_run: Run, tmp_path: Path) -> Callable[..., Run]:
         run.write_json("summary.json", run.summary | (summary or {}))
         found = numbers(level, seed) | (values or {})
         shown = NAMES | (sections or {})
+        facts = {"likelihood": likelihood, "K": 0, "training data": "d" * 16}
+        facts |= {key: value for key, name in CARD.items() if (value := (card or {}).get(name)) is not None}
         entries, kept = {}, {}
         for metric in [name for own in shown.values() for name in own]:
-            unit, note = UNITS.get(metric, "nats/image"), (notes or {}).get(metric, "")
+            unit, (word, note) = UNITS.get(metric, "nats/image"), (missing or {}).get(metric, ("", ""))
             value = found[metric]
+            own = {key: facts[key] for key, metrics in CONDITIONS.items() if metric in metrics} | (
+                conditions or {}
+            )
             if isinstance(value, np.ndarray):
                 kept[metric] = torch.from_numpy(value)
-                entries[metric] = Value.over_images(kept[metric], unit, note).to_dict()
+                entries[metric] = Value.over_images(kept[metric], unit, note, own).to_dict()
             else:
-                entries[metric] = Value(value, unit, None, note).to_dict()
+                entries[metric] = Value(value, unit, None, note, missing=word, conditions=own).to_dict()
         table = {
             "run": name, "checkpoint": "best", "epoch": 20, "split": "test", "n": N, "samples": 0,
-            "seed": 1, "data_hash": "d" * 16, "images_hash": "i" * 16, "log_px": "", "weights": weights,
-            "precision": "fp32", "environment": {}, "seconds": 0.0,
+            "seed": 1, "data_hash": "d" * 16, "images_hash": "i" * 16, "log_px": note_for(likelihood),
+            "weights": weights, "precision": "fp32", "environment": {}, "seconds": 0.0,
             "metrics": entries, "sections": {section: list(own) for section, own in shown.items()},
         } | (card or {})  # fmt: skip
         stem = cards.stem(table["split"], table["checkpoint"], table["samples"])

@@ -10,6 +10,7 @@ import pytest
 
 from nelbo.evaluation import labels
 from nelbo.evaluation.comparison import compare, tables
+from nelbo.metrics.bound import GREY
 from nelbo.report.rendering import macros, sentence
 
 BETA = {"objective.beta": 4.0}
@@ -106,8 +107,8 @@ def test_single_runs_say_that_they_know_nothing_of_another_seed(nelbo, made):
 
 
 def test_the_kind_of_log_px_and_k_are_stated(nelbo, made):
-    grey = {"log_px": "cross-entropy of grey pixels: not a likelihood", "samples": 50}
-    iw = {"sections": {"importance": ("iw_nll",)}, "values": {"iw_nll": 1.0}}
+    grey = {"samples": 50}
+    iw = {"likelihood": GREY, "sections": {"importance": ("iw_nll",)}, "values": {"iw_nll": 1.0}}
     made("a", card=grey, **iw)
     made("b", settings=BETA, card=grey, **iw)
     made("c", settings=BETA, seed=1, card=grey | {"samples": 500}, **iw)
@@ -121,9 +122,9 @@ def test_the_kind_of_log_px_and_k_are_stated(nelbo, made):
 
 def test_what_cannot_be_compared_is_marked_and_explained(nelbo, made):
     made("a")
-    made("b", settings=BETA, card={"log_px": "cross-entropy of grey pixels: not a likelihood"})
+    made("b", settings=BETA, likelihood=GREY)
     made("c", settings={"optimizer.lr": 0.5}, values={"nelbo": None, "kl": None},
-         notes={"nelbo": "not a bound: shared noise", "kl": "infinite: shared noise"})  # fmt: skip
+         missing={"nelbo": ("not a bound", "shared noise"), "kl": ("infinite", "shared noise")})  # fmt: skip
     out = nelbo("compare", "a", "b", "c")[1]
     cells = row_of(out, "NELBO")
     assert cells[1].endswith(" †")

@@ -143,7 +143,7 @@ def test_wrong_arguments_are_refused_before_anything_is_read(call, says):
 
 def test_a_missing_card_is_measured_and_kept(real, told):
     found = compare(real, tell=told)
-    assert told.heard == [("one", card.QUICK, 0), ("two", card.QUICK, 0)]
+    assert told.heard == [("one", card.quick(), 0), ("two", card.quick(), 0)]
     assert [cards_of(run) for run in real] == [["test-best-k0.json"]] * 2
     assert found.metric("nelbo").cells["A"].mean == card.read(real[0])["metrics"]["nelbo"]["value"]
     (one,) = [one for one in found.paired if one.metric == "nelbo"]
@@ -156,7 +156,7 @@ def test_a_missing_card_is_measured_and_kept(real, told):
 def test_samples_ask_for_that_k_of_every_run(real, told):
     card.evaluate(real[0], samples=20, metrics=["importance"], device="cpu")
     found = compare(real, samples=20, tell=told)
-    assert told.heard == [("one", card.QUICK, 20), ("two", (*card.QUICK, "importance"), 20)]
+    assert told.heard == [("one", card.quick(), 20), ("two", (*card.quick(), "importance"), 20)]
     assert found.metric("iw_nll").cells["B"].mean is not None
     assert found.warnings == ()
 

@@ -111,28 +111,30 @@ def test_without_the_variable_it_is_silent_unless_asked(monkeypatch):
     found = measured(None, split_of(pixels(20, 1, 0), asked=True))
     assert list(found) == ["fid"]
     assert found["fid"].value is None
-    assert found["fid"].note.startswith("no weights: set NELBO_INCEPTION")
+    assert found["fid"].missing == "no weights"
+    assert found["fid"].note.startswith("set NELBO_INCEPTION")
 
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_wrong_file_is_named(weights, tmp_path, monkeypatch, asked):
     split = split_of(pixels(20, 1, 0), asked=asked)
     monkeypatch.setenv("NELBO_INCEPTION", str(tmp_path / "absent.pt"))
-    note = measured(None, split)["fid"].note
-    assert note.startswith("no file: ")
-    assert "absent.pt" in note
+    value = measured(None, split)["fid"]
+    assert value.missing == "no file"
+    assert "absent.pt" in value.note
     (tmp_path / "other.pt").write_bytes(weights.read_bytes() + b"x")
     monkeypatch.setenv("NELBO_INCEPTION", str(tmp_path / "other.pt"))
-    note = measured(None, split)["fid"].note
-    assert note.startswith("another file: ")
-    assert fid.SHA256 in note
+    value = measured(None, split)["fid"]
+    assert value.missing == "another file"
+    assert fid.SHA256 in value.note
 
 
 def test_only_grey_and_rgb_images_have_one(weights):
-    assert measured(None, split_of(pixels(20, 2, 0)))["fid"].note.startswith(
-        "not an image in RGB: 2 channels"
-    )
+    value = measured(None, split_of(pixels(20, 2, 0)))["fid"]
+    assert value.missing == "not an image in RGB"
+    assert value.note.startswith("2 channels")
 
 
 def test_a_few_images_are_too_few(weights):
-    assert measured(None, split_of(pixels(3, 1, 0)))["fid"].note.startswith("too few images: 3")
+    assert measured(None, split_of(pixels(3, 1, 0)))["fid"].missing == "too few images"
+    assert measured(None, split_of(pixels(3, 1, 0)))["fid"].note.startswith("3")

@@ -175,13 +175,13 @@ def test_images_reconstructed_without_error_have_no_mean_of_decibels():
     found = measured(pixels, lambda x: 1.5 * x)  # black stays black, 0.2 becomes 0.3
     psnr = found["psnr"]
     assert psnr.value is None
-    assert psnr.note.startswith(
-        "infinite: 3 of 4 images are reconstructed without error; 20.00 dB over the others"
-    )
+    assert psnr.missing == "infinite"
+    assert psnr.note.startswith("3 of 4 images are reconstructed without error; 20.00 dB over the others")
     assert found["mse"].value == pytest.approx(0.01 / 4)
     perfect = measured(pixels, lambda x: x)
     assert perfect["psnr"].value is None
-    assert perfect["psnr"].note.startswith("infinite: 4 of 4 images are reconstructed without error; from")
+    assert perfect["psnr"].missing == "infinite"
+    assert perfect["psnr"].note.startswith("4 of 4 images are reconstructed without error; from")
     assert perfect["mse"].value == 0.0
     assert perfect["ssim"].value == pytest.approx(1.0, abs=1e-12)
 
@@ -196,4 +196,4 @@ def test_a_decoder_that_has_diverged_is_not_finite():
     for name in ("mse", "psnr", "ssim"):
         table = found[name].to_dict()
         assert table["value"] is None
-        assert table["note"].startswith("not finite"), name
+        assert table["missing"] == "not finite", name

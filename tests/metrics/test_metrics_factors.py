@@ -254,7 +254,7 @@ def test_a_number_that_does_not_exist_says_why(codes, factors, reason):
     assert list(found) == list(UNITS)
     for name, value in found.items():
         assert value.value is None, name
-        assert value.note.startswith(reason), name
+        assert f"{value.missing}: {value.note}".startswith(reason), name
 
 
 # --- the pieces -------------------------------------------------------------------------------

@@ -285,7 +285,8 @@ def test_samples_that_do_not_come_from_the_density_are_not_measured():
     assert set(found) == set(NAMES)
     for value in found.values():
         assert value.value is None
-        assert value.note.startswith("not measured: samples do not come from the density")
+        assert value.missing == "not measured"
+        assert value.note.startswith("samples do not come from the density")
         assert "shared by all latent dimensions" in value.note
 
 
@@ -294,7 +295,9 @@ def test_another_posterior_is_not_measured():
     model.encode = lambda x_BCHW: SimpleNamespace(mean=x_BCHW[:, 0, 0], not_a_bound=None)
     found = measured(*some_posteriors(), model=model)
     assert set(found) == set(NAMES)
-    assert {value.note for value in found.values()} == {"not measured: needs a diagonal Gaussian posterior"}
+    assert {(value.missing, value.note) for value in found.values()} == {
+        ("not measured", "needs a diagonal Gaussian posterior")
+    }
     assert {value.value for value in found.values()} == {None}
 
 
@@ -317,7 +320,8 @@ def test_another_prior_has_no_dimension_wise_kl_and_the_right_aggregate_kl():
         assert_within(found[name], expected[name])
         assert not found[name].per_image_N.requires_grad
     assert found["dimension_wise_kl"].value is None
-    assert found["dimension_wise_kl"].note.startswith("not measured: needs a prior")
+    assert found["dimension_wise_kl"].missing == "not measured"
+    assert found["dimension_wise_kl"].note.startswith("needs a prior")
 
 
 def test_a_posterior_without_width_says_that_the_number_is_not_finite():
@@ -326,7 +330,7 @@ def test_a_posterior_without_width_says_that_the_number_is_not_finite():
     for name in NAMES:
         table = found[name].to_dict()
         assert table["value"] is None
-        assert table["note"].startswith("not finite")
+        assert table["missing"] == "not finite"
 
 
 def test_a_prior_that_learns_nothing_is_asked_in_its_own_precision_and_on_its_own_device():

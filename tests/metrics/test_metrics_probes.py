@@ -279,7 +279,7 @@ def test_without_labels_there_is_nothing_to_read(unlabelled, word):
     found = measured(*sides)
     assert list(found) == list(UNITS)
     assert {value.value for value in found.values()} == {None}
-    assert {value.note.partition(":")[0] for value in found.values()} == {word}
+    assert {value.missing for value in found.values()} == {word}
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -287,7 +287,7 @@ def test_of_one_class_there_is_nothing_to_read(side):
     sides = [list(planted(90, 0)), list(planted(60, 1))]
     sides[side][1] = torch.ones(len(sides[side][0]), dtype=torch.int64)
     found = measured(*sides)
-    assert {value.note for value in found.values()} == {"one class: there is nothing to tell apart"}
+    assert {value.missing for value in found.values()} == {"one class"}
     assert {value.value for value in found.values()} == {None}
 
 
@@ -298,7 +298,7 @@ def test_latents_that_are_not_numbers_are_not_probed():
         found = measured(*sides)
         assert list(found) == list(UNITS)
         assert {value.value for value in found.values()} == {None}
-        assert all(value.note.startswith("not finite: ") for value in found.values())
+        assert all(value.missing == "not finite" for value in found.values())
 
 
 # --- how many, which, and how often -----------------------------------------------------------

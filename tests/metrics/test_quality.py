@@ -517,17 +517,17 @@ def test_no_labels_no_distance_and_the_way_out():
     found = measured(Memory(materialise(MORE, ())), split_of(bare, bare, name="u"))
     assert list(found) == [MAIN]
     assert found[MAIN].value is None
-    assert found[MAIN].note.startswith("no labels: ")
+    assert found[MAIN].missing == "no labels"
     assert "docs/metrics/fid.md" in found[MAIN].note
     one = Images(TEST.pixels_NCHW, torch.zeros(200, dtype=torch.int64))
-    assert measured(Memory(materialise(MORE, ())), split_of(one, one))[MAIN].note.startswith("one class: ")
+    assert measured(Memory(materialise(MORE, ())), split_of(one, one))[MAIN].missing == "one class"
 
 
 def test_an_unlabelled_split_of_labelled_data_is_measured():
     found = measured(Memory(materialise(MORE, ())), split_of(Images(TEST.pixels_NCHW)))
     assert found[MAIN].value > 0
     assert found["classifier_accuracy"].value is None
-    assert found["classifier_accuracy"].note.startswith("no labels: ")
+    assert found["classifier_accuracy"].missing == "no labels"
 
 
 def test_a_classifier_that_learned_nothing_measures_nothing():
@@ -539,14 +539,14 @@ def test_a_classifier_that_learned_nothing_measures_nothing():
     found = measured(Memory(materialise(MORE, ())), split_of(test, train, name="r"))
     assert list(found) == [MAIN, "classifier_accuracy"]
     assert found[MAIN].value is None
-    assert found[MAIN].note.startswith("no classifier: ")
+    assert found[MAIN].missing == "no classifier"
     assert found["classifier_accuracy"].value < 0.5
 
 
 def test_on_the_training_split_there_is_no_floor():
     found = measured(Memory(materialise(MORE, ())), split_of(TRAIN, TRAIN))
     assert found["frechet_classifier_train"].value is None
-    assert found["frechet_classifier_train"].note.startswith("no floor: ")
+    assert found["frechet_classifier_train"].missing == "no floor"
     assert found[MAIN].value > 0
     assert "training images" not in found["precision"].note
 
@@ -555,14 +555,15 @@ def test_on_the_training_split_there_is_no_floor():
 def test_a_few_images_are_too_few(n):
     found = measured(Memory(materialise(MORE, ())), split_of(TEST.select(torch.arange(n))))
     assert list(found) == [MAIN, "classifier_accuracy"]
-    assert found[MAIN].note == f"too few images: {n}, at least 6 are needed"
+    assert (found[MAIN].missing, found[MAIN].note) == ("too few images", f"{n}, at least 6 are needed")
     assert measured(Memory(materialise(MORE, ())), split_of(TEST.select(torch.arange(6))))[MAIN].value > 0
 
 
 def test_a_decoder_that_gives_no_numbers_is_named():
     broken = measured(Memory(torch.full((1, 1, 8, 8), math.nan)), split_of())
     assert broken[MAIN].value is None
-    assert broken[MAIN].note.startswith("not finite: the decoder")
+    assert broken[MAIN].missing == "not finite"
+    assert broken[MAIN].note.startswith("the decoder")
     assert not NEAR & set(broken)
     assert broken["frechet_classifier_reconstructions"].value < 1e-12
 
@@ -592,4 +593,5 @@ def test_a_card_has_its_section_and_no_fid(run_copy):
     for name in card["sections"]["quality"]:
         assert again["metrics"][name] == card["metrics"][name]
     assert again["metrics"]["fid"]["value"] is None
-    assert again["metrics"]["fid"]["note"].startswith("no weights: set NELBO_INCEPTION")
+    assert again["metrics"]["fid"]["missing"] == "no weights"
+    assert again["metrics"]["fid"]["note"].startswith("set NELBO_INCEPTION")

@@ -63,7 +63,7 @@ class Samplers(OnRuns):
         by = table["by"]
         rows = [_row(name, entry, by) for name, entry in _ranked(table)]
         for name, metric in table["validation"]["references"].items():
-            rows.append((f"({label(name.rpartition('_')[2]).lower()})", *_number(metric), *[""] * 6))
+            rows.append((f"({name.rpartition('_')[2]})", *_number(metric), *[""] * 6))
         title = (
             f"{table['run']} · {table['checkpoint']} (epoch {table['epoch']}) · validation, "
             f"n = {table['validation']['n']}, by {label(by)}"

@@ -101,7 +101,7 @@ class Train(OnRuns):
         if "evaluate" not in summary["seconds"]:
             begun = time.perf_counter()
             card = cards.evaluate(
-                run, samples=0, metrics=cards.QUICK, device=self.device, data_dir=self.data_dir
+                run, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir
             )
             summary["metrics"] = card["metrics"]
             summary["seconds"]["evaluate"] = time.perf_counter() - begun

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+CHANGES = "+changes"  # ends a commit that is not all of the code
 CACHE = "NELBO_CACHE"
 
 
@@ -35,7 +36,7 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
     if device is not None:
         found["device"] = str(device)
     commit = _git_commit()
-    return found | ({"git": commit} if commit else {})
+    return found | ({"git": commit, "uncommitted": commit.endswith(CHANGES)} if commit else {})
 
 
 def cache_folder() -> Path:
@@ -59,7 +60,7 @@ def processor(field: str) -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the package's own checkout, with `+changes` when its files differ from it."""
+    """The commit of the package's own checkout, with `CHANGES` when its files differ from it."""
     folder = Path(__file__).resolve().parent
     run = ["git", "-C", str(folder)]
     try:
@@ -78,7 +79,7 @@ def _git_commit() -> str | None:
         return None
     if head.returncode:
         return None
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+    return head.stdout.strip() + (CHANGES if dirty.stdout.strip() else "")
 
 
 def command_line() -> str:

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,26 @@ from torch import Tensor, nn
 
 from nelbo import engine
 from nelbo.core import files
+from nelbo.core.catalogue import entries
 from nelbo.core.registry import lookup, names
 from nelbo.data import Batches
 from nelbo.errors import ConfigError, RunError
-from nelbo.metrics import Split, Value
-from nelbo.metrics.bound import note_for
+from nelbo.metrics import Metric, Split, Value
+from nelbo.metrics.base import under
+from nelbo.metrics.bound import GREY, likelihood_kind, note_for
 from nelbo.models import BuiltModel
 from nelbo.training import api, store
 from nelbo.training.loop import Tell
 from nelbo.training.store import Run
 
-SECTIONS = ("bound", "importance", "latent", "information", "error", "quality", "probes", "factors")
-"""The order in which metrics are shown; others follow by name."""
 PRECISION = "fp32"  # of every measurement (`metrics.base.exactly`)
-OF_K = ("importance",)  # the sections whose numbers depend on K
-DIRTY = "+changes"  # ends a commit that is not all of the code (`engine.describe`)
+LAST = 1000
 MOST_SAMPLES = 10_000_000  # an image; a typing error would run for years
-QUICK = ("bound", "latent", "error")
-"""What is measured at the end of training; `nelbo evaluate` measures all."""
+
+
+def quick() -> tuple[str, ...]:
+    """Return the names of the metrics that are measured at the end of training; `nelbo evaluate` measures all."""
+    return tuple(sorted((name for name, metric in entries("metric").items() if metric.quick), key=position))
 
 
 def evaluate(
@@ -66,7 +68,9 @@ def evaluate(
     """
     if not 0 <= samples <= MOST_SAMPLES:
         raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
-    chosen = {name: lookup("metric", name) for name in sorted(metrics or names("metric"), key=_position)}
+    chosen: dict[str, Metric] = {
+        name: lookup("metric", name) for name in sorted(metrics or names("metric"), key=position)
+    }
     found = store.find(run, Path(runs))
     where = engine.pick_device(device)
     model = api.load(found, checkpoint=checkpoint, device=device)
@@ -94,10 +98,11 @@ def evaluate(
         "environment": engine.describe(where),
     }
     carried = _carried_over(found, card, chosen)
-    measured: dict[str, dict[str, Value]] = {}
-    for name in (name for name in chosen if name not in carried):
-        tell("metric", {"name": name})
-        measured[name] = dict(chosen[name](model, dataclasses.replace(view, tell=_progress(tell, name))))
+    measured = {
+        name: _measured(metric, name, model, view, tell)
+        for name, metric in chosen.items()
+        if name not in carried
+    }
     values = {key: value for section in measured.values() for key, value in section.items()}
     card |= {
         "seconds": round(time.perf_counter() - begun, 3),
@@ -118,7 +123,7 @@ def _conditions(model: BuiltModel, view: Split) -> dict[str, Any]:
         "seed": view.seed,
         "data_hash": view.data.hash,
         "images_hash": images_hash(view),
-        "log_px": note_for(model, view),
+        "log_px": note_for(likelihood_kind(model, view)),
     }
 
 
@@ -129,12 +134,19 @@ def _finished(scratch: Path) -> None:
         scratch.parent.rmdir()
 
 
-def _progress(tell: Tell, name: str) -> Callable[[int, int], None]:
-    return lambda done, total: tell("measured", {"name": name, "done": done, "total": total})
+def _measured(metric: Metric, name: str, model: BuiltModel, view: Split, tell: Tell) -> dict[str, Value]:
+    """Measure one section of a card."""
+    tell("metric", {"name": name})
+    heard = dataclasses.replace(
+        view, tell=lambda done, total: tell("measured", {"name": name, "done": done, "total": total})
+    )
+    return dict(under(metric(model, heard), {"training data": view.data.hash} if metric.learns else {}))
 
 
-def _position(name: str) -> tuple[int, str]:
-    return (SECTIONS.index(name) if name in SECTIONS else len(SECTIONS), name)
+def position(section: str) -> tuple[int, str]:
+    """Return the place of a section on a card, for sorting; that of a metric which is gone comes last."""
+    known: Metric | None = entries("metric").get(section)
+    return (known.order if known else LAST, section)
 
 
 # --- in the run folder ------------------------------------------------------------------------
@@ -191,6 +203,16 @@ def is_of(card: Mapping[str, Any], weights: str) -> bool:
     return card.get("weights") == weights and card.get("precision") == PRECISION
 
 
+def is_whole(card: Mapping[str, Any]) -> bool:
+    """Return True if a card says under which conditions each number holds; those of an older nelbo do not."""
+    return bool(card) and all("conditions" in entry for entry in card["metrics"].values())
+
+
+def is_grey(entry: Mapping[str, Any]) -> bool:
+    """Return True if a number contains a cross-entropy of grey pixels, which is no likelihood."""
+    return bool(entry.get("conditions", {}).get("likelihood") == GREY)
+
+
 def read_per_image(run: Run, card: Mapping[str, Any]) -> dict[str, Tensor]:
     """The numbers of single images that belong to a card, float64 of shape N, in the split's order."""
     file = run.path / (stem(card["split"], card["checkpoint"], card["samples"]) + ".safetensors")
@@ -211,7 +233,7 @@ def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) ->
         before, before_each = {}, {}
     if before and _alike(before, card):
         metrics, sections = before["metrics"] | card["metrics"], before["sections"] | card["sections"]
-        order = sorted(sections, key=_position)
+        order = sorted(sections, key=position)
         shown = [name for section in order for name in sections[section] if name in metrics]
         added = {name for name in shown if name not in card["metrics"]}
         elsewhere = _measured_elsewhere(before, card)
@@ -229,16 +251,16 @@ def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) ->
 def _alike(before: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
     """Return True if an earlier card belongs to the same weights, images and noise."""
     same = ("weights", "data_hash", "images_hash", "seed", "precision")
-    return all(before.get(key) == card[key] for key in same)
+    return is_whole(before) and all(before.get(key) == card[key] for key in same)
 
 
-def _carried_over(run: Run, card: Mapping[str, Any], wanted: Iterable[str]) -> tuple[str, ...]:
-    """Write the card of this K with the wanted sections that do not depend on it, from cards of other K.
+def _carried_over(run: Run, card: Mapping[str, Any], chosen: Mapping[str, Metric]) -> tuple[str, ...]:
+    """Write the card of this K with the chosen sections that do not depend on it, from cards of other K.
 
     Of those only that the same code measured on the same machine, and whose every number exists: what was missing
     may be there now.
     """
-    if str(card["environment"].get("git", "")).endswith(DIRTY):
+    if card["environment"].get("uncommitted"):  # the commit is not all of the code
         return ()
     for samples in sorted(_samples_of_cards(run, card) - {card["samples"]}, reverse=True):
         with contextlib.suppress(RunError, KeyError):  # a damaged card is nobody's source
@@ -248,10 +270,7 @@ def _carried_over(run: Run, card: Mapping[str, Any], wanted: Iterable[str]) -> t
             sections = {
                 name: list(shown)
                 for name, shown in other["sections"].items()
-                if name in wanted
-                and name in SECTIONS
-                and name not in OF_K
-                and name not in other.get("earlier", {})
+                if name in chosen and not chosen[name].depends_on_k and name not in other.get("earlier", {})
                 if shown and all(other["metrics"][one]["value"] is not None for one in shown)
             }
             metrics = {one: other["metrics"][one] for shown in sections.values() for one in shown}

@@ -6,21 +6,38 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-SHOUTED = {"nelbo", "kl", "iw", "nll", "mse", "psnr", "ssim", "nmi", "mig", "sap", "dci", "fid", "vae"}
-NAMES = {word: word.upper() for word in SHOUTED} | {"frechet": "Fréchet", "knn": "k-NN"}
-TWO_NAMES = {"kl": "KL (rate)", "reconstruction": "Reconstruction (distortion)"}  # Alemi et al. 2018
+from nelbo.core.catalogue import entries
+from nelbo.metrics import Metric, Number
+
 DECIMALS = 8  # at most
+UNKNOWN = Number()  # a number without facts, or of a metric that is not imported here
+
+
+def number(name: str) -> Number:
+    """Return the facts about one number of a card, from the metric that yields it."""
+    metrics: Mapping[str, Metric] = entries("metric")
+    return next((metric.numbers[name] for metric in metrics.values() if name in metric.numbers), UNKNOWN)
 
 
 def label(name: str) -> str:
-    """`iw_nll` -> `IW NLL`, `active_units` -> `Active units`: a metric's name for people."""
-    first, *rest = name.split("_")
-    return " ".join([NAMES.get(first, first.capitalize()), *(NAMES.get(word, word) for word in rest)])
+    """Return the name of a number for people: `iw_nll` is IW NLL, `active_units` is Active units."""
+    return number(name).label or in_words(name)
 
 
-def on_card(name: str) -> str:
-    """The label of a card, where the two halves of the bound have both of their names."""
-    return TWO_NAMES.get(name) or label(name)
+def title(name: str) -> str:
+    """Return the name of a number on the card of one run, where the halves of the bound have both of their names."""
+    return number(name).title or label(name)
+
+
+def section(name: str) -> str:
+    """Return the name of a metric's section for people."""
+    metric: Metric | None = entries("metric").get(name)
+    return (metric.label if metric else "") or in_words(name)
+
+
+def in_words(name: str) -> str:
+    """Return a key as words: `active_units` is Active units."""
+    return name.replace("_", " ").capitalize()
 
 
 def decimals(error: float) -> int:
@@ -43,11 +60,10 @@ def spread(error: float | None) -> str:
 
 
 def shown(entry: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Value, spread and note of one metric; where there is no value, what its note calls it."""
+    """Return value, spread and note of one number; where there is no value, the word for why."""
     value, note = entry["value"], entry["note"]
     if value is None:
-        word, _, rest = note.partition(": ")
-        return word or "none", "", rest
+        return entry.get("missing") or "none", "", note
     if isinstance(value, list):
         if not value:
             return "none", "", note

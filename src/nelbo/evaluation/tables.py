@@ -13,7 +13,6 @@ from nelbo.core.catalogue import docline, entries
 from nelbo.evaluation import labels
 
 NONE = "-"  # the text of a cell without a value
-COLLAPSE = ". posterior collapse: "  # begins the part of a note that is too long for a table
 Kind = Literal["text", "number", "code", "prose", "mark"]
 
 
@@ -80,8 +79,8 @@ def of_card(card: Mapping[str, Any]) -> Table:
     metrics, known = card["metrics"], entries("metric")
     sections = tuple(
         Section(
-            tuple(_row(labels.on_card(name), metrics[name], _number(metrics[name])) for name in names),
-            labels.label(section),
+            tuple(_row(labels.title(name), metrics[name], _number(metrics[name])) for name in names),
+            labels.section(section),
             docline(known[section]) if section in known else "",
         )
         for section, names in card["sections"].items()
@@ -104,9 +103,8 @@ def of_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> Table:
 
 
 def warnings(card: Mapping[str, Any]) -> list[str]:
-    """Return the sentences that a card's notes hold and its table leaves out: posterior collapse."""
-    notes = [entry["note"].partition(COLLAPSE) for entry in card["metrics"].values()]
-    return [f"{start[2:]}{rest}" for _, start, rest in notes if start]
+    """Return the sentences that are too long for a card's table: posterior collapse."""
+    return [entry["warning"] for entry in card["metrics"].values() if entry.get("warning")]
 
 
 def _checkpoint(card: Mapping[str, Any]) -> str:
@@ -114,8 +112,7 @@ def _checkpoint(card: Mapping[str, Any]) -> str:
 
 
 def _row(label: str, entry: Mapping[str, Any], *numbers: Cell) -> Row:
-    note = labels.shown(entry)[2].partition(COLLAPSE)[0]
-    return Row((Cell(label), *numbers, Cell(entry["unit"])), note)
+    return Row((Cell(label), *numbers, Cell(entry["unit"])), entry["note"])
 
 
 def _number(entry: Mapping[str, Any]) -> Cell:

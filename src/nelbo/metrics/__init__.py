@@ -1,6 +1,6 @@
 """Metrics: a built model and a split of the data in, named values out."""
 
-from nelbo.metrics.base import Metric, Split, Value, exactly, metric
+from nelbo.metrics.base import Metric, Missing, Number, Split, Value, exactly, metric
 from nelbo.metrics.bound import Means, bound_of, quantities, sums
 from nelbo.metrics.latent import LatentStatistics, LatentSums, latent_statistics
 
@@ -9,6 +9,8 @@ __all__ = [
     "LatentSums",
     "Means",
     "Metric",
+    "Missing",
+    "Number",
     "Split",
     "Value",
     "bound_of",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -21,10 +22,25 @@ EVALUATION_BATCH = 500
 EVALUATION_SEED = 20_140_501  # of the posterior samples; fixed, so that the same run gives the same numbers
 
 
+class Missing(NamedTuple):
+    """The reason why a number does not exist: a few words for a cell of a table, and the whole of it."""
+
+    word: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.why}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Value:
-    """One number and what it means. `value` is None where the number does not exist; `note` says why.
+    """One number and what it means. Programs read the other fields; `note` and `warning` are for people alone.
 
+    value        None where the number does not exist
+    missing      then: what a table shows in its place, as "infinite" or "not measured"; `note` says why
+    conditions   what must be equal in two runs for this number to be compared, as {"K": 500}
+    details      more about it, by name: numbers that stand beside it
+    warning      a sentence that is too long for a table
     per_image_N  the number of each image where `value` is their mean: kept beside the card, so that two runs
                  can be compared image by image
     """
@@ -33,29 +49,47 @@ class Value:
     unit: str
     standard_error: float | None = None
     note: str = ""
+    _: dataclasses.KW_ONLY
+    missing: str = ""
+    conditions: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    details: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    warning: str = ""
     per_image_N: Tensor | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @classmethod
-    def over_images(cls, per_image_N: Tensor, unit: str, note: str = "") -> Self:
-        """The mean over images, in float64, with its standard error (None for one image)."""
+    def over_images(
+        cls, per_image_N: Tensor, unit: str, note: str = "", conditions: Mapping[str, str | int] | None = None
+    ) -> Self:
+        """Return the mean over images, in float64, with its standard error (None for one image)."""
         values = per_image_N.cpu().double()
         error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
-        return cls(float(values.mean()), unit, error, note, values)
+        return cls(float(values.mean()), unit, error, note, conditions=conditions or {}, per_image_N=values)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values; a number that is not finite becomes None and says so."""
-        table: dict[str, Any] = {
-            "value": self.value,
+    @classmethod
+    def none(cls, unit: str, reason: Missing) -> Self:
+        """Return the value of a number that does not exist."""
+        return cls(None, unit, None, reason.why, missing=reason.word)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values; a number that is not finite becomes None and says so."""
+        table: dict[str, object] = {
+            "value": _finite(self.value),
             "unit": self.unit,
-            "standard_error": self.standard_error,
+            "standard_error": _finite(self.standard_error),
             "note": self.note,
+            "missing": self.missing,
+            "conditions": dict(self.conditions),
+            "details": dict(self.details),
+            "warning": self.warning,
         }
-        for key in ("value", "standard_error"):
-            numbers = table[key] if isinstance(table[key], list) else [table[key]]
-            if any(number is not None and not math.isfinite(number) for number in numbers):
-                table[key] = None
-                table["note"] = f"not finite: {self.note}" if key == "value" else table["note"]
+        if table["value"] is None and not self.missing:
+            table["missing"] = "not finite"
         return table
+
+
+def _finite(number: float | list[float] | None) -> float | list[float] | None:
+    numbers = number if isinstance(number, list) else [number]
+    return None if any(one is not None and not math.isfinite(one) for one in numbers) else number
 
 
 @contextlib.contextmanager
@@ -124,9 +158,78 @@ class Split:
                 yield x_BCHW
 
 
-Metric = Callable[[BuiltModel, Split], Iterator[tuple[str, Value]]]
+Values = Iterator[tuple[str, Value]]
+Measure = Callable[[BuiltModel, Split], Values]
+Better = Literal["lower", "higher", ""]
 
 
-def metric(function: Metric) -> Metric:
-    """Register a metric under its function's name."""
-    return register("metric", function.__name__.replace("_", "-"), function)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Number:
+    """Facts about one number that a metric yields.
+
+    label   its name in tables; "" makes one of its key: `active_units` becomes "Active units"
+    title   its name on the card of a single run, where that is longer than the label
+    better  the direction that is better in itself; "" where it is traded against others, as reconstruction and KL
+    """
+
+    label: str = ""
+    title: str = ""
+    better: Better = ""
+
+
+def under(values: Values, conditions: Mapping[str, str | int]) -> Values:
+    """Yield the same values under more conditions."""
+    for name, value in values:
+        yield name, dataclasses.replace(value, conditions={**value.conditions, **conditions})
+
+
+@dataclasses.dataclass
+class Metric:
+    """A registered metric: a function of a model and a split that yields (name, Value), and the facts about it.
+
+    order         place of its section on a card; sections of equal order follow by name
+    quick         measured at the end of training; `nelbo evaluate` measures all
+    depends_on_k  its numbers may change with the number of samples K, so that no card of another K can give them
+    learns        it also learns from the training images (a classifier, a probe), which then have to be the same
+                  where its numbers are compared
+    label         the name of its section; "" makes one of its own
+    numbers       facts about its numbers, by name; those without any need not be named
+    """
+
+    function: Measure
+    order: int
+    quick: bool
+    depends_on_k: bool
+    learns: bool
+    label: str
+    numbers: Mapping[str, Number]
+
+    def __post_init__(self) -> None:
+        functools.update_wrapper(self, self.function)  # its name and its docstring, which is the help text
+
+    def __call__(self, model: BuiltModel, split: Split) -> Values:
+        return self.function(model, split)
+
+
+def metric(
+    *,
+    order: int = 100,
+    quick: bool = False,
+    depends_on_k: bool = True,
+    learns: bool = True,
+    label: str = "",
+    numbers: Mapping[str, Number] | None = None,
+) -> Callable[[Measure], Metric]:
+    """Register a function as the metric of its name, with underscores as hyphens; see `Metric` for the facts.
+
+    The defaults are the careful ones: a number of an unknown metric is measured again for every K, and is compared
+    only between runs of the same training images.
+    """
+
+    def registered(function: Measure) -> Metric:
+        name = function.__name__.replace("_", "-")
+        return register(
+            "metric", name, Metric(function, order, quick, depends_on_k, learns, label, numbers or {})
+        )
+
+    return registered

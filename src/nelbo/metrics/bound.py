@@ -10,18 +10,26 @@ from torch import Tensor
 
 from nelbo.core import Draw, Terms
 from nelbo.data.images import LEVELS
-from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
 from nelbo.models import BuiltModel
 from nelbo.objectives import halves
 
-GREY_NOTE = "cross-entropy of grey pixels: not a likelihood; compare only with numbers of the same kind"
-DENSITY_NOTES = {
-    "dequantised": "density of dequantised pixels on the scale the model sees: may be negative; see bits/dim",
-    "grey": "density of grey levels that were not dequantised: may be negative, is not bits/dim",
-    "real": "density of real-valued pixels on the scale the model sees: may be negative, is not bits/dim",
-    "binary": "density at pixels that are only 0 and 1: may be negative, is not bits/dim",
+PROBABILITY = "log-probability of the pixels"
+GREY = "cross-entropy of grey pixels"
+NO_LEVELS = "probability of 8-bit levels at pixels that are none"
+DENSITIES = {
+    "dequantised": "density of dequantised pixels on the scale the model sees",
+    "grey": "density of grey levels that were not dequantised",
+    "real": "density of real-valued pixels on the scale the model sees",
+    "binary": "density at pixels that are only 0 and 1",
 }
-NO_LEVELS_NOTE = "probability of 8-bit levels at pixels that are none: rounded to them, and no bits/dim"
+"""What log p(x | z) is, by the kind of the pixels, where the likelihood is a density."""
+WITHOUT_BITS = "may be negative, is not bits/dim"
+CAVEATS = dict.fromkeys(DENSITIES.values(), WITHOUT_BITS) | {
+    GREY: "not a likelihood; compare only with numbers of the same kind",
+    NO_LEVELS: "rounded to them, and no bits/dim",
+    DENSITIES["dequantised"]: "may be negative; see bits/dim",
+}
 SAMPLED_KL_NOTE = "by one sample an image: posterior and prior have no closed form"
 ONLY_TWO_NOTE = "of 256 levels, of which these pixels have only the first and the last"
 DEQUANTISED_NOTE = (
@@ -114,14 +122,19 @@ def _two_images(split: Split) -> Iterator[Tensor]:
     return split.of(split.images.select(torch.arange(min(2, len(split.images))))).batches()
 
 
-def note_for(model: BuiltModel, split: Split) -> str:
-    """Return the note beside a log-probability of these pixels under this likelihood."""
+def likelihood_kind(model: BuiltModel, split: Split) -> str:
+    """Return what log p(x | z) of these pixels is under this likelihood: numbers of two kinds are not compared."""
     match model.observation_kind:
         case "binary":
-            return "" if split.pixels == "binary" else GREY_NOTE
+            return PROBABILITY if split.pixels == "binary" else GREY
         case "levels":
-            return "" if split.data.eight_bit else NO_LEVELS_NOTE
-    return DENSITY_NOTES[split.pixels]
+            return PROBABILITY if split.data.eight_bit else NO_LEVELS
+    return DENSITIES[split.pixels]
+
+
+def note_for(kind: str) -> str:
+    """Return the note beside a number of this kind; none beside a log-probability."""
+    return f"{kind}: {CAVEATS[kind]}" if kind in CAVEATS else ""
 
 
 def bits(nats_N: Tensor, split: Split, model: BuiltModel) -> tuple[str, str, Tensor, str] | None:
@@ -140,7 +153,7 @@ def bits(nats_N: Tensor, split: Split, model: BuiltModel) -> tuple[str, str, Ten
         case ("binary", "binary"):
             return "bits_per_dim", "bits/dim", bits_N, ""
         case ("binary", _):
-            return "grey_cross_entropy", "bits/pixel", bits_N, f"nats / (D log 2) of a {GREY_NOTE}"
+            return "grey_cross_entropy", "bits/pixel", bits_N, f"nats / (D log 2) of a {note_for(GREY)}"
         case ("levels", pixels) if split.data.eight_bit:
             return "bits_per_dim", "bits/dim", bits_N, ONLY_TWO_NOTE if pixels == "binary" else ""
         case ("density", "dequantised"):
@@ -160,8 +173,22 @@ def _repaired(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
     return -bound_B.cpu()
 
 
-@metric
-def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(
+    order=10,
+    quick=True,
+    depends_on_k=False,
+    learns=False,
+    numbers={
+        "nelbo": Number("NELBO", better="lower"),
+        # Both halves have two names: rate and distortion are those of Alemi et al. 2018.
+        "kl": Number("KL", title="KL (rate)"),
+        "reconstruction": Number(title="Reconstruction (distortion)"),
+        "bits_per_dim": Number(better="lower"),
+        "grey_cross_entropy": Number(better="lower"),
+        "nelbo_independent_noise": Number("NELBO independent noise"),
+    },
+)
+def bound(model: BuiltModel, split: Split) -> Values:
     """Reconstruction, KL and their sum, the NELBO: nats an image, at beta 1, one posterior sample an image.
 
     Where a likelihood is a probability of these pixels, or a density of dequantised ones, also bits/dim; grey pixels
@@ -170,22 +197,23 @@ def bound(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     """
     reason = not_a_bound(model, split)
     per_image = bound_of(model, split)
-    note = note_for(model, split)
-    reconstruction = Value.over_images(per_image["reconstruction"], "nats/image", note)
+    kind = likelihood_kind(model, split)
+    note, conditions = note_for(kind), {"likelihood": kind}
+    reconstruction = Value.over_images(per_image["reconstruction"], "nats/image", note, conditions)
     if reason:
-        yield "nelbo", Value(None, "nats/image", None, f"not a bound: {reason}")
+        yield "nelbo", Value.none("nats/image", Missing("not a bound", reason))
         yield "reconstruction", reconstruction
-        yield "kl", Value(None, "nats/image", None, f"infinite: {reason}")
+        yield "kl", Value.none("nats/image", Missing("infinite", reason))
         if model.encode(next(_two_images(split))).with_independent_noise() is None:
             return
         repaired_N = torch.cat([_repaired(model, x_BCHW) for x_BCHW in split.batches()])
         words = "what the same networks give when every dimension has its own noise; not what was trained"
-        yield "nelbo_independent_noise", Value.over_images(repaired_N, "nats/image", words)
+        yield "nelbo_independent_noise", Value.over_images(repaired_N, "nats/image", words, conditions)
         return
     nelbo_N = per_image["reconstruction"] + per_image["kl"]
-    yield "nelbo", Value.over_images(nelbo_N, "nats/image", note)
+    yield "nelbo", Value.over_images(nelbo_N, "nats/image", note, conditions)
     yield "reconstruction", reconstruction
     yield "kl", Value.over_images(per_image["kl"], "nats/image", _about_kl(model, split))
     if found := bits(nelbo_N, split, model):
         name, unit, bits_N, words = found
-        yield name, Value.over_images(bits_N, unit, words)
+        yield name, Value.over_images(bits_N, unit, words, conditions)

@@ -21,6 +21,7 @@ from nelbo.core import files
 from nelbo.data import Splits, frozen, materialise
 from nelbo.engine import CACHE, cache_folder, fixed_seed
 from nelbo.errors import RunError
+from nelbo.metrics.base import Missing
 
 VERSION = 1  # of architecture and training; another one is another classifier
 FEATURES = 64
@@ -101,15 +102,16 @@ def _layers(shape: tuple[int, int, int]) -> Iterator[nn.Module]:
     yield nn.ReLU()
 
 
-def why_none(splits: Splits) -> str | None:
+def why_none(splits: Splits) -> Missing | None:
     """Why there can be no classifier of these data, or None."""
     if splits.train.labels_N is None:
-        return (
-            "no labels: image quality is measured in the features of a classifier of the data set; a folder for each "
-            "class has labels, or an .npz with `labels`. FID needs none: docs/metrics/fid.md"
+        return Missing(
+            "no labels",
+            "image quality is measured in the features of a classifier of the data set; a folder for each class has "
+            "labels, or an .npz with `labels`. FID needs none: docs/metrics/fid.md",
         )
     if len(_classes(splits)) < 2:
-        return "one class: a classifier has nothing to tell apart"
+        return Missing("one class", "a classifier has nothing to tell apart")
     return None
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.base import Missing, Split, Value, Values, metric
 from nelbo.models import BuiltModel
 from nelbo.models.codebook import Quantised, perplexity
 
@@ -28,8 +26,8 @@ def counted(model: BuiltModel, split: Split) -> Tensor | None:
     return None if found is None else found.cpu()
 
 
-@metric
-def codes(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(learns=False)
+def codes(model: BuiltModel, split: Split) -> Values:
     """Codes that occur, the perplexity of their use, and positions that say anything (van den Oord et al. 2017).
 
     Over all positions of all images of the split: exp of the entropy of the shares of the codes. Only where latents
@@ -38,9 +36,8 @@ def codes(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     counts_MK = counted(model, split)
     if counts_MK is None:
         if split.asked:
-            yield from (
-                (name, Value(None, "", None, "not measured: this model has no codebook")) for name in NAMES
-            )
+            missing = Missing("not measured", "this model has no codebook")
+            yield from ((name, Value.none("", missing)) for name in NAMES)
         return
     positions, known = counts_MK.shape
     counts_K = counts_MK.sum(0)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from nelbo.dists.base import exact
-from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
 from nelbo.metrics.bound import mean_of
 from nelbo.models import BuiltModel
 from nelbo.objectives.similarity import WINDOW, ssim, window_for
@@ -26,8 +24,18 @@ def _errors(model: BuiltModel, x_BCHW: Tensor, low: float, high: float) -> Tenso
     return torch.stack([squared_B, torch.cat(similar)]).cpu()
 
 
-@metric
-def error(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(
+    order=50,
+    quick=True,
+    depends_on_k=False,
+    learns=False,
+    numbers={
+        "mse": Number("MSE", better="lower"),
+        "psnr": Number("PSNR", better="higher"),
+        "ssim": Number("SSIM", better="higher"),
+    },
+)
+def error(model: BuiltModel, split: Split) -> Values:
     """MSE, PSNR and SSIM between an image and the decoded posterior mean.
 
         MSE  = 1/D sum (x - m)^2, on the scale the model sees
@@ -58,6 +66,6 @@ def _psnr(mse_N: Tensor, span: float, note: str) -> Value:
     perfect_N = mse_N == 0
     if not perfect_N.any():
         return Value.over_images(decibel_N, "dB", note)
-    exact_ones = f"infinite: {int(perfect_N.sum())} of {len(mse_N)} images are reconstructed without error"
+    exact_ones = f"{int(perfect_N.sum())} of {len(mse_N)} images are reconstructed without error"
     others = "" if perfect_N.all() else f"; {float(decibel_N[~perfect_N].mean()):.2f} dB over the others"
-    return Value(None, "dB", None, f"{exact_ones}{others}; {note}")
+    return Value.none("dB", Missing("infinite", f"{exact_ones}{others}; {note}"))

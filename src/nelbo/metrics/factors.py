@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nelbo.metrics import disentangle as scores
-from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
 from nelbo.metrics.latent import ACTIVE_VARIANCE, encode
 from nelbo.models.base import BuiltModel
 
@@ -69,8 +69,21 @@ class Codes:
         return scores.gap(self.padded(scores.separability(cells_NA, self.factors_NF, weights_N), constant_F))
 
 
-@metric
-def factors(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(
+    order=80,
+    depends_on_k=False,
+    learns=False,
+    numbers={
+        "mig": Number("MIG", better="higher"),
+        "sap": Number("SAP", better="higher"),
+        "dci_disentanglement": Number("DCI disentanglement", better="higher"),
+        "dci_completeness": Number("DCI completeness", better="higher"),
+        "dci_informativeness": Number("DCI informativeness", better="higher"),
+        "factor_vae_score": Number("Factor VAE score", better="higher"),
+        "modularity": Number(better="higher"),
+    },
+)
+def factors(model: BuiltModel, split: Split) -> Values:
     """MIG, SAP, DCI, FactorVAE score and modularity, of posterior means, where the factors of the images are known.
 
     Dimensions whose mean varies by no more than 0.01 over the images are inactive: they have no information, no
@@ -80,26 +93,27 @@ def factors(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     if images.factors_NF is None or images.factor_names is None:
         return
     z_NZ = encode(model, split).flatten(1).double().numpy()
-    codes, about = prepared(z_NZ, images.factors_NF.numpy(), images.factor_names)
-    if codes is None:
-        yield from ((name, Value(None, unit, None, about)) for name, unit in UNITS.items())
+    scored = prepared(z_NZ, images.factors_NF.numpy(), images.factor_names)
+    if isinstance(scored, Missing):
+        yield from ((name, Value.none(unit, scored)) for name, unit in UNITS.items())
         return
+    codes, about = scored
     found = dict([*_gaps(codes, about, split.seed), *_forests(codes, split), *_votes(codes, split.seed)])
     yield from ((name, found[name]) for name in UNITS)
 
 
-def prepared(z_NZ: Array, factors_NF: Array, names: tuple[str, ...]) -> tuple[Codes | None, str]:
-    """Return the codes to score, and a note on the rest; None and the reason where nothing can be scored.
+def prepared(z_NZ: Array, factors_NF: Array, names: tuple[str, ...]) -> tuple[Codes, str] | Missing:
+    """Return the codes to score and a note on the rest, or the reason why nothing can be scored.
 
     A factor with one value in these images, or with fewer than 10 images a value, is left out.
     """
     n, dimensions = z_NZ.shape
     if n < LEAST_IMAGES:
-        return None, f"too few: {n} images, of {LEAST_IMAGES} at least; try --split train"
+        return Missing("too few", f"{n} images, of {LEAST_IMAGES} at least; try --split train")
     if dimensions < 2:
-        return None, "too few: a comparison of latent dimensions needs two"
+        return Missing("too few", "a comparison of latent dimensions needs two")
     if not np.isfinite(z_NZ).all():
-        return None, "not finite: some posterior means are not finite"
+        return Missing("not finite", "some posterior means are not finite")
     index_NF = np.stack([np.unique(values_N, return_inverse=True)[1] for values_N in factors_NF.T], axis=1)
     count_F = index_NF.max(0) + 1
     constant, many = count_F < 2, count_F * IMAGES_A_VALUE > n
@@ -108,14 +122,14 @@ def prepared(z_NZ: Array, factors_NF: Array, names: tuple[str, ...]) -> tuple[Co
     left_out = [f"{names[k]} {reason}" for which, reason in reasons for k in np.flatnonzero(which)]
     about = "; ".join([f"{active.sum()} of {dimensions} dimensions active", *left_out])
     if kept.sum() < 2:
-        return None, f"too few: a comparison of factors needs two; {about}"
+        return Missing("too few", f"a comparison of factors needs two; {about}")
     if not active.any():
-        return None, f"collapsed: {about}"
+        return Missing("collapsed", about)
     shown = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
     return Codes(z_NZ[:, active], np.flatnonzero(active), index_NF[:, kept], shown, dimensions), about
 
 
-def _gaps(codes: Codes, about: str, seed: int) -> Iterator[tuple[str, Value]]:
+def _gaps(codes: Codes, about: str, seed: int) -> Values:
     """MIG, SAP and modularity, with the spread over resampled images and what shuffled codes score."""
     binned, ordered = scores.discretised(codes.z_NA), scores.between_cuts(codes.z_NA)
     most = float(np.mean([1.0 - 1.0 / (values_N.max() + 1) for values_N in codes.factors_NF.T]))
@@ -140,7 +154,7 @@ def _resampled(score: Callable[..., Array], cells_NA: Array, seed: int, note: st
     return Value(float(score(cells_NA).mean()), "", error, f"{note}; shuffled codes give {chance:.3f}")
 
 
-def _forests(codes: Codes, split: Split) -> Iterator[tuple[str, Value]]:
+def _forests(codes: Codes, split: Split) -> Values:
     order = np.random.RandomState(split.seed).permutation(len(codes.z_NA))[:DCI_IMAGES]
     found = scores.dci(codes.z_NA[order], codes.factors_NF[order], split.seed, split.tell)
     whole = dataclasses.replace(found, importance_ZF=codes.padded(found.importance_ZF))
@@ -155,7 +169,7 @@ def _forests(codes: Codes, split: Split) -> Iterator[tuple[str, Value]]:
     yield "dci_informativeness", Value(whole.informativeness, "share", error, words)
 
 
-def _votes(codes: Codes, seed: int) -> Iterator[tuple[str, Value]]:
+def _votes(codes: Codes, seed: int) -> Values:
     stream = np.random.RandomState(seed)
     found = scores.factor_vae_score(codes.z_NA, codes.factors_NF, stream)
     shuffled_NA = codes.z_NA[stream.permutation(len(codes.z_NA))]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
 from nelbo.metrics.quality import (
     DrawLatents,
     Refusal,
@@ -34,8 +34,15 @@ AT_ONCE = 50  # images of 299 x 299 inside the network
 UNIT = "FID"
 
 
-@metric
-def fid(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(
+    learns=False,
+    label="FID",
+    numbers={
+        "fid": Number("FID", better="lower"),
+        "fid_reconstructions": Number("FID reconstructions", better="lower"),
+    },
+)
+def fid(model: BuiltModel, split: Split) -> Values:
     """Fréchet Inception distance of means of p(x | z), z ~ p(z), and of reconstructions (Heusel et al. 2017).
 
     Measured only where NELBO_INCEPTION names the published TorchScript of the network of 2015-12-05
@@ -45,7 +52,7 @@ def fid(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
         return
     judge = Judge.of(split, sets=3)
     if isinstance(judge, Refusal):
-        yield "fid", Value(None, UNIT, None, judge.reason)
+        yield "fid", Value.none(UNIT, judge.reason)
         return
     yield from judge.distances(model)
     yield from judge.references(model)
@@ -85,40 +92,42 @@ class Judge:
 
         return cls(split, look, index_N, look(real(split, index_N)))
 
-    def distances(
-        self, model: BuiltModel, draw: DrawLatents | None = None, z: str = "z ~ p(z)"
-    ) -> Iterator[tuple[str, Value]]:
+    def distances(self, model: BuiltModel, draw: DrawLatents | None = None, z: str = "z ~ p(z)") -> Values:
         """FID of generated images: of latents from the prior, or those that `draw(n)` gives."""
         made = generated(model, self.split, len(self.index_N), draw)
         means_NF = self.look(mean for mean, _ in made)
         yield "fid", fitted(means_NF, self.real_NF, f"means of p(x|z), {z}, against this split", UNIT)
 
-    def references(self, model: BuiltModel) -> Iterator[tuple[str, Value]]:
+    def references(self, model: BuiltModel) -> Values:
         """FID of reconstructions."""
         again_NF = self.look(reconstructed(model, self.split, self.index_N))
         words = "the split's images, encoded and decoded"
         yield "fid_reconstructions", fitted(again_NF, self.real_NF, words, UNIT)
 
 
-def why_not(path: str) -> str | None:
+def why_not(path: str) -> Missing | None:
     """Why FID cannot be had with this file, with the way out; or None."""
     if not path:
-        return f"no weights: set {VARIABLE} to the path of {FILE}; docs/metrics/fid.md says where it is published"
+        return Missing(
+            "no weights",
+            f"set {VARIABLE} to the path of {FILE}; docs/metrics/fid.md says where it is published",
+        )
     file = Path(path).expanduser()
     if not file.is_file():
-        return f"no file: {VARIABLE} names {file}, which does not exist; it should be {FILE}"
+        return Missing("no file", f"{VARIABLE} names {file}, which does not exist; it should be {FILE}")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != SHA256:
-        return f"another file: {file} is not the published {FILE} (SHA-256 {SHA256}), and only that gives FID"
+        why = f"{file} is not the published {FILE} (SHA-256 {SHA256}), and only that gives FID"
+        return Missing("another file", why)
     return None
 
 
-def _not_rgb(split: Split) -> str | None:
+def _not_rgb(split: Split) -> Missing | None:
     channels = split.images.shape[0]
     if channels in (1, 3):
         return None
-    return f"not an image in RGB: {channels} channels, and the network sees 3, or 1 repeated"
+    return Missing("not an image in RGB", f"{channels} channels, and the network sees 3, or 1 repeated")
 
 
 def load(file: Path, device: torch.device) -> Any:

@@ -5,23 +5,30 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from nelbo.core import files
 from nelbo.errors import RunError
-from nelbo.metrics.base import Split, Value, metric
-from nelbo.metrics.bound import bits, not_a_bound, note_for
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
+from nelbo.metrics.bound import bits, likelihood_kind, not_a_bound, note_for
 from nelbo.models.base import BuiltModel
 
 DECODED_AT_ONCE = 4096  # images times samples of a piece: few images, so that each is encoded seldom
 SAVE_SECONDS = 10.0  # between two savings of what is done
 
 
-@metric
-def importance(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(
+    order=20,
+    learns=False,
+    numbers={
+        "iw_nll": Number("IW NLL", better="lower"),
+        "iw_bits_per_dim": Number("IW bits per dim", better="lower"),
+        "iw_nll_curve": Number("IW NLL curve"),
+    },
+)
+def importance(model: BuiltModel, split: Split) -> Values:
     """-log 1/K sum_k p(x, z_k) / q(z_k | x), nats an image, z_k ~ q(z | x) (Burda et al. 2016, eq. 8).
 
     An upper bound on the negative log-likelihood in expectation, and below the NELBO. States K, its standard
@@ -33,7 +40,7 @@ def importance(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
         return
     reason = not_a_bound(model, split)
     if reason:
-        yield "iw_nll", Value(None, "nats/image", None, f"not a bound: {reason}")
+        yield "iw_nll", Value.none("nats/image", Missing("not a bound", reason))
         return
     at = curve_points(split.samples)
     found = Estimates.measured(model, split, at)
@@ -41,14 +48,21 @@ def importance(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     less = float(found.nll_PN[at.index(fewer)].mean())
     effective = float(found.effective_N.median())
     note = f"K = {split.samples}; {less:.2f} at K = {fewer}; effective samples {effective:.1f} of an image (median)"
-    note = "; ".join(filter(None, [note, note_for(model, split)]))
-    yield "iw_nll", Value.over_images(found.nll_PN[-1], "nats/image", note)
+    kind = likelihood_kind(model, split)
+    note = "; ".join(filter(None, [note, note_for(kind)]))
+    conditions: dict[str, str | int] = {"likelihood": kind, "K": split.samples}
+    value = Value.over_images(found.nll_PN[-1], "nats/image", note, conditions)
+    details = {"fewer_samples": fewer, "at_fewer_samples": less, "effective_samples": effective}
+    yield "iw_nll", dataclasses.replace(value, details=details)
     found_bits = bits(found.nll_PN[-1], split, model)
     if found_bits and found_bits[0] == "bits_per_dim":
         _, unit, bits_N, words = found_bits
-        yield "iw_bits_per_dim", Value.over_images(bits_N, unit, words)
+        yield "iw_bits_per_dim", Value.over_images(bits_N, unit, words, conditions)
     words = f"at K = {', '.join(map(str, at))}, of nested samples"
-    yield "iw_nll_curve", Value(found.nll_PN.mean(1).tolist(), "nats/image", None, words)
+    yield (
+        "iw_nll_curve",
+        Value(found.nll_PN.mean(1).tolist(), "nats/image", None, words, conditions=conditions),
+    )
 
 
 def curve_points(samples: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nelbo.dists.base import LOG_2PI, exact
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
-from nelbo.metrics.base import Split, Value, metric, unheard
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, unheard
 from nelbo.models import BuiltModel
 
 SAMPLED = 10_000  # images of which a sample is taken; the mixture is always of the whole split
@@ -120,8 +120,13 @@ def _posteriors(model: BuiltModel, split: Split) -> tuple[Tensor, Tensor] | str:
     return mean_NZ, torch.cat([exact(posterior.log_var) for posterior in gaussians])
 
 
-@metric
-def information(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(
+    order=40,
+    depends_on_k=False,
+    learns=False,
+    numbers={"aggregate_kl": Number("Aggregate KL"), "dimension_wise_kl": Number("Dimension-wise KL")},
+)
+def information(model: BuiltModel, split: Split) -> Values:
     """I(x; z), KL(q(z) || p(z)), total correlation and dimension-wise KL under the aggregate posterior, nats.
 
         E_x KL(q(z|x) || p(z)) = I(x; z) + KL(q(z) || p(z))                            Hoffman & Johnson 2016
@@ -132,7 +137,7 @@ def information(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     """
     found = _posteriors(model, split)
     if isinstance(found, str):
-        yield from ((name, Value(None, "nats", None, f"not measured: {found}")) for name in NAMES)
+        yield from ((name, Value.none("nats", Missing("not measured", found))) for name in NAMES)
         return
     at = densities(model, *found, split.seed, split.tell)
     n, m = len(split.images), len(at.own_M)
@@ -147,8 +152,10 @@ def information(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     yield "aggregate_kl", _mean(at.mixture_M - at.prior_M, n, about)
     yield "total_correlation", _mean(at.mixture_M - at.marginal_MZ.sum(1), n, about)
     if at.prior_MZ is None:
-        note = "not measured: needs a prior whose dimensions are independent, the standard normal"
-        yield "dimension_wise_kl", Value(None, "nats", None, note)
+        missing = Missing(
+            "not measured", "needs a prior whose dimensions are independent, the standard normal"
+        )
+        yield "dimension_wise_kl", Value.none("nats", missing)
         return
     yield "dimension_wise_kl", _mean((at.marginal_MZ - at.prior_MZ).sum(1), n, _about(n, m))
 

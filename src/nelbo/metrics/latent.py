@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,13 +10,13 @@ from torch import Tensor
 
 from nelbo.core.distributions import PosteriorValue, PriorModule, Sample
 from nelbo.dists.base import exact
-from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
 from nelbo.models import BuiltModel
 from nelbo.models.codebook import Quantised
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, section 5.2
 COLLAPSED_KL_NATS = 1.0  # less than this cannot tell even three images apart
-NO_CLOSED_FORM = "no closed form: of the KL of this posterior to this prior"
+NO_CLOSED_FORM = Missing("no closed form", "of the KL of this posterior to this prior")
 BY_GROUPS = "not of single dimensions"
 LISTED = 20  # groups whose KL is said
 WARM_UP_EPOCHS, FREE_BITS = 25, 0.1  # what is advised against collapse, here and by the doctor
@@ -30,7 +29,7 @@ class LatentStatistics:
     kl_Z            mean KL of each dimension to the prior, nats; None where dimensions have none of their own:
                     without a closed form, or where the posterior is not the one that is sampled
     mean_variance_Z variance over images of the posterior mean
-    why_no_kl       as a card says it, where kl_Z is None
+    why_no_kl       the reason, where kl_Z is None
     kl_nats         mean KL of all dimensions; None without a closed form
     coded           latents are codes: variances are in units of the codebook's
     mean_is         what the posterior's mean is, where that is no expectation
@@ -38,7 +37,7 @@ class LatentStatistics:
 
     kl_Z: Tensor | None
     mean_variance_Z: Tensor
-    why_no_kl: str = ""
+    why_no_kl: Missing | None = None
     kl_nats: float | None = None
     coded: bool = False
     mean_is: str = "posterior mean"
@@ -87,7 +86,7 @@ class LatentSums:
     def __init__(self) -> None:
         self.n = 0
         self.sums: dict[str, Tensor] = {}
-        self.why_no_kl = ""
+        self.why_no_kl: Missing | None = None
         self.coded = False
         self.mean_is = "posterior mean"
 
@@ -104,7 +103,8 @@ class LatentSums:
         if kl_BG is not None:
             found["kl"] = exact(kl_BG)
         else:
-            self.why_no_kl = f"infinite: {posterior.not_a_bound}" if posterior.not_a_bound else NO_CLOSED_FORM
+            no_density = posterior.not_a_bound
+            self.why_no_kl = Missing("infinite", no_density) if no_density else NO_CLOSED_FORM
         for name, value_BZ in found.items():
             sum_Z = value_BZ.sum(0)
             self.sums[name] = self.sums[name] + sum_Z if name in self.sums else sum_Z
@@ -121,12 +121,12 @@ class LatentSums:
         return LatentStatistics(kl_G, variance_Z, self.why_no_kl, total, self.coded, self.mean_is)
 
 
-def _by_groups(kl_G: Tensor) -> str:
+def _by_groups(kl_G: Tensor) -> Missing:
     """Why there is no KL of each dimension, and what there is instead."""
     if len(kl_G) == 1:
-        return f"{BY_GROUPS}: the KL is one number for all"
+        return Missing(BY_GROUPS, "the KL is one number for all")
     listed = ", ".join(f"{kl:.2f}" for kl in kl_G.tolist()) if len(kl_G) <= LISTED else f"{len(kl_G)} numbers"
-    return f"{BY_GROUPS}: of groups of them, {listed} nats"
+    return Missing(BY_GROUPS, f"of groups of them, {listed} nats")
 
 
 def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
@@ -137,24 +137,35 @@ def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
     return sums.result()
 
 
-@metric
-def latent(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(
+    order=30,
+    quick=True,
+    depends_on_k=False,
+    learns=False,
+    numbers={"kl_per_dimension": Number("KL per dimension")},
+)
+def latent(model: BuiltModel, split: Split) -> Values:
     """Active units and the KL of each latent dimension (Burda et al. 2016, section 5.2)."""
     statistics = latent_statistics(model, split)
     of_what = f"of the {statistics.mean_is}"
     if statistics.coded:
         of_what = "of the code, in units of the codebook's,"
-    note = f"of {len(statistics.mean_variance_Z)}; variance {of_what} above {ACTIVE_VARIANCE}"
-    warning = statistics.warning
+    dimensions = len(statistics.mean_variance_Z)
     yield (
         "active_units",
-        Value(float(statistics.active_units), "dimensions", None, f"{note}. {warning}".rstrip(". ")),
+        Value(
+            float(statistics.active_units),
+            "dimensions",
+            note=f"of {dimensions}; variance {of_what} above {ACTIVE_VARIANCE}",
+            details={"dimensions": dimensions},
+            warning=statistics.warning,
+        ),
     )
-    kl_Z = statistics.kl_Z
-    yield (
-        "kl_per_dimension",
-        Value(None if kl_Z is None else kl_Z.tolist(), "nats", None, statistics.why_no_kl),
-    )
+    kl_Z, missing = statistics.kl_Z, statistics.why_no_kl
+    if kl_Z is not None:
+        yield "kl_per_dimension", Value(kl_Z.tolist(), "nats")
+    elif missing is not None:
+        yield "kl_per_dimension", Value.none("nats", missing)
 
 
 def encode(model: BuiltModel, split: Split) -> Tensor:

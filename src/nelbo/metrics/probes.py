@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nelbo.metrics.base import Split, Value, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
 from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel
 
@@ -27,8 +26,17 @@ UNITS = {
 }
 
 
-@metric
-def probes(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(
+    order=70,
+    depends_on_k=False,
+    numbers={
+        "linear_probe_accuracy": Number(better="higher"),
+        "knn_accuracy": Number("k-NN accuracy", better="higher"),
+        "clustering_nmi": Number("Clustering NMI", better="higher"),
+        "clustering_accuracy": Number(better="higher"),
+    },
+)
+def probes(model: BuiltModel, split: Split) -> Values:
     """Linear probe, k-NN and k-means on posterior means: what they say about the labels of the split.
 
     linear_probe_accuracy  logistic regression on standardised latents of the training split (Alain & Bengio 2016)
@@ -42,17 +50,17 @@ def probes(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     labels_train_N, labels_N = train.labels_N, split.images.labels_N
     if labels_train_N is None or labels_N is None:
         yield from _nothing(
-            "no labels: the data have none; a folder for each class has them, or an .npz with labels"
+            "no labels", "the data have none; a folder for each class has them, or an .npz with labels"
         )
         return
     if min(len(coded(labels)[0]) for labels in (labels_train_N, labels_N)) < 2:
-        yield from _nothing("one class: there is nothing to tell apart")
+        yield from _nothing("one class", "there is nothing to tell apart")
         return
     z_train_NZ = encode(model, split.of(train)).double()
     split.tell(1, 4)
     z_NZ = encode(model, split).double()
     if not (z_train_NZ.isfinite().all() and z_NZ.isfinite().all()):
-        yield from _nothing("not finite: some posterior means are not numbers")
+        yield from _nothing("not finite", "some posterior means are not numbers")
         return
     split.tell(2, 4)
     about = _about(split, labels_train_N, labels_N)
@@ -67,8 +75,8 @@ def probes(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     split.tell(4, 4)
 
 
-def _nothing(reason: str) -> Iterator[tuple[str, Value]]:
-    return ((name, Value(None, unit, None, reason)) for name, unit in UNITS.items())
+def _nothing(word: str, why: str) -> Values:
+    return ((name, Value.none(unit, Missing(word, why))) for name, unit in UNITS.items())
 
 
 def _choice(n: int, seed: int) -> Tensor:
@@ -163,7 +171,7 @@ def agreement(clusters_N: Tensor, labels_N: Tensor) -> tuple[float, Tensor]:
     return float(normalized_mutual_info_score(labels_N.numpy(), clusters_N.numpy())), correct_N
 
 
-def _clustering(z_NZ: Tensor, labels_N: Tensor, seed: int) -> Iterator[tuple[str, Value]]:
+def _clustering(z_NZ: Tensor, labels_N: Tensor, seed: int) -> Values:
     n, some = len(z_NZ), ""
     if n > MOST_IMAGES:
         chosen = _choice(n, seed)

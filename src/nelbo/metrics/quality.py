@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from nelbo.engine import fixed_seed
 from nelbo.metrics import classifier as classifiers
 from nelbo.metrics import frechet
-from nelbo.metrics.base import Split, Value, exactly, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, exactly, metric, under
 from nelbo.metrics.classifier import Classifier
 from nelbo.metrics.neighbours import FEWEST, K_DENSITY, K_MANIFOLD, neighbourhoods
 from nelbo.models import BuiltModel
@@ -29,8 +29,18 @@ Look = Callable[[Tensor], Tensor]
 DrawLatents = Callable[[int], Tensor]
 
 
-@metric
-def quality(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
+@metric(
+    order=60,
+    depends_on_k=False,
+    numbers={
+        MAIN: Number("Fréchet classifier distance", better="lower"),
+        "frechet_classifier_draws": Number("Fréchet classifier draws", better="lower"),
+        "frechet_classifier_means": Number("Fréchet classifier means", better="lower"),
+        "frechet_classifier_reconstructions": Number("Fréchet classifier reconstructions", better="lower"),
+        "frechet_classifier_train": Number("Fréchet classifier train"),
+    },
+)
+def quality(model: BuiltModel, split: Split) -> Values:
     """Fréchet distances, precision, recall, density and coverage of as many generated images as the split has.
 
     Generated images are means of p(x | z) for z ~ p(z), as papers show them; where pixels are binary, draws from
@@ -46,23 +56,17 @@ def quality(model: BuiltModel, split: Split) -> Iterator[tuple[str, Value]]:
     """
     judge = Judge.of(split)
     if isinstance(judge, Refusal):
-        yield MAIN, Value(None, UNIT, None, judge.reason)
+        yield MAIN, Value.none(UNIT, judge.reason)
         yield from [] if judge.accuracy is None else [("classifier_accuracy", judge.accuracy)]
         return
-    judge = judge.ticking(5 * judge.n)  # the last n stands for the neighbours
-    sets = judge.generated(model)
-    yield from judge.distances(sets)
-    yield from judge.references(model)
-    yield from judge.neighbours(sets)
-    split.tell(1, 1)
-    yield "classifier_accuracy", judge.accuracy
+    yield from under(judge.values(model), {"classifier": judge.classifier})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refusal:
     """Why generated images cannot be judged on a split."""
 
-    reason: str
+    reason: Missing
     accuracy: Value | None = None
 
 
@@ -70,14 +74,16 @@ class Refusal:
 class Judge:
     """A split's own images in the features of the data set's classifier: what any generated images are held against.
 
-    look      images in, features out
-    index_N   which of the split's images, n of them; as many are generated
-    real_NF   their features
-    accuracy  of the classifier on them
+    look        images in, features out
+    classifier  its fingerprint: features of another one have another scale
+    index_N     which of the split's images, n of them; as many are generated
+    real_NF     their features
+    accuracy    of the classifier on them
     """
 
     split: Split
     look: Look
+    classifier: str
     index_N: Tensor
     real_NF: Tensor
     accuracy: Value
@@ -93,7 +99,14 @@ class Judge:
         accuracy = _accuracy(classifier, split, index_N, label_N)
         if reason := too_few(n) or _useless(accuracy, split, index_N):
             return Refusal(reason, accuracy)
-        return cls(split, lambda x_BCHW: classifier.look(x_BCHW)[0], index_N, real_NF, accuracy)
+        return cls(
+            split,
+            lambda x_BCHW: classifier.look(x_BCHW)[0],
+            classifier.fingerprint,
+            index_N,
+            real_NF,
+            accuracy,
+        )
 
     @property
     def n(self) -> int:
@@ -121,20 +134,30 @@ class Judge:
 
         return dataclasses.replace(self, look=look)
 
+    def values(self, model: BuiltModel) -> Values:
+        """Measure everything, telling the split how far it is; the last n of the images stand for the neighbours."""
+        judge = self.ticking(5 * self.n)
+        sets = judge.generated(model)
+        yield from judge.distances(sets)
+        yield from judge.references(model)
+        yield from judge.neighbours(sets)
+        self.split.tell(1, 1)
+        yield "classifier_accuracy", self.accuracy
+
     def generated(self, model: BuiltModel, draw: DrawLatents | None = None) -> dict[str, Tensor]:
         """Return features of means and draws of p(x | z) for n latents z of the prior or of `draw(n)`."""
         both = ((self.look(mean), self.look(one)) for mean, one in generated(model, self.split, self.n, draw))
         means, draws = zip(*both, strict=True)
         return {"means": torch.cat(means), "draws": torch.cat(draws)}
 
-    def distances(self, sets: Mapping[str, Tensor], z: str = "z ~ p(z)") -> Iterator[tuple[str, Value]]:
+    def distances(self, sets: Mapping[str, Tensor], z: str = "z ~ p(z)") -> Values:
         """Fréchet distances of generated images; `z` says in words where their latents are from."""
         kind, other = self.kinds
         words = {"means": f"means of p(x|z), {z}", "draws": f"draws x ~ p(x|z), {z}"}
         yield MAIN, fitted(sets[kind], self.real_NF, words[kind], UNIT)
         yield f"frechet_classifier_{other}", fitted(sets[other], self.real_NF, words[other], UNIT)
 
-    def references(self, model: BuiltModel) -> Iterator[tuple[str, Value]]:
+    def references(self, model: BuiltModel) -> Values:
         """The same distance of reconstructions, and of training images."""
         kind = self.kinds[0]
         again = reconstructed(model, self.split, self.index_N, kind)
@@ -143,7 +166,7 @@ class Judge:
         yield "frechet_classifier_reconstructions", fitted(again_NF, self.real_NF, words, UNIT)
         yield "frechet_classifier_train", _floor(self.train_NF, self.real_NF)
 
-    def neighbours(self, sets: Mapping[str, Tensor]) -> Iterator[tuple[str, Value]]:
+    def neighbours(self, sets: Mapping[str, Tensor]) -> Values:
         """Precision, recall, density and coverage of generated images."""
         kind, other = self.kinds
         yield from _near(sets[kind], {other: sets[other], "training images": self.train_NF}, self.real_NF)
@@ -214,11 +237,11 @@ def _accuracy(classifier: Classifier, split: Split, index_N: Tensor, label_N: Te
     note = f"classifier {classifier.fingerprint}, trained on {images} images of these data"
     note = f"{note}; {classifier.unkept}".rstrip("; ")
     if split.images.labels_N is None:
-        return Value(None, "share", None, f"no labels: of this split; {note}")
+        return Value.none("share", Missing("no labels", f"of this split; {note}"))
     return share(label_N == split.images.labels_N[index_N], note)
 
 
-def _useless(accuracy: Value, split: Split, index_N: Tensor) -> str | None:
+def _useless(accuracy: Value, split: Split, index_N: Tensor) -> Missing | None:
     """A reason not to measure in the features of a classifier that has learned nothing."""
     if accuracy.value is None or split.images.labels_N is None:
         return None
@@ -228,24 +251,25 @@ def _useless(accuracy: Value, split: Split, index_N: Tensor) -> str | None:
     )
     if accuracy.value > commonest + 2 * (accuracy.standard_error or 0.0):
         return None
-    return (
-        f"no classifier: it gives {accuracy.value:.3f} of these images their label, the commonest label alone "
-        f"{commonest:.3f}, so its features say nothing about them"
+    return Missing(
+        "no classifier",
+        f"it gives {accuracy.value:.3f} of these images their label, the commonest label alone {commonest:.3f}, so its "
+        "features say nothing about them",
     )
 
 
 # --- values -----------------------------------------------------------------------------------
 
 
-def too_few(n: int) -> str | None:
+def too_few(n: int) -> Missing | None:
     """Why nothing can be said of so small a split, or None."""
-    return None if n >= FEWEST else f"too few images: {n}, at least {FEWEST} are needed"
+    return None if n >= FEWEST else Missing("too few images", f"{n}, at least {FEWEST} are needed")
 
 
 def fitted(f_NF: Tensor, real_NF: Tensor, words: str, unit: str) -> Value:
     """The Fréchet distance of two sets of features, with its jackknifed error and bias."""
     if not f_NF.isfinite().all():
-        return Value(None, unit, None, "not finite: the decoder gives pixels that are not numbers")
+        return Value.none(unit, Missing("not finite", "the decoder gives pixels that are not numbers"))
     found = frechet.measure(f_NF, real_NF)
     n, features = f_NF.shape
     note = f"{words}; n = {n}" + (f" against {len(real_NF)}" if n != len(real_NF) else "")
@@ -258,7 +282,7 @@ def fitted(f_NF: Tensor, real_NF: Tensor, words: str, unit: str) -> Value:
 
 def _floor(train_NF: Tensor | None, real_NF: Tensor) -> Value:
     if train_NF is None:
-        return Value(None, UNIT, None, "no floor: this split is the training split")
+        return Value.none(UNIT, Missing("no floor", "this split is the training split"))
     return fitted(train_NF, real_NF, "training images: what a perfect sampler of them would get", UNIT)
 
 
@@ -276,9 +300,7 @@ def share(hit_N: Tensor, note: str, unit: str = "share") -> Value:
     return dataclasses.replace(found, standard_error=None, note=f"{note}; {said}")
 
 
-def _near(
-    generated_NF: Tensor, others: Mapping[str, Tensor | None], real_NF: Tensor
-) -> Iterator[tuple[str, Value]]:
+def _near(generated_NF: Tensor, others: Mapping[str, Tensor | None], real_NF: Tensor) -> Values:
     """Precision, recall, density and coverage; what other sets of images get is in the notes."""
     truth_NF = real_NF[choice(len(real_NF), MOST_POINTS)]
     found = {}

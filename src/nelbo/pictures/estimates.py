@@ -22,7 +22,7 @@ def iw_curve(view: View) -> Drawn:
     bound = card.read(view.run, view.split_name, view.checkpoint, having="nelbo")
     notes = [
         "nested samples of each image; where the curve still falls, more samples would lower it further",
-        "pixels are grey: a cross-entropy, not a likelihood" if "grey" in metrics["iw_nll"]["note"] else "",
+        "pixels are grey: a cross-entropy, not a likelihood" if card.is_grey(metrics["iw_nll"]) else "",
     ]
     yield (
         "iw-curve",

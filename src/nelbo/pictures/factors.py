@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nelbo import plots
 from nelbo.data import Images, materialise
-from nelbo.metrics import disentangle
+from nelbo.metrics import Missing, disentangle
 from nelbo.metrics.factors import prepared
 from nelbo.pictures.base import SHOWN, Drawn, picture
 from nelbo.pictures.view import NotApplicable, View
@@ -41,9 +41,10 @@ def factor_information(view: View) -> Drawn:
     """The mutual information of each active dimension with each known factor, as a share of the factor's entropy."""
     names, _, known = _known(view)
     factors_NF = known[view.split_name].factors_NF.numpy()
-    codes, about = prepared(view.z_NZ.double().numpy(), factors_NF, names)
-    if codes is None:
-        raise NotApplicable(f"{view.run.name}: {about}")
+    scored = prepared(view.z_NZ.double().numpy(), factors_NF, names)
+    if isinstance(scored, Missing):
+        raise NotApplicable(f"{view.run.name}: {scored}")
+    codes, about = scored
     shared_AF, entropy_F = disentangle.information(disentangle.discretised(codes.z_NA), codes.factors_NF)
     yield (
         "factor-information",

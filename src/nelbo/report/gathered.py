@@ -16,7 +16,6 @@ from nelbo.doctor import Diagnosis, diagnose
 from nelbo.errors import DataError, NelboError
 from nelbo.evaluation import card
 from nelbo.evaluation.comparison.words import differences, shown
-from nelbo.metrics.bound import GREY_NOTE
 from nelbo.metrics.importance import curve_points
 from nelbo.pictures.view import View
 from nelbo.report import figures
@@ -88,7 +87,7 @@ class Facts:
     @property
     def grey(self) -> bool:
         """True where log p(x | z) is a cross-entropy of grey pixels, which is no likelihood."""
-        return GREY_NOTE in self.metrics.get("reconstruction", {}).get("note", "")
+        return card.is_grey(self.metrics.get("reconstruction", {}))
 
     @property
     def curve(self) -> list[tuple[float, float]]:
@@ -139,7 +138,7 @@ def _measured(run: Run, request: Request, tell: Tell) -> tuple[dict[str, Any], s
     )  # made at the end of training, without an estimate
     samples = request.samples if request.samples is not None else SAMPLES if quick else fullest["samples"]
     before = card.read(run, request.split, request.checkpoint, samples)
-    valid = card.is_of(before, weights)
+    valid = card.is_of(before, weights) and card.is_whole(before)
     missing = [name for name in names("metric") if not valid or name not in before["sections"]]
     if not missing:
         return before, ""

@@ -44,10 +44,12 @@ def _tile(title: str, facts: Facts, name: str) -> Tile:
     value, spread, note = labels.shown(entry)
     if entry["value"] is None:
         return Tile(title, value, note=note, missing=True)
+    details = entry.get("details", {})
     if name == "active_units":
-        return Tile(title, value, unit=f"{note.partition(';')[0]} dimensions")
+        of_all = f"of {details['dimensions']} dimensions" if details else entry["unit"]
+        return Tile(title, value, unit=of_all)
     if facts.grey:
         note = NOT_A_LIKELIHOOD
-    elif name == "iw_nll":
-        note = note.partition("; ")[2].partition("; ")[0]
+    elif name == "iw_nll" and details:
+        note = f"{details['at_fewer_samples']:.2f} at K = {details['fewer_samples']}"
     return Tile(title, value, spread, entry["unit"], note)

@@ -9,9 +9,8 @@ from markupsafe import Markup
 
 from nelbo import __version__
 from nelbo.core.catalogue import docline, entries
-from nelbo.evaluation import tables
+from nelbo.evaluation import labels, tables
 from nelbo.evaluation.comparison.members import unique_names
-from nelbo.evaluation.labels import label
 from nelbo.report import figures, numbers, origin, training
 from nelbo.report.compared import side_by_side
 from nelbo.report.gathered import Facts
@@ -58,7 +57,7 @@ def sections_of(facts: Facts, prefix: str) -> list[Section]:
     """Write the sections of one run; `prefix` keeps their ids apart when there are several runs."""
     level = 4 if prefix else 3  # of the headings within a section
     write, card = macros("run"), facts.card
-    silent = [label(name).lower() for name, values in card["sections"].items() if not values]
+    silent = [labels.section(name).lower() for name, values in card["sections"].items() if not values]
     checks = {name: docline(check) for name, check in entries("check").items()}
     estimates = training.estimates(facts, prefix)
     sections = [

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nelbo.evaluation.card import SECTIONS
+from nelbo.evaluation import labels
+from nelbo.evaluation.card import position
 from nelbo.evaluation.comparison import facts, intervals, members, words
 from nelbo.evaluation.comparison.intervals import Floats, Interval
 from nelbo.evaluation.comparison.members import Ask, Member
@@ -16,18 +17,6 @@ from nelbo.evaluation.comparison.values import Cell, Comparison, Difference, Gro
 from nelbo.training import api
 from nelbo.training.loop import Tell
 from nelbo.training.store import Run
-
-LOWER = {
-    "nelbo", "iw_nll", "bits_per_dim", "iw_bits_per_dim", "grey_cross_entropy", "mse",
-    "frechet_classifier_distance", "frechet_classifier_draws", "frechet_classifier_reconstructions",
-    "fid", "fid_reconstructions",
-}  # fmt: skip
-HIGHER = {
-    "psnr", "ssim", "linear_probe_accuracy", "knn_accuracy", "clustering_nmi", "clustering_accuracy",
-    "mig", "sap", "modularity", "dci_disentanglement", "dci_completeness", "dci_informativeness", "factor_vae_score",
-}  # fmt: skip
-"""Metrics of which one direction is better in itself. Those that are traded against each other are in neither:
-reconstruction and KL, precision and recall."""
 
 
 def compare(
@@ -72,10 +61,8 @@ def _compared(
     differences = words.differences({name: own[0].settings for name, own in groups.items()})
     sections = _sections(groups)
     bases = {
-        metric: {
-            name: [facts.basis(member, metric, section) for member in own] for name, own in groups.items()
-        }
-        for metric, section in sections.items()
+        metric: {name: [facts.basis(member, metric) for member in own] for name, own in groups.items()}
+        for metric in sections
     }
     rows = [
         _row(groups, metric, section, facts.classes(bases[metric])) for metric, section in sections.items()
@@ -126,8 +113,7 @@ def _sections(groups: Mapping[str, Sequence[Member]]) -> dict[str, str]:
                     for name in metrics
                     if not isinstance(member.card["metrics"][name]["value"], list)
                 }
-    place = {section: position for position, section in enumerate(SECTIONS)}
-    return dict(sorted(found.items(), key=lambda item: place.get(item[1], len(place))))
+    return dict(sorted(found.items(), key=lambda item: position(item[1])))
 
 
 def _run_row(member: Member) -> RunRow:
@@ -167,9 +153,7 @@ def _row(
         for m in own
         if metric in m.card["metrics"]
     ]
-    better: Literal["lower", "higher", ""] = (
-        "lower" if metric in LOWER else "higher" if metric in HIGHER else ""
-    )
+    better = labels.number(metric).better
     best, best_of = _best(groups, metric, with_baseline, cells, better)
     return MetricRow(metric, section, units[0], better, cells, classes, best, best_of)
 
@@ -178,10 +162,9 @@ def _cell(values: Sequence[float | None], entries: Sequence[Mapping[str, Any]], 
     """A group's number; where one of its runs has none the group has none, and the note says why."""
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
-        nothing = next(
-            (entry["note"] for entry in entries if entry["value"] is None), "not measured: in some runs"
-        )
-        return Cell(None, None, tuple(values), nothing, False)
+        unmeasured = {"missing": "not measured", "note": "in some runs"}
+        reason = next((entry for entry in entries if entry["value"] is None), unmeasured)
+        return Cell(None, None, tuple(values), reason["note"], False, reason["missing"])
     mean, error = intervals.mean_and_error(numbers)
     return Cell(mean, error, tuple(values), entries[0]["note"], comparable)
 

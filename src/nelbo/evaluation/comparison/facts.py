@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -15,37 +14,21 @@ from nelbo.evaluation.labels import label
 Groups = Mapping[str, Sequence[Member]]
 Basis = dict[str, Any]
 
-IMAGES_ONLY = ("bound", "importance", "latent", "information", "error")
-"""Sections whose numbers depend on the measured images alone; others (probes, classifiers) also learn from the
-training images, which then have to be the same."""
-OF_LOG_PX = ("nats/image", "bits/dim", "bits/pixel")
-"""Units of what contains log p(x | z), except for the KL, which does not."""
 
-
-def basis(member: Member, metric: str, section: str) -> Basis | None:
+def basis(member: Member, metric: str) -> Basis | None:
     """Return the facts that must be equal for this metric to be compared; None if the run has no such number."""
     card = member.card
     entry = card["metrics"].get(metric)
     if entry is None or entry["value"] is None:
         return None
-    found = {
+    return {
         "images": card["images_hash"],
         "split": card["split"],
         "checkpoint": card["checkpoint"],
         "evaluation seed": card["seed"],
         "unit": entry["unit"],
+        **entry["conditions"],
     }
-    if entry["unit"] in OF_LOG_PX and metric != "kl" and section not in ("latent", "information"):
-        found["likelihood"] = card["log_px"] or "log-probability of the pixels"
-    if section == "importance":
-        found["K"] = card["samples"]
-    if section not in IMAGES_ONLY:
-        found["training data"] = card["data_hash"]
-    if section == "quality":
-        note = card["metrics"].get("classifier_accuracy", {}).get("note", "")
-        named = re.search(r"classifier (\w+), trained on", note)
-        found["classifier"] = named[1] if named else "unknown"
-    return found
 
 
 def classes(bases: Mapping[str, Sequence[Basis | None]]) -> tuple[tuple[str, ...], ...]:
@@ -71,7 +54,14 @@ def cautions(
     bases  {metric: {group: the basis of each of its runs}}
     """
     found: list[Caution] = []
-    for about, say in _MESSAGES.items():
+    others = {
+        key: _plainly(f"{key} is")
+        for by_group in bases.values()
+        for bases_of_group in by_group.values()
+        for one in bases_of_group
+        for key in one or ()
+    }  # a condition that only a metric of a user's own has
+    for about, say in (_MESSAGES | {key: say for key, say in others.items() if key not in _MESSAGES}).items():
         metrics: list[str] = []
         values: dict[str, Any] = {}
         for metric, of_groups in bases.items():
@@ -125,8 +115,7 @@ def _training(values: Mapping[str, Any], differences: Mapping[str, Mapping[str, 
 
 
 def _likelihood(values: Mapping[str, Any], _: object) -> str:
-    kinds = {group: shown(kind).partition(":")[0] for group, kind in values.items()}
-    return f"log p(x | z) is not the same kind of number: {by_group(kinds)}"
+    return f"log p(x | z) is not the same kind of number: {by_group(values)}"
 
 
 def _k(values: Mapping[str, Any], _: object) -> str:
@@ -163,10 +152,9 @@ def _no_number(groups: Groups) -> list[Caution]:
         for member in members:
             for metric, entry in member.card["metrics"].items():
                 if entry["value"] is None:
-                    word, _, why = entry["note"].partition(": ")
-                    metrics, values = reasons.setdefault(why, ([], {}))
+                    metrics, values = reasons.setdefault(entry["note"], ([], {}))
                     metrics += [metric] if metric not in metrics else []
-                    values.setdefault(group, []).append(word or "no number")
+                    values.setdefault(group, []).append(entry["missing"] or "no number")
     return [
         Caution(
             "no number",

@@ -50,7 +50,7 @@ class Ask:
         if samples is None and "importance" in (wanted or ()):
             samples = DEFAULT_SAMPLES
         if wanted is None and samples is not None:
-            wanted = (*card.QUICK, *(["importance"] if samples else []))
+            wanted = (*card.quick(), *(["importance"] if samples else []))
         return cls(samples=samples, metrics=wanted, **more)
 
 
@@ -174,12 +174,12 @@ def _member(run: Run, name: str, ask: Ask, tell: Tell) -> Member:
 def _card(run: Run, name: str, ask: Ask, weights: str, tell: Tell) -> dict[str, Any]:
     """The run's card, measured as far as it is missing or belongs to other weights or arithmetic."""
     kept = card.read(run, ask.split, ask.checkpoint, ask.samples)
-    fresh = card.is_of(kept, weights) and kept.keys() >= {"images_hash", "log_px"}
+    fresh = card.is_of(kept, weights) and kept.keys() >= {"images_hash", "log_px"} and card.is_whole(kept)
     there = tuple(section for section in kept.get("sections", {}) if section in names("metric"))
     if fresh:
         missing = tuple(section for section in ask.metrics or () if section not in there)
     else:
-        missing = ask.metrics or there or card.QUICK
+        missing = ask.metrics or there or card.quick()
     if not missing:
         return kept
     samples = ask.samples if ask.samples is not None else kept.get("samples", 0)

@@ -8,6 +8,7 @@ from nelbo.evaluation.comparison.intervals import Interval, mean_and_error
 from nelbo.evaluation.comparison.values import Comparison, Difference, Group, MetricRow
 from nelbo.evaluation.comparison.words import listed, shown
 from nelbo.evaluation.labels import decimals, label, rounded
+from nelbo.evaluation.labels import section as section_label
 from nelbo.evaluation.tables import NONE, Cell, Row, Section, Table, plain
 
 OVER_IMAGES = (
@@ -73,7 +74,7 @@ def metrics(comparison: Comparison) -> Table:
                 for row in comparison.metrics
                 if row.section == section
             ),
-            label(section),
+            section_label(section),
         )
         for section in dict.fromkeys(row.section for row in comparison.metrics)
     )  # fmt: skip
@@ -115,7 +116,7 @@ def _mean(row: MetricRow, group: str) -> str:
     if cell is None:
         return NONE
     if cell.mean is None:
-        return cell.note.partition(": ")[0] or NONE
+        return cell.missing or NONE
     errors = [other.standard_error for other in row.cells.values() if other.standard_error]
     number = rounded(cell.mean)
     if errors:  # two digits of the largest error, at least one of the smallest

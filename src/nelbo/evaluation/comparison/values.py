@@ -50,7 +50,7 @@ class Group:
 class Cell:
     """A metric of a group: mean over seeds, its standard error (None for one seed), and each run's number.
 
-    mean        None where there is no number; `note` then begins with what to call it
+    mean        None where there is no number; `missing` is then the word for it, and `note` says why
     comparable  with the baseline: same images, same kind of number, same estimator
     """
 
@@ -59,6 +59,7 @@ class Cell:
     values: tuple[float | None, ...]
     note: str
     comparable: bool
+    missing: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
