@@ -10,7 +10,7 @@ import numpy as np
 
 from nelbo.evaluation import labels
 from nelbo.evaluation.card import position
-from nelbo.evaluation.comparison import facts, intervals, members, words
+from nelbo.evaluation.comparison import comparability, intervals, members, words
 from nelbo.evaluation.comparison.intervals import Floats, Interval
 from nelbo.evaluation.comparison.members import Ask, Member
 from nelbo.evaluation.comparison.values import Cell, Comparison, Difference, Group, MetricRow, RunRow
@@ -61,11 +61,14 @@ def _compared(
     differences = words.differences({name: own[0].settings for name, own in groups.items()})
     sections = _sections(groups)
     bases = {
-        metric: {name: [facts.basis(member, metric) for member in own] for name, own in groups.items()}
+        metric: {
+            name: [comparability.basis(member, metric) for member in own] for name, own in groups.items()
+        }
         for metric in sections
     }
     rows = [
-        _row(groups, metric, section, facts.classes(bases[metric])) for metric, section in sections.items()
+        _row(groups, metric, section, comparability.classes(bases[metric]))
+        for metric, section in sections.items()
     ]
     baseline, *others = groups
     paired = [
@@ -89,7 +92,7 @@ def _compared(
         differences=differences,
         metrics=tuple(rows),
         paired=tuple(paired),
-        warnings=tuple(facts.cautions(groups, bases, differences)),
+        warnings=tuple(comparability.cautions(groups, bases, differences)),
         left_out=left_out,
     )
 

@@ -46,19 +46,23 @@ class Interval:
 
 
 def over_images(difference_N: Floats, level: float = LEVEL) -> Interval | None:
-    """Paired t interval: mean d +- t_{N-1} sd(d) / sqrt(N). None below two images, or where all d are equal.
+    """Return the paired t interval, mean d +- t_{N-1} sd(d) / sqrt(N).
 
-    d is the difference of one image, of which seeds have been averaged before.
+    d is the difference of one image, of which seeds have been averaged before. None below two images, or where all d
+    are equal.
     """
     n = len(difference_N)
-    if n < 2:
+    if n < 2 or not _varies(float(difference_N.mean()), float(difference_N.var(ddof=1)) / n):
         return None
-    error = float(difference_N.std(ddof=1)) / math.sqrt(n)
-    return _around(float(difference_N.mean()), error, n - 1, "images", (n,), level)
+    from scipy.stats import ttest_1samp
+
+    test = ttest_1samp(difference_N, 0.0)
+    low, high = test.confidence_interval(level)
+    return Interval(float(low), float(high), "images", (n,), float(test.df), level)
 
 
 def over_seeds(group: Sequence[float], baseline: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Welch's t interval of the difference of two groups' means (Welch 1947), each number one run's.
+    """Return Welch's t interval of the difference of two groups' means (Welch 1947), each number one run's.
 
     Degrees of freedom by Satterthwaite (1946). None below two seeds in either, or where no number varies: with
     no spread there is nothing to estimate it from.
@@ -66,32 +70,22 @@ def over_seeds(group: Sequence[float], baseline: Sequence[float], level: float =
     a, b = np.asarray(group, dtype=float), np.asarray(baseline, dtype=float)
     if min(len(a), len(b)) < 2:
         return None
-    parts = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    total = float(sum(parts))
-    if not total > 0.0:
+    if not _varies(float(a.mean() - b.mean()), float(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))):
         return None
-    degrees = total**2 / float(parts[0] ** 2 / (len(a) - 1) + parts[1] ** 2 / (len(b) - 1))
-    return _around(float(a.mean() - b.mean()), math.sqrt(total), degrees, "seeds", (len(a), len(b)), level)
+    from scipy.stats import ttest_ind
+
+    test = ttest_ind(a, b, equal_var=False)
+    low, high = test.confidence_interval(level)
+    return Interval(float(low), float(high), "seeds", (len(a), len(b)), float(test.df), level)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean over seeds and its standard error, sd / sqrt(n); None for one seed, which shows no spread."""
-    found = np.asarray(values, dtype=float)
-    error = float(found.std(ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else None
-    return float(found.mean()), error
+    """Return the mean over seeds and its standard error, sd / sqrt(n); None for one seed, which shows no spread."""
+    numbers = np.asarray(values, dtype=float)
+    error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
+    return float(numbers.mean()), error
 
 
-def _around(
-    centre: float,
-    error: float,
-    degrees: float,
-    over: Literal["images", "seeds"],
-    n: tuple[int, ...],
-    level: float,
-) -> Interval | None:
-    if not error > ROUNDING * abs(centre):
-        return None
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(degrees, 0.5 + level / 2)) * error
-    return Interval(centre - half, centre + half, over, n, degrees, level)
+def _varies(mean: float, squared_error: float) -> bool:
+    """Return True unless the numbers differ by rounding alone, of which scipy would make a very narrow interval."""
+    return math.sqrt(squared_error) > ROUNDING * abs(mean)

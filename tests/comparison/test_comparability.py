@@ -8,7 +8,7 @@ import pytest
 
 from nelbo.evaluation import labels
 from nelbo.evaluation.comparison import compare
-from nelbo.evaluation.comparison.facts import classes
+from nelbo.evaluation.comparison.comparability import classes
 from nelbo.metrics.bound import GREY
 
 BETA = {"objective.beta": 4.0}
