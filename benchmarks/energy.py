@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 
 from nelbo import engine
 from nelbo.training import api
+from nelbo.training.events import Event, StepDone
 from nelbo.training.recipe import resolve
 
 POWERCAP = Path("/sys/class/powercap")
@@ -98,9 +98,9 @@ def of_recipe(recipe: str, epochs: int, device: str, data: Path) -> dict[str, An
     """Train a recipe for some epochs and return the joules of each but the first."""
     energy = Energy(engine.pick_device(device))
 
-    def tell(event: str, row: Mapping[str, Any]) -> None:
-        if event == "step":
-            energy.step(row["batch"], row["batches"])
+    def tell(event: Event) -> None:
+        if isinstance(event, StepDone):
+            energy.step(event.batch, event.batches)
 
     with tempfile.TemporaryDirectory() as runs:
         plan = resolve(recipe, {"epochs": epochs, "patience": None})

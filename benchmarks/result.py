@@ -30,10 +30,10 @@ FIRST_STEPS = ("digits", RECIPE)
 # Eager, because a run that compiles begins later to end sooner. Prints when the first step is done and stops there.
 FIRST_STEP = """
 import os, sys
-from nelbo.training import api
+from nelbo.training import api, events
 
-def tell(event, row):
-    if event == "step":
+def tell(event):
+    if isinstance(event, events.StepDone):
         print("done", flush=True)
         os._exit(0)
 

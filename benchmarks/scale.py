@@ -81,6 +81,7 @@ def measure(path: Path, device: str) -> dict[str, Any]:
     """Trains on the file and times the epochs."""
     import nelbo
     from nelbo import engine
+    from nelbo.training.events import EpochDone, Event
     from nelbo.training.recipe import Recipe, resolve
 
     n = int(np.load(path, mmap_mode="r").shape[0]) - TEST
@@ -88,9 +89,9 @@ def measure(path: Path, device: str) -> dict[str, Any]:
     recipe = resolve(Recipe(), RECIPE | {"data": {"source": str(path), "test": TEST}, "epochs": epochs})
     clocks: list[float] = []
 
-    def tell(event: str, row: dict[str, Any]) -> None:
-        if event == "epoch":
-            clocks.append(row["seconds"]["train"])
+    def tell(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            clocks.append(event.row["seconds"]["train"])
 
     before = memory("VmRSS")
     begun = time.perf_counter()

@@ -23,7 +23,7 @@ from nelbo.errors import (
 )
 from nelbo.evaluation import card as card_of
 from nelbo.optim import FusedAdam
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import Recipe, resolve
 from nelbo.training.store import Run, start
 
@@ -427,8 +427,8 @@ def test_single_images_of_a_value_that_is_gone_are_not_kept(run_copy):
 
 
 def test_an_evaluation_leaves_what_another_has_not_finished(run_copy):
-    def stop(event, row):
-        if event == "measured":
+    def stop(event):
+        if isinstance(event, events.MetricGoesOn):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -526,8 +526,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny_recipe):
     recipe = tiny_recipe({"epochs": 3})
     calls = {"n": 0}
 
-    def tell(event, row):
-        if event == "epoch":
+    def tell(event):
+        if isinstance(event, events.EpochDone):
             calls["n"] += 1
 
     original = FusedAdam.step

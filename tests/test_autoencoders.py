@@ -28,7 +28,7 @@ from nelbo.objectives.similarity import C1, C2, EXPONENTS, MultiScale, ssim, win
 from nelbo.objectives.vae_gan import VAEGAN
 from nelbo.posteriors import DiagonalGaussian
 from nelbo.posteriors.dirac import Dirac
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import Recipe
 from tests.test_stepping import Rerun, Trainer
 
@@ -314,8 +314,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tiny_recipe, tmp_path,
     recipe = tiny_recipe({"objective": name, "epochs": 2, "ema": 0.9})
     whole = api.train(recipe, runs=tmp_path, name="whole", device="cpu")
 
-    def stop(event, row):
-        if event == "epoch" and row["epoch"] == 1:
+    def stop(event):
+        if isinstance(event, events.EpochDone) and event.row["epoch"] == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -16,7 +16,7 @@ from nelbo.models import VAE
 from nelbo.objectives import ELBO, Objective, Owner, halves
 from nelbo.posteriors import Posterior
 from nelbo.posteriors.dirac import Point
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import Recipe, resolve
 
 PLUGIN = '''
@@ -188,8 +188,8 @@ def test_an_interrupted_run_goes_on_with_the_same_critic(tiny_recipe, tmp_path, 
     recipe = tiny_recipe({"epochs": 3}).model_copy(update={"objective": judged()})
     whole = api.train(recipe, runs=tmp_path, name="whole", device="cpu")
 
-    def stop(event, row):
-        if event == "epoch" and row["epoch"] == 1:
+    def stop(event):
+        if isinstance(event, events.EpochDone) and event.row["epoch"] == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -8,6 +8,7 @@ import pytest
 
 from nelbo import engine
 from nelbo.evaluation import card as card_of
+from nelbo.training import events
 from nelbo.training.store import Run
 
 EVERY = ("bound", "importance", "latent", "error")
@@ -22,9 +23,9 @@ def evaluate(run_copy, monkeypatch):
     def measure(samples, metrics=EVERY, **more):
         heard: list[str] = []
 
-        def tell(event, row):
-            if event == "metric":
-                heard.append(row["name"])
+        def tell(event):
+            if isinstance(event, events.MetricBegun):
+                heard.append(event.name)
 
         return card_of.evaluate(
             run_copy, samples=samples, metrics=metrics, device="cpu", tell=tell, **more

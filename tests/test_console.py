@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from nelbo.cli import console
+from nelbo.engine import Measured
+from nelbo.training import events
 
 CARD = {
     "run": "r[1]",
@@ -153,11 +156,11 @@ def test_long_lists_of_files_are_cut(capsys):
 
 def test_an_epoch_is_one_plain_line(capsys):
     with console.Training(10) as listener:
-        listener("step", {"batch": 1, "batches": 3})
-        listener("epoch", ROW)
-        listener("warning", {"message": "posterior collapse"})
-        listener("resume", {"epoch": 3, "batch": 4})
-        listener("something-new", {})
+        listener(events.StepDone(1, 3, Measured(("total",), torch.ones(1, 1), [1])))
+        listener(events.EpochDone(ROW))
+        listener(events.Warned("posterior collapse"))
+        listener(events.Resumed(3, 4))
+        listener(events.Event())
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -170,8 +173,12 @@ def test_an_epoch_is_one_plain_line(capsys):
 
 def test_an_objective_without_a_bound_claims_none(capsys):
     with console.Training(3) as listener:
-        listener("epoch", {"epoch": 1, "train": {"total": 7.0}, "best_epoch": 1})
-        listener("epoch", ROW | {"epoch": 3, "validation": {"total": 1.0, "reconstruction": 1.0, "kl": 0.0}})
+        listener(events.EpochDone({"epoch": 1, "train": {"total": 7.0}, "best_epoch": 1}))
+        listener(
+            events.EpochDone(
+                ROW | {"epoch": 3, "validation": {"total": 1.0, "reconstruction": 1.0, "kl": 0.0}}
+            )
+        )
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "epoch 1/3 | train loss 7.00"
     assert lines[1].count("NELBO") == 1
@@ -189,8 +196,8 @@ def test_a_terminal_gets_a_bar_and_the_same_lines(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     with console.Training(10) as listener:
-        listener("step", {"batch": 1, "batches": 3})
-        listener("epoch", ROW)
+        listener(events.StepDone(1, 3, Measured(("total",), torch.ones(1, 1), [1])))
+        listener(events.EpochDone(ROW))
     text = terminal.getvalue()
     assert "\x1b[" in text
     assert "epoch  2/10 | beta 0.5 | train loss 12.00" in text
@@ -203,8 +210,8 @@ def test_measuring_speaks_on_a_terminal_only(tty, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     with console.Measuring() as listener:
-        listener("metric", {"name": "importance"})
-        listener("measured", {"name": "importance", "done": 5, "total": 10})
-        listener("something-new", {})
+        listener(events.MetricBegun("importance"))
+        listener(events.MetricGoesOn("importance", 5, 10))
+        listener(events.Event())
     assert ("measuring importance" in stream.getvalue()) == tty
     assert stream.getvalue() == "" or tty

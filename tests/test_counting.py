@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nelbo.engine.compiling import why_not
 from nelbo.objectives import ELBO
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import resolve
 from tests.conftest import recipes
 
@@ -87,11 +87,11 @@ def operations(name: str, tmp_path: Any) -> list[collections.Counter[str]]:
     found: list[collections.Counter[str]] = []
     mode = Operations()
 
-    def tell(event: str, row: dict[str, Any]) -> None:
-        if event == "step":
+    def tell(event: events.Event) -> None:
+        if isinstance(event, events.StepDone):
             found.append(mode.counts)
             mode.counts = collections.Counter()
-            if row["batch"] == row["batches"]:
+            if event.batch == event.batches:
                 raise Enough
 
     with mode:
@@ -159,11 +159,11 @@ def waits(name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> collecti
 
         return call
 
-    def tell(event: str, row: dict[str, Any]) -> None:
-        if event == "step" and row["batch"] == 1:
+    def tell(event: events.Event) -> None:
+        if isinstance(event, events.StepDone) and event.batch == 1:
             mode.counts.clear()
             read.clear()
-        if event == "step" and row["batch"] == row["batches"]:
+        if isinstance(event, events.StepDone) and event.batch == event.batches:
             found.update({key: n for key, n in mode.counts.items() if key in WAITING})
             found.update(read)
             raise Enough
@@ -217,13 +217,13 @@ def check_nothing_stays(name: str, tmp_path: Any) -> None:
     traced: dict[int, int] = {}
     epoch = 1
 
-    def tell(event: str, row: dict[str, Any]) -> None:
+    def tell(event: events.Event) -> None:
         nonlocal epoch
-        if event == "epoch":
-            epoch = row["epoch"] + 1
-        if event == "step" and epoch in (3, 5) and row["batch"] in (10, 60):
-            tensors[epoch, row["batch"]] = live()
-            if row["batch"] == 60:
+        if isinstance(event, events.EpochDone):
+            epoch = event.row["epoch"] + 1
+        if isinstance(event, events.StepDone) and epoch in (3, 5) and event.batch in (10, 60):
+            tensors[epoch, event.batch] = live()
+            if event.batch == 60:
                 traced[epoch] = tracemalloc.get_traced_memory()[0]
                 if epoch == 5:
                     raise Enough
@@ -302,12 +302,12 @@ def test_a_gpu_is_never_waited_for(name, tmp_path):
     """torch raises at whatever waits for the device between the first and the last step of the second epoch."""
     epoch = 1
 
-    def tell(event: str, row: dict[str, Any]) -> None:
+    def tell(event: events.Event) -> None:
         nonlocal epoch
-        if event == "epoch":
+        if isinstance(event, events.EpochDone):
             epoch += 1
-        if event == "step" and epoch == 2:
-            torch.cuda.set_sync_debug_mode("default" if row["batch"] == row["batches"] else "error")
+        if isinstance(event, events.StepDone) and epoch == 2:
+            torch.cuda.set_sync_debug_mode("default" if event.batch == event.batches else "error")
 
     try:
         train(name, tmp_path, tell, steps=64, device="cuda", epochs=2)
@@ -328,8 +328,8 @@ def test_a_gpu_allocates_nothing_after_warming_up(name, tmp_path):
     """No new segment of device memory after the second epoch."""
     segments = []
 
-    def tell(event: str, row: dict[str, Any]) -> None:
-        if event == "epoch":
+    def tell(event: events.Event) -> None:
+        if isinstance(event, events.EpochDone):
             segments.append(torch.cuda.memory_stats()["segment.all.allocated"])
 
     train(name, tmp_path, tell, steps=64, device="cuda", epochs=4, latent_every=0)
@@ -344,16 +344,16 @@ def test_a_gpu_gets_few_launches_a_step(name, tmp_path):
     profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
     done = {"epoch": 1, "steps": 0}
 
-    def tell(event: str, row: dict[str, Any]) -> None:
-        if event == "epoch":
+    def tell(event: events.Event) -> None:
+        if isinstance(event, events.EpochDone):
             done["epoch"] += 1
-        elif event == "step" and done["epoch"] == 3:
+        elif isinstance(event, events.StepDone) and done["epoch"] == 3:
             if not done["steps"]:
-                done["steps"] = row["batch"]
+                done["steps"] = event.batch
                 profiler.start()
-            elif row["batch"] == row["batches"]:
+            elif event.batch == event.batches:
                 profiler.stop()
-                done["steps"] = row["batch"] - done["steps"]
+                done["steps"] = event.batch - done["steps"]
                 raise Enough
 
     train(name, tmp_path, tell, steps=320, device="cuda", epochs=3)

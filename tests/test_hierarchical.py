@@ -24,7 +24,7 @@ from nelbo.testing.law import float64
 from nelbo.testing.models import weights_average_to_one
 from nelbo.testing.numeric import around
 from nelbo.testing.spaces import Support
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import Recipe
 from tests.test_stepping import seen_on_the_host
 
@@ -236,8 +236,8 @@ def test_a_prior_made_of_the_upper_posterior_trains_and_resumes_to_the_bit(tiny_
     for split in ("train", "validation"):
         assert row[split]["kl_z1"] + row[split]["kl_z2"] == pytest.approx(row[split]["kl"], abs=1e-5)
 
-    def stop(event, row):
-        if event == "epoch" and row["epoch"] == 1:
+    def stop(event):
+        if isinstance(event, events.EpochDone) and event.row["epoch"] == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

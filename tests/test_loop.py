@@ -15,7 +15,7 @@ from nelbo.metrics import Split, latent_statistics
 from nelbo.models.vae import VAEModule
 from nelbo.objectives import ELBO
 from nelbo.optim import WeightAverage
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.loop import fit, train_epoch
 from nelbo.training.state import State
 from nelbo.training.step import make_step
@@ -97,12 +97,12 @@ VARIANTS = {
 class Signal:
     """A `tell` that presses Ctrl-C once, at the n-th time an event is heard."""
 
-    def __init__(self, event: str, n: int, number: int = signal.SIGINT) -> None:
+    def __init__(self, event: type[events.Event], n: int, number: int = signal.SIGINT) -> None:
         self.event, self.left, self.number, self.heard = event, n, number, []
 
-    def __call__(self, event, row) -> None:
+    def __call__(self, event) -> None:
         self.heard.append(event)
-        if event == self.event:
+        if isinstance(event, self.event):
             self.left -= 1
             if self.left == 0:
                 signal.raise_signal(self.number)
@@ -114,7 +114,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(train, variant, at):
     whole = train(VARIANTS[variant], "whole")
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="the same command goes on") as caught:
-        train(VARIANTS[variant], "parts", tell=Signal("step", at))
+        train(VARIANTS[variant], "parts", tell=Signal(events.StepDone, at))
     assert caught.value.exit_code == 130
     assert signal.getsignal(signal.SIGINT) is handler
     parts = Run(whole.path.parent / "parts")
@@ -123,23 +123,27 @@ def test_an_interrupted_run_goes_on_bit_for_bit(train, variant, at):
     assert (about["epoch"], about["batch"], about["step"]) == (1 + at // 3, at % 3, at)
     heard = []
     torch.manual_seed(99)  # another process has another random stream
-    train(VARIANTS[variant], "parts", tell=lambda event, row: heard.append((event, row)))
-    assert ("resume", {"epoch": 1 + at // 3, "batch": at % 3}) in heard
-    assert sum(event == "step" for event, _ in heard) == 9 - at
+    train(VARIANTS[variant], "parts", tell=heard.append)
+    assert events.Resumed(1 + at // 3, at % 3) in heard
+    assert sum(isinstance(event, events.StepDone) for event in heard) == 9 - at
     assert_same_run(whole, parts)
 
 
 def test_sigterm_and_two_interruptions_change_nothing_either(train):
     whole = train({"ema": 0.9}, "whole")
-    for stop in (Signal("step", 2, signal.SIGTERM), Signal("step", 1), Signal("epoch", 1)):
+    for stop in (
+        Signal(events.StepDone, 2, signal.SIGTERM),
+        Signal(events.StepDone, 1),
+        Signal(events.EpochDone, 1),
+    ):
         with pytest.raises(Interrupted):
             train({"ema": 0.9}, "parts", tell=stop)
     assert_same_run(whole, train({"ema": 0.9}, "parts"))
 
 
 def test_a_second_ctrl_c_stops_at_once(train):
-    def impatient(event, row):
-        if event == "step":
+    def impatient(event):
+        if isinstance(event, events.StepDone):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
@@ -149,7 +153,7 @@ def test_a_second_ctrl_c_stops_at_once(train):
 
 def test_an_interruption_in_the_last_batch_of_all_comes_too_late(train):
     whole = train(name="whole")
-    assert_same_run(whole, train(name="parts", tell=Signal("step", 9)))
+    assert_same_run(whole, train(name="parts", tell=Signal(events.StepDone, 9)))
 
 
 class Crash(Exception):
@@ -160,8 +164,8 @@ class Crash(Exception):
 def test_a_crash_at_an_epochs_end_goes_on_bit_for_bit(train, variant):
     whole = train(VARIANTS[variant], "whole")
 
-    def crash(event, row):
-        if event == "epoch" and row["epoch"] == 2:
+    def crash(event):
+        if isinstance(event, events.EpochDone) and event.row["epoch"] == 2:
             raise Crash
 
     with pytest.raises(Crash):
@@ -195,7 +199,7 @@ def test_the_same_call_on_a_finished_run_does_nothing(train):
     run = train()
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.path.rglob("*") if p.is_file()}
     heard = []
-    again = train(tell=lambda event, row: heard.append(event))
+    again = train(tell=heard.append)
     assert again.path == run.path
     assert heard == []
     assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.path.rglob("*") if p.is_file()}
@@ -216,7 +220,7 @@ def test_the_best_epoch_so_far_is_remembered(train):
     settings = {"epochs": 6, "optimizer.lr": 0.3}
     whole = train(settings, "whole")
     with pytest.raises(Interrupted):
-        train(settings, "parts", tell=Signal("step", 16))  # the first batch of the last epoch
+        train(settings, "parts", tell=Signal(events.StepDone, 16))  # the first batch of the last epoch
     parts = train(settings, "parts")
     assert_same_run(whole, parts)
     assert 0 < parts.summary["best_epoch"] < 6
@@ -517,17 +521,18 @@ def test_a_diverging_rate_fails_in_the_first_epoch(train):
 
 def test_a_collapse_is_told_once_and_a_healthy_run_is_not_scolded(train):
     heard = []
-    train({"objective.beta": 1000, "epochs": 8}, "flat", tell=lambda event, row: heard.append((event, row)))
-    warnings = [row["message"] for event, row in heard if event == "warning"]
+    train({"objective.beta": 1000, "epochs": 8}, "flat", tell=heard.append)
+    warnings = [event.message for event in heard if isinstance(event, events.Warned)]
     assert len(warnings) == 1
     assert "posterior collapse" in warnings[0]
     assert "of 3 latent dimensions" in warnings[0]
     assert "--objective.beta" in warnings[0]
     heard.clear()
-    train({"epochs": 10, "latent_every": 10}, "healthy", tell=lambda event, row: heard.append(event))
-    assert "warning" not in heard
-    assert heard.count("epoch") == 10
-    assert heard.count("step") == 30
+    train({"epochs": 10, "latent_every": 10}, "healthy", tell=heard.append)
+    kinds = [type(event) for event in heard]
+    assert events.Warned not in kinds
+    assert kinds.count(events.EpochDone) == 10
+    assert kinds.count(events.StepDone) == 30
 
 
 # --- state ------------------------------------------------------------------------------------
@@ -537,7 +542,7 @@ def test_a_state_packed_and_unpacked_is_the_same(tiny_recipe, tmp_path):
     recipe = tiny_recipe({"ema": 0.9})
     splits, run = recipe.data.load(), start(recipe, tmp_path / "run")
     with pytest.raises(Interrupted):
-        fit(recipe, splits, run, CPU, Signal("step", 2))
+        fit(recipe, splits, run, CPU, Signal(events.StepDone, 2))
     tensors, about = run.load("last")
     torch.manual_seed(7)
     model = recipe.model.build(splits.shape)

@@ -29,7 +29,7 @@ from nelbo.models import VAE
 from nelbo.nets import MLP
 from nelbo.objectives import ELBO, Objective
 from nelbo.testing import LawBroken, check_objective
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.store import Run
 
 ROOT = Path(__file__).parent.parent
@@ -136,7 +136,9 @@ def test_half_precision_is_not_silently_left_out_for_a_likelihood(train, name):
                 "latent_every": 0,
                 "data.validation": 0,
             },
-            tell=lambda event, row: losses.add(row["measured"].sums_SQ.dtype) if event == "step" else None,
+            tell=lambda event: (
+                losses.add(event.measured.sums_SQ.dtype) if isinstance(event, events.StepDone) else None
+            ),
         )
     finally:
         hook.remove()
@@ -172,8 +174,8 @@ def test_a_checkpoint_does_not_pair_the_best_weights_with_the_latest_optimiser(t
     assert whole.summary["best_epoch"] < 6, "best and last are different epochs"
     assert not [key for key in whole.load("best")[0] if key.startswith(("optimizer", "random"))]
 
-    def stop(event, row):
-        if event == "epoch" and row["epoch"] == 5:
+    def stop(event):
+        if isinstance(event, events.EpochDone) and event.row["epoch"] == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

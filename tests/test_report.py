@@ -33,7 +33,7 @@ from nelbo.plots.style import BLUE, INK
 from nelbo.report import Request, charts, figures, gathered, numbers, rendering
 from nelbo.report.gathered import Facts, gather
 from nelbo.report.page import page
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import Recipe, named, resolve
 from nelbo.training.store import Run
 from tests.conftest import recipes
@@ -748,11 +748,11 @@ def test_written_twice_it_is_the_same_file(own_run, tmp_path):
 def test_one_run_has_its_report_in_its_folder(own_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
-    done = report.write([own_run], request=FEW, tell=lambda event, row: told.append(event))
+    done = report.write([own_run], request=FEW, tell=told.append)
     assert done.file == own_run.path / "report.html"
     assert done.left_out == {"tiny": {}}
-    assert told[0] == "run"
-    assert "picture" in told
+    assert told[0] == events.RunOpened("tiny")
+    assert any(isinstance(event, events.PictureBegun) for event in told)
     assert report.write([own_run, own_run], request=FEW).file == done.file  # given twice, it is still one run
     assert list(tmp_path.iterdir()) == []
     assert [file.name for file in own_run.path.iterdir() if file.name.startswith("report")] == ["report.html"]

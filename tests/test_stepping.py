@@ -35,7 +35,7 @@ from nelbo.objectives import ELBO
 from nelbo.optim import FusedAdam, WeightAverage
 from nelbo.schedules import Cosine, Linear, Schedule
 from nelbo.testing.trials import called
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import resolve
 from nelbo.training.state import State
 from nelbo.training.step import make_step, own
@@ -205,11 +205,11 @@ def ctrl_c(after):
     """Hears of steps, and presses Ctrl-C at one of them."""
     seen: list[int] = []
 
-    def tell(event, row):
-        if event == "step":
-            seen.append(row["batch"])
+    def tell(event):
+        if isinstance(event, events.StepDone):
+            seen.append(event.batch)
             if len(seen) == after:
-                assert row["batch"] < row["batches"]
+                assert event.batch < event.batches
                 signal.raise_signal(signal.SIGINT)
 
     return tell
@@ -667,11 +667,11 @@ def test_no_step_of_an_epoch_on_a_gpu_waits_for_it(tiny_recipe, tmp_path):
     """With schedules that move, and the short last batch, which is no graph's."""
     armed: list[bool] = []
 
-    def tell(event, row):
-        if event == "epoch":  # from the second epoch on; the first warms up and records
+    def tell(event):
+        if isinstance(event, events.EpochDone):  # from the second epoch on; the first warms up and records
             armed.append(True)
-        if event == "step" and armed:
-            torch.cuda.set_sync_debug_mode("default" if row["batch"] == row["batches"] else "error")
+        if isinstance(event, events.StepDone) and armed:
+            torch.cuda.set_sync_debug_mode("default" if event.batch == event.batches else "error")
 
     recipe = tiny_recipe({"batch_size": 5, **MOVING, "epochs": 3})
     try:
@@ -718,8 +718,8 @@ def test_a_loss_that_is_not_finite_in_a_captured_step_ends_the_run_as_one(tiny_r
 
 @pytest.mark.gpu
 def test_graphs_outlive_garbage_collection(tiny_recipe, tmp_path):
-    def tell(event, row):
-        if event == "step":
+    def tell(event):
+        if isinstance(event, events.StepDone):
             gc.collect()
 
     run = api.train(

@@ -22,7 +22,7 @@ from nelbo.priors.autoregressive import AutoregressivePrior
 from nelbo.schedules import Linear
 from nelbo.testing import LawBroken, check
 from nelbo.testing.law import float64
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import Recipe, resolve
 from tests.test_stepping import Rerun, Trainer, seen_on_the_host
 
@@ -323,8 +323,8 @@ def test_an_interrupted_run_goes_on_with_the_same_codebook(coded, tmp_path):
     recipe = coded(epochs=4, ema=0.9)
     whole = api.train(recipe, runs=tmp_path, name="whole", device="cpu")
 
-    def stop(event, row):
-        if event == "epoch" and row["epoch"] == 2:
+    def stop(event):
+        if isinstance(event, events.EpochDone) and event.row["epoch"] == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

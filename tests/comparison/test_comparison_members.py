@@ -14,7 +14,7 @@ from nelbo.evaluation import card
 from nelbo.evaluation.comparison import compare
 from nelbo.evaluation.comparison.members import unique_names
 from nelbo.evaluation.comparison.words import by_group, by_value, labels, letters, listed, shown
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.store import Run
 
 BETA = {"objective.beta": 4.0}
@@ -37,9 +37,9 @@ def told():
     """Hears what is measured: [(run, metrics, samples), ...]."""
     heard = []
 
-    def tell(event, row):
-        if event == "measuring":
-            heard.append((row["run"], row["metrics"], row["samples"]))
+    def tell(event):
+        if isinstance(event, events.RunMeasured):
+            heard.append((event.run, event.metrics, event.samples))
 
     tell.heard = heard
     return tell

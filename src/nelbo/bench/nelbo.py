@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from nelbo.bench.lap import Lap, Memory, seconds_to_target
+from nelbo.engine import Measured
 from nelbo.errors import Interrupted
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import Recipe, resolve
 
 
@@ -34,23 +35,22 @@ class Listener:
         self._sums: list[Tensor] = []
         self._counts: list[int] = []
 
-    def __call__(self, event: str, row: Mapping[str, Any]) -> None:
+    def __call__(self, event: events.Event) -> None:
         match event:
-            case "data":
-                self.images = row["n"]["train"]
-            case "step":
-                self._step(row)
-            case "warning":
-                self.notes.append(row["message"])
-            case "epoch":
-                self.clocks.append(row["seconds"])
-                self.how = row["how"]
+            case events.DataRead():
+                self.images = event.n["train"]
+            case events.StepDone():
+                self._step(event.measured)
+            case events.Warned():
+                self.notes.append(event.message)
+            case events.EpochDone():
+                self.clocks.append(event.row["seconds"])
+                self.how = event.row["how"]
                 self._close()
                 if len(self.clocks) == self.epochs:
                     raise Enough
 
-    def _step(self, row: Mapping[str, Any]) -> None:
-        measured = row["measured"]
+    def _step(self, measured: Measured) -> None:
         if "bound" in measured.names:  # kept on the device: reading it would wait
             self._sums.append(measured.sums_SQ[:, measured.names.index("bound")])
             self._counts += measured.counts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from nelbo.bench import machine, nelbo, plain
 from nelbo.bench.lap import Lap
 from nelbo.data import Splits
 from nelbo.errors import ConfigError, TrainingFailed, did_you_mean
-from nelbo.training import api
+from nelbo.training import api, events
+from nelbo.training.events import Tell, quiet
 from nelbo.training.recipe import Recipe, resolve
-
-Tell = Callable[[str, dict[str, Any]], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def bench(
     data_dir: str | Path | None = None,
     sides: Sequence[str] = tuple(SIDES),
     target: float | None = None,
-    tell: Tell = api.quiet,
+    tell: Tell = quiet,
 ) -> dict[str, Any]:
     """Time recipes side by side on this machine, each side `repeat` times, and return one table.
 
@@ -118,7 +117,7 @@ def _checked(sides: Sequence[str], repeat: int, epochs: int) -> dict[str, Side]:
 
 def _side_by_side(name: str, recipe: Recipe, splits: Splits, shared: Settings) -> dict[str, Any]:
     sides, tell = shared.sides, shared.tell
-    tell("recipe", {"recipe": name, "sides": list(sides), "repeat": shared.repeat})
+    tell(events.BenchBegun(name, list(sides), shared.repeat))
     laps: dict[str, list[Lap]] = {key: [] for key in sides}
     left_out: dict[str, str] = {}
     for turn in range(1, shared.repeat + 1):
@@ -130,10 +129,10 @@ def _side_by_side(name: str, recipe: Recipe, splits: Splits, shared: Settings) -
             except (ConfigError, TrainingFailed) as error:  # this side cannot do this recipe; the others can
                 left_out[key] = str(error)
                 laps.pop(key)
-                tell("left out", {"side": key, "why": str(error)})
+                tell(events.SideLeftOut(key, str(error)))
                 continue
             laps[key].append(lap)
-            tell("lap", {"side": key, "turn": turn, **dataclasses.asdict(lap)})
+            tell(events.LapDone(key, turn, lap.epochs))
     work = machine.flops_an_image(recipe, splits)
     baseline = laps.get("plain", [])
     return {

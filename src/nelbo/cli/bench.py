@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from nelbo.cli.flags import plain
 from nelbo.cli.verb import Answer, Measuring
+
+if TYPE_CHECKING:
+    from nelbo.training.events import Event
 
 
 @dataclass
@@ -59,18 +62,19 @@ class Bench(Measuring):
         return Answer(table, lambda: show(table))
 
 
-def tell(event: str, row: Mapping[str, Any]) -> None:
+def tell(event: Event) -> None:
     """Write a line to stderr for each thing that was timed or left out."""
     from nelbo.cli import console
+    from nelbo.training import events
 
     match event:
-        case "recipe":
-            console.say(f"{row['recipe']}: {len(row['sides'])} sides, {row['repeat']} times each")
-        case "lap":
-            seconds = ", ".join(f"{value:.3g}" for value in row["epochs"])
-            console.say(f"  {row['side']}, turn {row['turn']}: {seconds} s an epoch")
-        case "left out":
-            console.say(f"  left out {row['side']}: {row['why']}")
+        case events.BenchBegun():
+            console.say(f"{event.recipe}: {len(event.sides)} sides, {event.repeat} times each")
+        case events.LapDone():
+            seconds = ", ".join(f"{value:.3g}" for value in event.epochs)
+            console.say(f"  {event.side}, turn {event.turn}: {seconds} s an epoch")
+        case events.SideLeftOut():
+            console.say(f"  left out {event.side}: {event.why}")
 
 
 # --- on a terminal ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
@@ -15,6 +15,7 @@ from nelbo.errors import ConfigError
 
 if TYPE_CHECKING:
     from nelbo.evaluation.comparison import Comparison
+    from nelbo.training.events import Event
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -65,13 +66,15 @@ class Compare(OnRuns):
         if self.metrics is not None:
             every = self.metrics == "all"
             chosen = names("metric") if every else [word.strip() for word in self.metrics.split(",")]
+        from nelbo.training.events import RunMeasured
+
         with console.Measuring() as listener:
 
-            def tell(event: str, row: dict[str, Any]) -> None:
-                if event == "measuring":
-                    k = f", K = {row['samples']}" if "importance" in row["metrics"] else ""
-                    console.say(f"measuring {', '.join(row['metrics'])} of {row['run']}{k}")
-                listener(event, row)
+            def tell(event: Event) -> None:
+                if isinstance(event, RunMeasured):
+                    k = f", K = {event.samples}" if "importance" in event.metrics else ""
+                    console.say(f"measuring {', '.join(event.metrics)} of {event.run}{k}")
+                listener(event)
 
             compared = comparison.compare(
                 self.names, split=self.split, checkpoint=self.checkpoint, samples=self.samples, metrics=chosen,

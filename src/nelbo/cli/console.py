@@ -18,6 +18,8 @@ from rich.table import Table as RichTable
 
 from nelbo.evaluation import tables
 from nelbo.evaluation.tables import NONE, Row, Table
+from nelbo.training import events
+from nelbo.training.events import Event
 
 WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
 NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
@@ -190,45 +192,41 @@ class Training:
         if self.bar:
             self.bar.stop()
 
-    def __call__(self, event: str, row: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         match event:
-            case "data":
-                self.bound = row.get("bound", self.bound)
-                self._data(row)
-            case "model":
-                self._model(row)
-            case "resume":
-                self._say(f"going on with epoch {row['epoch']}, batch {row['batch'] + 1}")
-            case "begin" if row["compiles"]:
+            case events.DataRead():
+                self._data(event)
+            case events.ModelBuilt():
+                self._say(str(event))
+            case events.Resumed():
+                self._say(f"going on with epoch {event.epoch}, batch {event.batch + 1}")
+            case events.TrainingBegun(compiles=True):
                 self._say("compiling the training step: some seconds, and saved for the next run")
-            case "step" if self.bar:
-                self._step(self.bar, row)
-            case "epoch":
-                self._epoch(row)
-            case "warning":
-                self._say(f"warning: {row['message']}")
+            case events.StepDone() if self.bar:
+                self._step(self.bar, event)
+            case events.EpochDone():
+                self._epoch(event.row)
+            case events.Warned():
+                self._say(f"warning: {event.message}")
 
-    def _step(self, bar: Progress, row: Mapping[str, Any]) -> None:
-        bar.update(self.task, completed=row["batch"], total=row["batches"])
+    def _step(self, bar: Progress, event: events.StepDone) -> None:
+        bar.update(self.task, completed=event.batch, total=event.batches)
         # Reading a loss waits for the device, so it is read four times a second and only for a person.
-        if "measured" in row and time.monotonic() - self.read_at > 0.25:
+        if time.monotonic() - self.read_at > 0.25:
             self.read_at = time.monotonic()
-            measured = row["measured"]
-            bar.update(self.task, loss=f"loss {float(measured.sums_SQ[-1, 0]) / measured.counts[-1]:.2f}")
+            loss = float(event.measured.sums_SQ[-1, 0]) / event.measured.counts[-1]
+            bar.update(self.task, loss=f"loss {loss:.2f}")
 
-    def _model(self, row: Mapping[str, Any]) -> None:
-        self._say(outlined(row))
-
-    def _data(self, row: Mapping[str, Any]) -> None:
-        channels, height, width = row["shape"]
-        n = row["n"]
+    def _data(self, data: events.DataRead) -> None:
+        self.bound = data.bound
+        channels, height, width = data.shape
         self._say(
-            f"{row['name']}: {n['train']} training, {n['validation']} validation and {n['test']} test images, "
-            f"{height} x {width} x {channels}, {row['pixels']} pixels, hash {row['hash']}"
+            f"{data.name}: {data.n['train']} training, {data.n['validation']} validation and {data.n['test']} test "
+            f"images, {height} x {width} x {channels}, {data.pixels} pixels, hash {data.hash}"
         )
-        if row.get("note"):
-            self._say(row["note"])
-        if row["pixels"] != "binary" and row.get("observation_kind") == "binary":
+        if data.note:
+            self._say(data.note)
+        if data.pixels != "binary" and data.observation_kind == "binary":
             self._say(
                 "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
             )
@@ -265,12 +263,6 @@ def announce_download(data: Any, data_dir: Path | None) -> None:
         say(f"{data.source} is not here yet; downloading it, which may take a while")
 
 
-def outlined(row: Mapping[str, Any]) -> str:
-    """Return the shapes of a model in one line."""
-    shapes = " -> ".join(" x ".join(map(str, row[part])) for part in ("input", "latent", "output"))
-    return f"network: {shapes} (channels, height, width; latent between), {row['weights']:,} weights"
-
-
 class Measuring:
     """A listener to an evaluation: the metric that runs and how far it is, on a terminal only."""
 
@@ -287,12 +279,12 @@ class Measuring:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def __call__(self, event: str, row: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         match event:
-            case "metric":
-                self.bar.reset(self.task, description=f"measuring {row['name']}", total=None)
-            case "measured":
-                self.bar.update(self.task, completed=row["done"], total=row["total"])
+            case events.MetricBegun():
+                self.bar.reset(self.task, description=f"measuring {event.name}", total=None)
+            case events.MetricGoesOn():
+                self.bar.update(self.task, completed=event.done, total=event.total)
 
 
 def cell(value: Any) -> str:

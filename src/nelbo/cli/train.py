@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -80,15 +81,18 @@ class Train(OnRuns):
 
     def _describe(self, recipe: Recipe, folder: Path) -> Answer:
         from nelbo import engine
-        from nelbo.cli import console
         from nelbo.core import config
         from nelbo.training import api
 
         engine.check_precision(engine.pick_device(self.device), recipe.precision)
         shape = recipe.data.shape_without_reading()
         outline = None if shape is None else api.outline(recipe, shape)
-        table = {"run": str(folder), "config": config.to_dict(recipe), "network": outline}
-        note = "" if outline is None else f"# {console.outlined(outline)}\n"
+        table = {
+            "run": str(folder),
+            "config": config.to_dict(recipe),
+            "network": outline and dataclasses.asdict(outline),
+        }
+        note = "" if outline is None else f"# {outline}\n"
         text = f"# would train in {folder}\n{note}{config.dumps(recipe)}"
         return Answer(table, lambda: print(text, end=""))
 

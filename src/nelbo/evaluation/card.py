@@ -30,7 +30,7 @@ from nelbo.metrics.base import under
 from nelbo.metrics.bound import GREY, likelihood_kind, note_for
 from nelbo.models import BuiltModel
 from nelbo.training import api, store
-from nelbo.training.loop import Tell
+from nelbo.training.events import MetricBegun, MetricGoesOn, Tell, quiet
 from nelbo.training.store import Run
 
 PRECISION = "fp32"  # of every measurement (`metrics.base.exactly`)
@@ -54,13 +54,13 @@ def evaluate(
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
     data: object | None = None,
-    tell: Tell = api.quiet,
+    tell: Tell = quiet,
 ) -> dict[str, Any]:
     """Measure a checkpoint on a split: {run, checkpoint, split, n, data_hash, metrics: {name: {value, ...}}}.
 
     samples   K of the importance-weighted estimate; 0 leaves it out
     metrics   names of registered metrics (`nelbo list metric`); all by default
-    tell      hears `metric` ({name}) when one begins and `measured` ({name, done, total}) while it runs
+    tell      hears `MetricBegun` when one begins and `MetricGoesOn` while it runs
 
     The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same weights;
     `earlier` says which were measured elsewhere. The same call gives the same numbers; an interrupted one goes on; with
@@ -136,10 +136,8 @@ def _finished(scratch: Path) -> None:
 
 def _measured(metric: Metric, name: str, model: BuiltModel, view: Split, tell: Tell) -> dict[str, Value]:
     """Measure one section of a card."""
-    tell("metric", {"name": name})
-    heard = dataclasses.replace(
-        view, tell=lambda done, total: tell("measured", {"name": name, "done": done, "total": total})
-    )
+    tell(MetricBegun(name))
+    heard = dataclasses.replace(view, tell=lambda done, total: tell(MetricGoesOn(name, done, total)))
     return dict(under(metric(model, heard), {"training data": view.data.hash} if metric.learns else {}))
 
 

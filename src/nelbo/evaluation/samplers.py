@@ -32,7 +32,7 @@ from nelbo.models import BuiltModel
 from nelbo.samplers import Fitted, Latents, Sampler
 from nelbo.samplers.base import of_posterior
 from nelbo.training import api, store
-from nelbo.training.loop import Tell
+from nelbo.training.events import MetricBegun, MetricGoesOn, Tell, quiet
 from nelbo.training.store import Run
 
 FILE = "evaluation/samplers.json"
@@ -187,7 +187,7 @@ def compare(
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
     data: object | None = None,
-    tell: Tell = api.quiet,
+    tell: Tell = quiet,
 ) -> dict[str, Any]:
     """Fit samplers to a run, measures each on validation images, and the one with the lowest distance on test images.
 
@@ -195,7 +195,7 @@ def compare(
 
     samplers  names; every registered one by default
     settings  fields by sampler, as {"gaussian-mixture.components": 20}
-    tell      hears `metric` ({name}) when the next sampler begins and `measured` ({name, done, total}) while it runs
+    tell      hears `MetricBegun` when the next sampler begins and `MetricGoesOn` while it runs
 
     Returns, and writes to `evaluation/samplers.json`, {samplers: {name: {config, copies, seconds, metrics} or
     {config, copies, refused}}, chosen, validation, test, ...}. Images are judged by the classifier of the data (metric
@@ -227,11 +227,11 @@ def compare(
     panel = _Panel(encoded, split.of(split.data.validation), tell)
     kept = _Kept(found, about)
     for name, spec in specs.items():
-        tell("metric", {"name": name})
+        tell(MetricBegun(name))
         entry = {"config": config.to_dict(spec), "copies": spec.copies}
         kept.once(name, entry, lambda spec=spec, name=name: _measured(panel, spec, name))
     chosen = _best(kept.samplers, panel.by)
-    tell("metric", {"name": f"{chosen} on test images"})
+    tell(MetricBegun(f"{chosen} on test images"))
     final = _Panel(encoded, split, tell)
     table = {
         **about,
@@ -308,7 +308,7 @@ class _Panel:
         return _plain(dict(self.judge.references(self.encoded.model)))
 
     def _heard(self, name: str, done: int, total: int) -> None:
-        self.tell("measured", {"name": name, "done": done, "total": total})
+        self.tell(MetricGoesOn(name, done, total))
 
 
 def _plain(metrics: Mapping[str, Value]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from nelbo.core.catalogue import docline
 from nelbo.core.registry import lookup, names
 from nelbo.errors import NelboError
 from nelbo.pictures import GROUPS, Picture, heading
-from nelbo.training.loop import Tell
+from nelbo.training.events import PictureBegun, Tell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def draw(view: View, chosen: Sequence[str], budget: int, tell: Tell) -> tuple[li
     drawings: list[Drawing] = []
     left_out: dict[str, str] = {}
     for name in sorted(chosen, key=_position):
-        tell("picture", {"name": name})
+        tell(PictureBegun(name))
         try:
             made = _encoded(name, view)
         except NelboError as error:

@@ -21,7 +21,7 @@ from nelbo.pictures.view import View
 from nelbo.report import figures
 from nelbo.report.figures import Drawing
 from nelbo.training import api
-from nelbo.training.loop import Tell
+from nelbo.training.events import Tell
 from nelbo.training.recipe import Recipe, registered
 from nelbo.training.store import Run
 

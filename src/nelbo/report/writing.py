@@ -11,8 +11,7 @@ from nelbo.errors import ConfigError
 from nelbo.report.gathered import Request, gather
 from nelbo.report.page import GENERATOR, page
 from nelbo.training import store
-from nelbo.training.api import quiet
-from nelbo.training.loop import Tell
+from nelbo.training.events import RunOpened, Tell, quiet
 from nelbo.training.store import Run
 
 NAME = "report.html"
@@ -39,7 +38,7 @@ def write(
     runs     run folders, their names under `folder`, or `latest`
     file     where; by default `report.html` in the folder of a single run, here for several
     request  the checkpoint, the split, K and the pictures
-    tell     hears `run` {name}, `metric` and `measured` as in `nelbo.evaluate`, and `picture` {name}
+    tell     hears `RunOpened`, what `nelbo.evaluate` tells, and `PictureBegun`
 
     A run without a complete card is measured first. Raises RunError and DataError where a run cannot be.
     """
@@ -53,7 +52,7 @@ def write(
     share = dataclasses.replace(request, budget=request.budget // len(opened))
     facts = []
     for run in opened:
-        tell("run", {"name": run.name})
+        tell(RunOpened(run.name))
         facts.append(gather(run, share, tell))
     text = page(facts)
     with files.atomic(target) as temporary:

@@ -12,21 +12,19 @@ import torch
 
 from nelbo import engine
 from nelbo.core.distributions import PosteriorValue
+from nelbo.core.vocabulary import Shape
 from nelbo.data import Images, Splits
 from nelbo.errors import ConfigError, DataError, RunError, TrainingFailed
 from nelbo.metrics import Split
 from nelbo.models import BuiltModel
 from nelbo.models.base import must_be
-from nelbo.training import store
-from nelbo.training.loop import Tell, fit
+from nelbo.training import events, store
+from nelbo.training.events import Tell, quiet
+from nelbo.training.loop import fit
 from nelbo.training.recipe import Recipe, registered, resolve
 from nelbo.training.store import Run
 
 FROM_PYTHON = "python"  # the data source of a run whose images were passed as an object
-
-
-def quiet(event: str, row: dict[str, Any]) -> None:
-    """Ignore an event of training."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def train(
     recipe     a registered name, a TOML file, a Recipe, or a Plan, which has overrides, runs, name and overwrite in it
     overrides  dotted fields, as on the command line: {"model.latent_dim": 16, "objective.beta": 4}
     data       images instead of `recipe.data.source`: an array, a tensor, (images, labels), a torch data set
-    tell       hears `data`, `model`, `resume`, `begin`, `step`, `epoch` and `warning` with a table each
+    tell       hears the events of `nelbo.training.events`, from `DataRead` to `Warned`
 
     The command line then also evaluates on the test split and draws the pictures (`nelbo.evaluate(run)`, `nelbo plot`).
 
@@ -113,18 +111,15 @@ def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun
     recipe, folder = planned.recipe, planned.folder
     if not planned.overwrite and Run(folder).checkpoint_path("last").is_file():
         Run(folder).load("last")  # a damaged one is refused before anything is written
-    shapes = outline(recipe, splits.shape)
+    built = outline(recipe, splits.shape)
     _check_fits(recipe, splits)
     run = store.start(recipe, folder, overwrite=planned.overwrite)
     environment = _write_environment(run, place, splits)
     loading = time.perf_counter() - begun
-    about = {
-        "observation_kind": observation_kind(recipe),
-        "bound": recipe.objective.bound_name,
-        "note": splits.note,
-    }
-    tell("data", environment["data"] | about)
-    tell("model", shapes)
+    about = {key: environment["data"][key] for key in ("name", "shape", "n", "pixels", "hash")}
+    kind, bound = observation_kind(recipe), recipe.objective.bound_name
+    tell(events.DataRead(**about, observation_kind=kind, bound=bound, note=splits.note))
+    tell(built)
     try:
         state = fit(recipe, splits, run, place, tell)
     except TrainingFailed as error:  # logged for the doctor
@@ -159,7 +154,7 @@ def _write_environment(run: Run, place: torch.device, splits: Splits) -> dict[st
     return environment
 
 
-def outline(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
+def outline(recipe: Recipe, shape: Shape) -> events.ModelBuilt:
     """Send random input through a built model: return the shape of everything on the way, and the number of weights.
 
     Raises ConfigError where a network does not fit images of this shape.
@@ -176,12 +171,7 @@ def outline(recipe: Recipe, shape: tuple[int, int, int]) -> dict[str, Any]:
             f"model: decodes to {tuple(decoded.shape[1:])}, but the images are {shape} (C, H, W)"
         )
     weights = sum(parameter.numel() for parameter in model.parameters())
-    return {
-        "input": list(shape),
-        "latent": list(z_BZ.shape[1:]),
-        "output": list(decoded.shape[1:]),
-        "weights": weights,
-    }
+    return events.ModelBuilt(shape, tuple(z_BZ.shape[1:]), tuple(decoded.shape[1:]), weights)
 
 
 def observation_kind(recipe: Recipe) -> str | None:

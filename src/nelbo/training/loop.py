@@ -14,31 +14,31 @@ from nelbo.data import Batches, Splits
 from nelbo.errors import Interrupted, TrainingFailed
 from nelbo.metrics import LatentSums, Means, Split, quantities
 from nelbo.schedules import Schedule
+from nelbo.training.events import EpochDone, Resumed, StepDone, Tell, TrainingBegun, Warned
 from nelbo.training.recipe import Recipe
 from nelbo.training.state import State
 from nelbo.training.step import make_step
 from nelbo.training.store import Run
 
-Tell = Callable[[str, dict[str, Any]], None]
 LATENT_IMAGES = 10_000  # how many training images the latent statistics use when there is no validation split
 
 
 def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Tell) -> State:
     """Train until `recipe.epochs`, from the run's last checkpoint if it has one.
 
-    `tell(event, row)` hears `resume`, `begin`, `step`, `epoch` and `warning`. Raises Interrupted (a checkpoint is
+    `tell` hears `Resumed`, `TrainingBegun`, `StepDone`, `EpochDone` and `Warned`. Raises Interrupted (a checkpoint is
     saved) and TrainingFailed (the loss is not finite; the checkpoints of earlier epochs are kept).
     """
     state = State.fresh(recipe, splits.shape, device)
     if run.checkpoint_path("last").is_file():
         run.resume(state.unpack)
-        tell("resume", {"epoch": state.epoch, "batch": state.batch})
+        tell(Resumed(state.epoch, state.batch))
     run.forget_after(state.epoch - 1)
     images, size = splits.train, recipe.batch_size
     batches = Batches(images, splits.transforms, size, device=device, shuffle_seed=recipe.seed, training=True)
     state.observe_training_images(batches)
-    step = make_step(recipe, state, batches, lambda message: tell("warning", {"message": message}))
-    tell("begin", {"compiles": step.compiles})
+    step = make_step(recipe, state, batches, lambda message: tell(Warned(message)))
+    tell(TrainingBegun(step.compiles))
     warned = False
     small = engine.threads_for(state.model, size * recipe.objective.k, device)
     with small as state.threads, step.running(), engine.interruption() as interrupted:
@@ -54,9 +54,9 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
                 raise Interrupted(f"interrupted in epoch {state.epoch}; the same command goes on from there")
             row = close_epoch(recipe, state, splits, run)
             warning = row.pop("warning", "")
-            tell("epoch", row)
+            tell(EpochDone(row))
             if warning and not warned:
-                tell("warning", {"message": f"after epoch {row['epoch']}: {warning}"})
+                tell(Warned(f"after epoch {row['epoch']}: {warning}"))
                 warned = True
     return state
 
@@ -76,7 +76,7 @@ def train_epoch(
         state.step += len(done)
         state.batch += len(done)
         state.images += len(rows)
-        tell("step", {"batch": state.batch, "batches": len(batches), "measured": measured})
+        tell(StepDone(state.batch, len(batches), measured))
         if stopped():
             return
 

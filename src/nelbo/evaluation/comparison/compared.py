@@ -14,8 +14,7 @@ from nelbo.evaluation.comparison import comparability, intervals, members, words
 from nelbo.evaluation.comparison.intervals import Floats, Interval
 from nelbo.evaluation.comparison.members import Ask, Member
 from nelbo.evaluation.comparison.values import Cell, Comparison, Difference, Group, MetricRow, RunRow
-from nelbo.training import api
-from nelbo.training.loop import Tell
+from nelbo.training.events import Tell, quiet
 from nelbo.training.store import Run
 
 
@@ -29,14 +28,14 @@ def compare(
     device: str = "auto",
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
-    tell: Tell = api.quiet,
+    tell: Tell = quiet,
 ) -> Comparison:
     """Several runs side by side: what differs in their configuration, and by how much their metrics differ.
 
     what      run folders, names under `runs`, `latest`, or Runs; the group of the first is the baseline
     samples   K of the importance-weighted estimate; None takes each run's fullest card as it is
     metrics   names of registered metrics (`nelbo list metric`); None takes what the cards hold
-    tell      hears `measuring` ({run, metrics, samples}) before a run is measured, and what `evaluate` tells
+    tell      hears `RunMeasured` before a run is measured, and what `evaluate` tells
 
     Runs whose configuration differs only in the seed are one group. Cards are read from the run folders; one
     that is missing, or lacks what was asked for, is measured and kept. The intervals are those of

@@ -14,7 +14,7 @@ from nelbo.core.registry import lookup, names
 from nelbo.errors import ConfigError, DataError, RunError, did_you_mean
 from nelbo.evaluation import card
 from nelbo.training import api, store
-from nelbo.training.loop import Tell
+from nelbo.training.events import RunMeasured, Tell
 from nelbo.training.store import Run
 
 DEFAULT_SAMPLES = 500  # of `nelbo evaluate`
@@ -183,7 +183,7 @@ def _card(run: Run, name: str, ask: Ask, weights: str, tell: Tell) -> dict[str, 
     if not missing:
         return kept
     samples = ask.samples if ask.samples is not None else kept.get("samples", 0)
-    tell("measuring", {"run": name, "metrics": missing, "samples": samples})
+    tell(RunMeasured(name, tuple(missing), samples))
     try:
         return card.evaluate(
             run, checkpoint=ask.checkpoint, split=ask.split, samples=samples, metrics=missing,
