@@ -23,6 +23,7 @@ from torch import Tensor
 import nelbo
 from nelbo import engine
 from nelbo.core.files import atomic
+from nelbo.core.layout import number
 from nelbo.core.vocabulary import Shape
 from nelbo.dists.base import full
 from nelbo.errors import TrainingFailed
@@ -100,7 +101,7 @@ def printed_sum(run: Run) -> dict[str, float]:
         kl += float(parts["surrogate_kl"].double().sum())
         n += len(x_BCHW)
     honest = nelbo.evaluate(run, samples=0, metrics=["bound"])["metrics"]["nelbo_independent_noise"]
-    return {"reconstruction": reconstruction / n, "kl": kl / n, "independent": honest["value"]}
+    return {"reconstruction": reconstruction / n, "kl": kl / n, "independent": number(honest) or math.nan}
 
 
 def signs(run: Run) -> dict[str, float]:

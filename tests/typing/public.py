@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, assert_type
+from typing import assert_type
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from torch import Tensor
 
 import nelbo
 from nelbo.core.distributions import LikelihoodValue, PosteriorValue, PriorModule
+from nelbo.core.layout import Card
 from nelbo.models.base import BuiltModel
 
 
@@ -21,7 +22,7 @@ def check(images: NDArray[np.uint8], x: Tensor) -> None:
     run = nelbo.train(recipe, data=images)
     assert_type(run, nelbo.Run)
     assert_type(run.path, Path)
-    assert_type(nelbo.evaluate(run), dict[str, Any])
+    assert_type(nelbo.evaluate(run), Card)
     model = nelbo.load(run)
     assert_type(model, BuiltModel)
     assert_type(model.encode(x), PosteriorValue)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nelbo.bench.lap import Lap, Memory, seconds_to_target
+from nelbo.core.layout import Execution
 from nelbo.engine import Measured
 from nelbo.errors import Interrupted
 from nelbo.training import api, events
@@ -30,7 +31,7 @@ class Listener:
         self.images = 0
         self.clocks: list[dict[str, float]] = []
         self.bounds: list[list[float]] = []
-        self.how: dict[str, Any] = {}
+        self.how = Execution()
         self.notes: list[str] = []
         self._sums: list[Tensor] = []
         self._counts: list[int] = []

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
+from nelbo.core.layout import LOGGED, Card, EpochRow
 from nelbo.evaluation import tables
 from nelbo.evaluation.tables import NONE, Row, Table
 from nelbo.training import events
@@ -44,12 +45,12 @@ def write(text: str) -> None:
     print(text)
 
 
-def emit(table: Any) -> None:
+def emit(table: object) -> None:
     """Print one JSON object on stdout."""
     print(json.dumps(table, allow_nan=False))
 
 
-def show_fields(table: Mapping[str, Any]) -> None:
+def show_fields(table: Mapping[str, object]) -> None:
     """Print a table of two columns, field and value."""
     show(["field", "value"], [(key, cell(value)) for key, value in table.items()])
 
@@ -148,17 +149,17 @@ def _show_noted(
         show(["", ""], [(mark, clause) for clause, mark in below.items()])
 
 
-def show_card(card: Mapping[str, Any]) -> None:
+def show_card(card: Card) -> None:
     """Print the result of an evaluation as a table."""
     show_table(tables.of_card(card))
 
 
-def show_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+def show_two_cards(first: Card, other: Card) -> None:
     """Print two checkpoints of one run side by side."""
     show_table(tables.of_two_cards(first, other))
 
 
-def warn(card: Mapping[str, Any]) -> None:
+def warn(card: Card) -> None:
     """Print on stderr the warnings of a card that are too long for its table."""
     for message in tables.warnings(card):
         say(f"warning: {card['checkpoint']}: {message}")
@@ -231,11 +232,11 @@ class Training:
                 "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
             )
 
-    def _epoch(self, row: Mapping[str, Any]) -> None:
+    def _epoch(self, row: EpochRow) -> None:
         parts = [f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
         if row.get("beta", 1.0) != 1.0:
             parts.append(f"beta {row['beta']:.3g}")
-        for split in ("train", "validation"):
+        for split in LOGGED:
             terms = row.get(split, {})
             values = [(name, terms[key]) for key, name in QUANTITIES.items() if key in terms]
             if "bound" in terms:
@@ -287,18 +288,13 @@ class Measuring:
                 self.bar.update(self.task, completed=event.done, total=event.total)
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Return a value as the text of one cell of a table."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {inner}" for key, inner in value.items())
     if isinstance(value, list | tuple):
-        return (
-            " x ".join(map(str, value))
-            if value and all(isinstance(v, int) for v in value)
-            else ", ".join(map(str, value))
-        )
-    return (
-        {True: "yes", False: "no", None: "-"}.get(value, str(value))
-        if not isinstance(value, int) or isinstance(value, bool)
-        else str(value)
-    )
+        is_shape = value and all(isinstance(item, int) for item in value)
+        return (" x " if is_shape else ", ").join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)

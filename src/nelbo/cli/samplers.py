@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from tyro.conf import Suppress, arg
 
 from nelbo.cli import flags
 from nelbo.cli.verb import Answer, OnRuns
+from nelbo.core.layout import Entry, SamplerChoice, SamplerRow, number
 from nelbo.errors import Interrupted
 
 TIMED = ("fit", "draw")
@@ -56,7 +56,7 @@ class Samplers(OnRuns):
             ) from None
         return Answer(table, lambda: self._show(table))
 
-    def _show(self, table: Mapping[str, Any]) -> None:
+    def _show(self, table: SamplerChoice) -> None:
         from nelbo.cli import console
         from nelbo.evaluation.labels import label
 
@@ -79,25 +79,25 @@ class Samplers(OnRuns):
         console.write(f"nelbo sample {table['run']} --sampler chosen   draws with it")
 
 
-def _ranked(table: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def _ranked(table: SamplerChoice) -> list[tuple[str, SamplerRow]]:
     """Return the measured samplers, nearest first."""
     measured = [(name, entry) for name, entry in table["samplers"].items() if "metrics" in entry]
 
-    def distance(item: tuple[str, Mapping[str, Any]]) -> float:
-        value = item[1]["metrics"][table["by"]]["value"]
-        return float("inf") if value is None else float(value)
+    def distance(item: tuple[str, SamplerRow]) -> float:
+        value = number(item[1]["metrics"][table["by"]])
+        return float("inf") if value is None else value
 
     return sorted(measured, key=distance)
 
 
-def _row(name: str, entry: Mapping[str, Any], by: str) -> tuple[str, ...]:
+def _row(name: str, entry: SamplerRow, by: str) -> tuple[str, ...]:
     metrics = entry["metrics"]
     shares = [_number(metrics[column])[0] if column in metrics else "-" for column in COLUMNS]
     name += " (copies)" if entry["copies"] else ""
     return (name, *_number(metrics[by]), *shares, *(f"{entry['seconds'][what]:.1f} s" for what in TIMED))
 
 
-def _number(metric: Mapping[str, Any]) -> tuple[str, str]:
+def _number(metric: Entry) -> tuple[str, str]:
     from nelbo.evaluation.labels import shown
 
     return shown(metric)[:2]

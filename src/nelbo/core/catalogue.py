@@ -19,7 +19,7 @@ def entries(axis: str) -> dict[str, Any]:
     return {name: lookup(axis, name) for name in names(axis)}
 
 
-def docline(entry: Any) -> str:
+def docline(entry: object) -> str:
     """The first sentence of an entry's docstring, on one line."""
     paragraph = (inspect.getdoc(entry) or "").split("\n\n")[0]
     return " ".join(paragraph.split())

@@ -30,7 +30,7 @@ def to_dict(spec: Spec) -> dict[str, Any]:
     return table
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Spec):
         table = to_dict(value)
         only_scalar = value.axis and value.scalar and set(table) == {"name", value.scalar}
@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def build(cls: type[S], table: Mapping[str, Any] | Any, source: str = "configuration") -> S:
+def build(cls: type[S], table: object, source: str = "configuration") -> S:
     """Validate plain data into a spec; raises ConfigError with one line for each mistake."""
     try:
         return cls.model_validate(table)
@@ -89,7 +89,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 # --- overrides --------------------------------------------------------------------------------
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str) -> object:
     """A flag's text as a TOML value where it is one, `none` as None, otherwise the text itself."""
     if text.lower() in ("none", "null"):
         return None
@@ -105,9 +105,9 @@ def parse_value(text: str) -> Any:
         return [parse_value(item.strip()) for item in items if item.strip()] if len(items) > 1 else text
 
 
-def parse_flags(arguments: list[str]) -> dict[str, Any]:
+def parse_flags(arguments: list[str]) -> dict[str, object]:
     """`["--model.latent-dim", "16", "--ema=0.99"]` -> `{"model.latent_dim": 16, "ema": 0.99}`."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     position = 0
     while position < len(arguments):
         flag = arguments[position]
@@ -124,7 +124,7 @@ def parse_flags(arguments: list[str]) -> dict[str, Any]:
     return found
 
 
-def override(spec: S, overrides: Mapping[str, Any], source: str = "these flags") -> S:
+def override(spec: S, overrides: Mapping[str, object], source: str = "these flags") -> S:
     """A copy of the spec with dotted fields replaced; naming another class drops the old fields.
 
     `{"objective": "iwae", "objective.k": 5}` first swaps the objective, then sets its field.
@@ -135,7 +135,7 @@ def override(spec: S, overrides: Mapping[str, Any], source: str = "these flags")
     return build(type(spec), table, source)
 
 
-def _set(table: dict[str, Any], cls: type[Spec], path: list[str], value: Any) -> None:
+def _set(table: dict[str, Any], cls: type[Spec], path: list[str], value: object) -> None:
     head, rest = path[0], path[1:]
     field_spec = _spec_of_field(cls, head)
     here = table.get(head)
@@ -176,7 +176,7 @@ def _spec_of_field(cls: type[Spec], field: str) -> type[Spec] | None:
     return next((o for o in options_of(info.annotation) if inspect.isclass(o) and issubclass(o, Spec)), None)
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> list[str]:
     """The dotted fields in which two configurations differ, each as `field: left -> right`."""
     lines: list[str] = []
     for key in sorted({*a, *b}):

@@ -18,7 +18,7 @@ from nelbo.core.format import with_format, without_format
 from nelbo.errors import RunError
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
     """Write named tensors, with a table of plain values in the file's metadata."""
     ready = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with atomic(file) as temporary:
@@ -53,7 +53,7 @@ def atomic(file: Path) -> Iterator[Path]:
         Path(temporary).unlink(missing_ok=True)
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """Return plain values with None in place of numbers that are not finite, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}

@@ -12,7 +12,7 @@ FORMAT = 1
 """The format of the files of a run folder. A file without one is older than the number, and is read as 1."""
 
 
-def with_format(table: Mapping[str, Any]) -> dict[str, Any]:
+def with_format(table: Mapping[str, object]) -> dict[str, object]:
     """Return the table with the format of its file, first."""
     return {"format": FORMAT, **table}
 

@@ -59,7 +59,7 @@ def lookup(axis: str, name: str) -> Any:
     return entry
 
 
-def _identity(entry: Any) -> tuple[str, str]:
+def _identity(entry: object) -> tuple[str, str]:
     return getattr(entry, "__module__", ""), getattr(entry, "__qualname__", repr(entry))
 
 

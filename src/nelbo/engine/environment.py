@@ -10,17 +10,18 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from nelbo.core.layout import Environment
 
 CHANGES = "+changes"  # ends a commit that is not all of the code
 CACHE = "NELBO_CACHE"
 
 
-def describe(device: torch.device | None = None) -> dict[str, Any]:
+def describe(device: torch.device | None = None) -> Environment:
     """Return versions and hardware, for `env.json` and `nelbo env`."""
-    found: dict[str, Any] = {
+    found: Environment = {
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "processor": processor("model name") or platform.processor() or platform.machine(),

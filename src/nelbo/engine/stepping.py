@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nelbo.core import Progress
+from nelbo.core.layout import Execution
 from nelbo.core.spec import Spec
 from nelbo.engine.capturing import STEPS_AT_ONCE, WARM_UP, Captured, CUDARecorder, Recorder
 from nelbo.engine.compiling import Compiled, compiling
@@ -105,7 +106,7 @@ class Step:
         return self._compiled is not None
 
     @property
-    def how(self) -> dict[str, Any]:
+    def how(self) -> Execution:
         """The way that steps really ran, for the run's summary."""
         return {
             "compiled": self._compiled is not None and self._compiled.ready,

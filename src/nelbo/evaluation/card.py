@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from nelbo import engine
 from nelbo.core import files
 from nelbo.core.catalogue import entries
+from nelbo.core.layout import Card, Entry, Environment
 from nelbo.core.registry import lookup, names
 from nelbo.data import Batches
 from nelbo.errors import ConfigError, RunError
@@ -55,7 +55,7 @@ def evaluate(
     data_dir: str | Path | None = None,
     data: object | None = None,
     tell: Tell = quiet,
-) -> dict[str, Any]:
+) -> Card:
     """Measure a checkpoint on a split: {run, checkpoint, split, n, data_hash, metrics: {name: {value, ...}}}.
 
     samples   K of the importance-weighted estimate; 0 leaves it out
@@ -87,7 +87,7 @@ def evaluate(
         asked=bool(metrics),
     )
     begun = time.perf_counter()
-    card = {
+    card: Card = {
         "run": found.name,
         "checkpoint": checkpoint,
         "epoch": found.epoch(checkpoint),
@@ -115,7 +115,7 @@ def evaluate(
     return card
 
 
-def _conditions(model: BuiltModel, view: Split) -> dict[str, Any]:
+def _conditions(model: BuiltModel, view: Split) -> Card:
     """On which images, with which noise and under which kind of likelihood a card is measured."""
     return {
         "n": len(view.images),
@@ -183,35 +183,38 @@ def read(
     checkpoint: str = "best",
     samples: int | None = None,
     having: str | None = None,
-) -> dict[str, Any]:
+) -> Card:
     """The card that is kept, or an empty table: of `samples`, or else the fullest, and of equals the largest K.
 
     having   a value that it must hold
     """
     if samples is not None:
-        return run.read_json(stem(split, checkpoint, samples) + ".json", missing={})
+        card: Card = run.read_json(stem(split, checkpoint, samples) + ".json", missing={})
+        return card
     found = (run.path / "evaluation").glob(f"{split}-{checkpoint}-k*.json")
-    cards = [run.read_json(f"evaluation/{file.name}", missing={}) for file in found]
+    cards: list[Card] = [run.read_json(f"evaluation/{file.name}", missing={}) for file in found]
     fitting = [card for card in cards if having is None or having in card.get("metrics", {})]
-    return max(fitting, key=lambda card: (len(card.get("metrics", {})), card.get("samples", 0)), default={})
+    return max(
+        fitting, key=lambda card: (len(card.get("metrics", {})), card.get("samples", 0)), default=Card()
+    )
 
 
-def is_of(card: Mapping[str, Any], weights: str) -> bool:
+def is_of(card: Card, weights: str) -> bool:
     """Return True if a stored card belongs to these weights; one that an older nelbo measured in bf16 is not used."""
     return card.get("weights") == weights and card.get("precision") == PRECISION
 
 
-def is_whole(card: Mapping[str, Any]) -> bool:
+def is_whole(card: Card) -> bool:
     """Return True if a card says under which conditions each number holds; those of an older nelbo do not."""
     return bool(card) and all("conditions" in entry for entry in card["metrics"].values())
 
 
-def is_grey(entry: Mapping[str, Any]) -> bool:
+def is_grey(entry: Entry | None) -> bool:
     """Return True if a number contains a cross-entropy of grey pixels, which is no likelihood."""
-    return bool(entry.get("conditions", {}).get("likelihood") == GREY)
+    return entry is not None and entry.get("conditions", {}).get("likelihood") == GREY
 
 
-def read_per_image(run: Run, card: Mapping[str, Any]) -> dict[str, Tensor]:
+def read_per_image(run: Run, card: Card) -> dict[str, Tensor]:
     """The numbers of single images that belong to a card, float64 of shape N, in the split's order."""
     file = run.path / (stem(card["split"], card["checkpoint"], card["samples"]) + ".safetensors")
     if not file.is_file():
@@ -220,7 +223,7 @@ def read_per_image(run: Run, card: Mapping[str, Any]) -> dict[str, Tensor]:
     return tensors if about.get("weights") == card.get("weights") else {}
 
 
-def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) -> dict[str, Any]:
+def _keep(run: Run, card: Card, found: Mapping[str, Tensor | None]) -> Card:
     """Write a card, together with what an earlier one says of the same weights by other metrics."""
     per_image = {name: each_N for name, each_N in found.items() if each_N is not None}
     where = stem(card["split"], card["checkpoint"], card["samples"])
@@ -246,13 +249,13 @@ def _keep(run: Run, card: dict[str, Any], found: Mapping[str, Tensor | None]) ->
     return card
 
 
-def _alike(before: Mapping[str, Any], card: Mapping[str, Any]) -> bool:
+def _alike(before: Card, card: Card) -> bool:
     """Return True if an earlier card belongs to the same weights, images and noise."""
-    same = ("weights", "data_hash", "images_hash", "seed", "precision")
-    return is_whole(before) and all(before.get(key) == card[key] for key in same)
+    same = {"weights", "data_hash", "images_hash", "seed", "precision"}
+    return is_whole(before) and same <= {key for key, value in before.items() if card.get(key) == value}
 
 
-def _carried_over(run: Run, card: Mapping[str, Any], chosen: Mapping[str, Metric]) -> tuple[str, ...]:
+def _carried_over(run: Run, card: Card, chosen: Mapping[str, Metric]) -> tuple[str, ...]:
     """Write the card of this K with the chosen sections that do not depend on it, from cards of other K.
 
     Of those only that the same code measured on the same machine, and whose every number exists: what was missing
@@ -276,20 +279,20 @@ def _carried_over(run: Run, card: Mapping[str, Any], chosen: Mapping[str, Metric
                 per_image = {
                     one: each_N for one, each_N in read_per_image(run, other).items() if one in metrics
                 }
-                made = {**card, "seconds": other["seconds"], "metrics": metrics, "sections": sections}
+                made: Card = {**card, "seconds": other["seconds"], "metrics": metrics, "sections": sections}
                 _keep(run, made, per_image)
                 return tuple(sections)
     return ()
 
 
-def _samples_of_cards(run: Run, card: Mapping[str, Any]) -> set[int]:
+def _samples_of_cards(run: Run, card: Card) -> set[int]:
     found = (run.path / stem(card["split"], card["checkpoint"], 0)).parent.glob("*.json")
     start = f"{card['split']}-{card['checkpoint']}-k"
     numbers = [file.stem.removeprefix(start) for file in found if file.stem.startswith(start)]
     return {int(number) for number in numbers if number.isdecimal()}
 
 
-def _measured_elsewhere(before: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+def _measured_elsewhere(before: Card, card: Card) -> dict[str, Environment]:
     """The environment (version, commit, device) of each section kept from an earlier card, where it is another."""
     of = dict.fromkeys(before["sections"], before["environment"]) | before.get("earlier", {})
     return {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from nelbo.core.catalogue import entries
+from nelbo.core.layout import Entry
 from nelbo.metrics import Metric, Number
 
 DECIMALS = 8  # at most
@@ -59,7 +59,7 @@ def spread(error: float | None) -> str:
     return "" if error is None else f"± {error:.{decimals(error)}f}" if error else "± 0"
 
 
-def shown(entry: Mapping[str, Any]) -> tuple[str, str, str]:
+def shown(entry: Entry) -> tuple[str, str, str]:
     """Return value, spread and note of one number; where there is no value, the word for why."""
     value, note = entry["value"], entry["note"]
     if value is None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from nelbo import engine
 from nelbo.core import config
+from nelbo.core.layout import Entry, SamplerChoice, SamplerRow, number
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import kebab
 from nelbo.data import Images, frozen, materialise
@@ -118,7 +118,7 @@ class RunSampler:
 def sampler(
     run: str | Path | Run,
     name: str | Sampler = CHOSEN,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     *,
     checkpoint: str = "best",
     seed: int = 0,
@@ -149,7 +149,7 @@ def check_name(name: str | Sampler) -> None:
         lookup("sampler", name)
 
 
-def asked(name: str | Sampler, settings: Mapping[str, Any] | None, run: Run, model: BuiltModel) -> Sampler:
+def asked(name: str | Sampler, settings: Mapping[str, object] | None, run: Run, model: BuiltModel) -> Sampler:
     """The sampler of that name with these settings; `chosen` is the one that was, for these very weights."""
     if isinstance(name, Sampler):
         spec = name
@@ -179,7 +179,7 @@ def _chosen(run: Run, model: BuiltModel) -> Sampler:
 def compare(
     run: str | Path | Run,
     samplers: Sequence[str] | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     *,
     checkpoint: str = "best",
     seed: int = 0,
@@ -188,7 +188,7 @@ def compare(
     data_dir: str | Path | None = None,
     data: object | None = None,
     tell: Tell = quiet,
-) -> dict[str, Any]:
+) -> SamplerChoice:
     """Fit samplers to a run, measures each on validation images, and the one with the lowest distance on test images.
 
     One that only draws training images again (`Sampler.copies`) is measured, and not chosen unless it is alone.
@@ -213,7 +213,7 @@ def compare(
             "train with --data.validation 0.1, or draw with a sampler by name: "
             f"nelbo sample {found.name} --sampler gaussian-mixture"
         )
-    about = {
+    about: SamplerChoice = {
         "run": found.name,
         "checkpoint": checkpoint,
         "epoch": found.epoch(checkpoint),
@@ -228,12 +228,12 @@ def compare(
     kept = _Kept(found, about)
     for name, spec in specs.items():
         tell(MetricBegun(name))
-        entry = {"config": config.to_dict(spec), "copies": spec.copies}
-        kept.once(name, entry, lambda spec=spec, name=name: _measured(panel, spec, name))
+        entry: SamplerRow = {"config": config.to_dict(spec), "copies": spec.copies}
+        kept.once(name, entry, partial(_measured, panel, spec, name))
     chosen = _best(kept.samplers, panel.by)
     tell(MetricBegun(f"{chosen} on test images"))
     final = _Panel(encoded, split, tell)
-    table = {
+    table: SamplerChoice = {
         **about,
         "by": panel.by,
         "samplers": kept.samplers,
@@ -250,9 +250,9 @@ def compare(
     return table
 
 
-def _specs(samplers: Sequence[str] | None, settings: Mapping[str, Any]) -> dict[str, Sampler]:
+def _specs(samplers: Sequence[str] | None, settings: Mapping[str, object]) -> dict[str, Sampler]:
     """Every sampler with its settings; a misspelled name is refused."""
-    by_name: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, object]] = {}
     for key, value in settings.items():
         name, _, field = key.partition(".")
         by_name.setdefault(kebab(name), {})[field] = value
@@ -293,7 +293,7 @@ class _Panel:
         else:
             self.judge = judge
 
-    def metrics(self, draw: DrawLatents, name: str) -> dict[str, Any]:
+    def metrics(self, draw: DrawLatents, name: str) -> dict[str, Entry]:
         """Measure as many images as the split has."""
         model, z = self.encoded.model, f"z ~ {name}"
         if isinstance(self.judge, inception.Judge):
@@ -303,7 +303,7 @@ class _Panel:
         sets = judge.generated(model, draw)
         return _plain(dict(self.judge.distances(sets, z)) | dict(self.judge.neighbours(sets)))
 
-    def references(self) -> dict[str, Any]:
+    def references(self) -> dict[str, Entry]:
         """The same distance of reconstructions and of training images: what there is to reach."""
         return _plain(dict(self.judge.references(self.encoded.model)))
 
@@ -311,11 +311,11 @@ class _Panel:
         self.tell(MetricGoesOn(name, done, total))
 
 
-def _plain(metrics: Mapping[str, Value]) -> dict[str, Any]:
+def _plain(metrics: Mapping[str, Value]) -> dict[str, Entry]:
     return {key: value.to_dict() for key, value in metrics.items()}
 
 
-def _measured(panel: _Panel, spec: Sampler, name: str) -> dict[str, Any]:
+def _measured(panel: _Panel, spec: Sampler, name: str) -> SamplerRow:
     """Return the measurements of a sampler, or the reason for its refusal."""
     begun = time.perf_counter()
     try:
@@ -335,12 +335,12 @@ def _measured(panel: _Panel, spec: Sampler, name: str) -> dict[str, Any]:
     return {"seconds": {key: round(value, 3) for key, value in seconds.items()}, "metrics": metrics}
 
 
-def _best(samplers: Mapping[str, Any], by: str) -> str:
-    """The nearest; one that only copies training images where there is no other."""
+def _best(samplers: Mapping[str, SamplerRow], by: str) -> str:
+    """Return the nearest sampler; one that only copies training images where there is no other."""
     values = {
-        name: (table["copies"], table["metrics"][by]["value"])
+        name: (table["copies"], value)
         for name, table in samplers.items()
-        if table.get("metrics", {}).get(by, {}).get("value") is not None
+        if "metrics" in table and (value := number(table["metrics"].get(by))) is not None
     }
     if not values:
         why = "; ".join(f"{name}: {table.get('refused', 'not finite')}" for name, table in samplers.items())
@@ -351,17 +351,17 @@ def _best(samplers: Mapping[str, Any], by: str) -> str:
 class _Kept:
     """The measurements made under the same conditions, so that an interrupted comparison goes on."""
 
-    def __init__(self, run: Run, about: Mapping[str, Any]) -> None:
+    def __init__(self, run: Run, about: SamplerChoice) -> None:
         self.run = run
-        self.about = dict(about)
+        self.about = about
         self.name = f"evaluation/unfinished/samplers-{about['weights']}.json"
-        self.before: dict[str, Any] = {}
+        self.before: dict[str, SamplerRow] = {}
         with contextlib.suppress(NelboError):  # a damaged one is replaced
             before = run.read_json(self.name, missing={})
             self.before = before.get("samplers", {}) if before.get("about") == self.about else {}
-        self.samplers: dict[str, Any] = {}
+        self.samplers: dict[str, SamplerRow] = {}
 
-    def once(self, name: str, table: dict[str, Any], measure: Any) -> None:
+    def once(self, name: str, table: SamplerRow, measure: Callable[[], SamplerRow]) -> None:
         known = self.before.get(name, {})
         self.samplers[name] = known if known.get("config") == table["config"] else table | measure()
         self.run.write_json(self.name, {"about": self.about, "samplers": self.samplers})

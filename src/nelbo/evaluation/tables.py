@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from nelbo.core.catalogue import docline, entries
+from nelbo.core.layout import Card, Entry
 from nelbo.evaluation import labels
 
 NONE = "-"  # the text of a cell without a value
@@ -74,7 +75,7 @@ def plain(caption: str, heads: Sequence[str], rows: Iterable[Iterable[Cell | str
 # --- an evaluation ----------------------------------------------------------------------------
 
 
-def of_card(card: Mapping[str, Any]) -> Table:
+def of_card(card: Card) -> Table:
     """Return the table of every number of a card, section by section."""
     metrics, known = card["metrics"], entries("metric")
     sections = tuple(
@@ -90,7 +91,7 @@ def of_card(card: Mapping[str, Any]) -> Table:
     return Table(caption, ("metric", "value", "unit"), sections, whole=None)
 
 
-def of_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> Table:
+def of_two_cards(first: Card, other: Card) -> Table:
     """Return the numbers of two checkpoints of one run side by side; notes are those of the second."""
     rows = []
     for name, entry in other["metrics"].items():
@@ -102,19 +103,19 @@ def of_two_cards(first: Mapping[str, Any], other: Mapping[str, Any]) -> Table:
     return Table(caption, heads, (Section(tuple(rows)),), whole=None)
 
 
-def warnings(card: Mapping[str, Any]) -> list[str]:
+def warnings(card: Card) -> list[str]:
     """Return the sentences that are too long for a card's table: posterior collapse."""
     return [entry["warning"] for entry in card["metrics"].values() if entry.get("warning")]
 
 
-def _checkpoint(card: Mapping[str, Any]) -> str:
+def _checkpoint(card: Card) -> str:
     return f"{card['checkpoint']} (epoch {card['epoch']})"
 
 
-def _row(label: str, entry: Mapping[str, Any], *numbers: Cell) -> Row:
+def _row(label: str, entry: Entry, *numbers: Cell) -> Row:
     return Row((Cell(label), *numbers, Cell(entry["unit"])), entry["note"])
 
 
-def _number(entry: Mapping[str, Any]) -> Cell:
+def _number(entry: Entry) -> Cell:
     text, spread, _ = labels.shown(entry)
     return Cell(text, spread, "text" if entry["value"] is None else "number")

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from nelbo.core.layout import Entry
 from nelbo.core.registry import register
 from nelbo.data import Batches, Images, Splits, Transform
 from nelbo.engine import fixed_seed, products, seed_streams
@@ -70,12 +71,12 @@ class Value:
         """Return the value of a number that does not exist."""
         return cls(None, unit, None, reason.why, missing=reason.word)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Entry:
         """Return plain values; a number that is not finite becomes None and says so."""
-        table: dict[str, object] = {
-            "value": _finite(self.value),
+        table: Entry = {
+            "value": self.value if _finite(self.value) else None,
             "unit": self.unit,
-            "standard_error": _finite(self.standard_error),
+            "standard_error": self.standard_error if _finite(self.standard_error) else None,
             "note": self.note,
             "missing": self.missing,
             "conditions": dict(self.conditions),
@@ -87,9 +88,8 @@ class Value:
         return table
 
 
-def _finite(number: float | list[float] | None) -> float | list[float] | None:
-    numbers = number if isinstance(number, list) else [number]
-    return None if any(one is not None and not math.isfinite(one) for one in numbers) else number
+def _finite(value: float | list[float] | None) -> bool:
+    return all(one is None or math.isfinite(one) for one in (value if isinstance(value, list) else [value]))
 
 
 @contextlib.contextmanager

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from nelbo.core.distributions import PosteriorValue, PriorModule, Sample
+from nelbo.core.layout import LatentRow
 from nelbo.dists.base import exact
 from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
 from nelbo.models import BuiltModel
@@ -52,7 +52,7 @@ class LatentStatistics:
         """True when the latent carries next to nothing: no active unit, or less than a nat of KL."""
         return self.active_units == 0 or (self.kl_nats is not None and self.kl_nats < COLLAPSED_KL_NATS)
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> LatentRow:
         """Return the numbers for a line of metrics.jsonl."""
         kl = None if self.kl_Z is None else [round(value, 6) for value in self.kl_Z.tolist()]
         dimensions = len(self.mean_variance_Z)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nelbo import plots
+from nelbo.core import layout
 from nelbo.evaluation import card
 from nelbo.metrics.importance import curve_points
 from nelbo.pictures.base import Drawn, picture
@@ -28,9 +29,9 @@ def iw_curve(view: View) -> Drawn:
         "iw-curve",
         plots.estimate_curve(
             curve_points(saved["samples"]),
-            metrics["iw_nll_curve"]["value"],
+            layout.numbers(metrics["iw_nll_curve"]),
             title=f"{view.title} · importance-weighted NLL",
-            nelbo=bound.get("metrics", {}).get("nelbo", {}).get("value"),
+            nelbo=layout.number(bound["metrics"]["nelbo"]) if bound else None,
             notes=notes,
         ),
     )

@@ -6,10 +6,10 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from nelbo.core import config
+from nelbo.core import config, layout
 from nelbo.core.catalogue import docline, entries
+from nelbo.core.layout import Card, Entry, Environment, EpochRow, Summary
 from nelbo.core.registry import names
 from nelbo.core.spec import Spec, kebab
 from nelbo.doctor import Diagnosis, diagnose
@@ -66,10 +66,10 @@ class Facts:
     started_from: Recipe | None
     promise: str
     changes: list[tuple[str, str, str]]
-    card: Mapping[str, Any]
-    summary: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    history: list[dict[str, Any]]
+    card: Card
+    summary: Summary
+    environment: Environment
+    history: list[EpochRow]
     diagnosis: Diagnosis | str
     drawings: list[Drawing]
     left_out: Mapping[str, str]
@@ -80,19 +80,18 @@ class Facts:
         return self.run.name
 
     @property
-    def metrics(self) -> Mapping[str, Mapping[str, Any]]:
-        metrics: Mapping[str, Mapping[str, Any]] = self.card["metrics"]
-        return metrics
+    def metrics(self) -> Mapping[str, Entry]:
+        return self.card["metrics"]
 
     @property
     def grey(self) -> bool:
         """True where log p(x | z) is a cross-entropy of grey pixels, which is no likelihood."""
-        return card.is_grey(self.metrics.get("reconstruction", {}))
+        return card.is_grey(self.metrics.get("reconstruction"))
 
     @property
     def curve(self) -> list[tuple[float, float]]:
         """(K, estimate) of the importance-weighted NLL, as far as it was measured."""
-        values = self.metrics.get("iw_nll_curve", {}).get("value") or []
+        values = layout.numbers(self.metrics.get("iw_nll_curve"))
         at = curve_points(self.card["samples"]) if values else []
         return [(float(k), value) for k, value in zip(at, values, strict=False)]
 
@@ -128,7 +127,7 @@ def gather(run: Run, request: Request, tell: Tell) -> Facts:
     )
 
 
-def _measured(run: Run, request: Request, tell: Tell) -> tuple[dict[str, Any], str]:
+def _measured(run: Run, request: Request, tell: Tell) -> tuple[Card, str]:
     """Return the run's card of these weights, completed; without the data the saved part, and why no more."""
     model = api.load(run, checkpoint=request.checkpoint, device="cpu")
     weights = card.fingerprint(model)
@@ -154,9 +153,7 @@ def _measured(run: Run, request: Request, tell: Tell) -> tuple[dict[str, Any], s
     return made, ""
 
 
-def _evaluated(
-    run: Run, request: Request, samples: int, metrics: Sequence[str], tell: Tell
-) -> dict[str, Any]:
+def _evaluated(run: Run, request: Request, samples: int, metrics: Sequence[str], tell: Tell) -> Card:
     return card.evaluate(
         run, checkpoint=request.checkpoint, split=request.split, samples=samples, metrics=metrics,
         device=request.device, data_dir=request.data_dir, tell=tell,

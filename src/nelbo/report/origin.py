@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
 
 from nelbo.core.catalogue import docline
 from nelbo.core.config import to_dict
+from nelbo.core.layout import DataFacts, Environment
 from nelbo.evaluation.tables import Cell, Table, plain
 from nelbo.report.gathered import Facts, components
 from nelbo.training.api import FROM_PYTHON
 from nelbo.training.recipe import flatten
 
-Pairs = list[tuple[str, Any]]
+Pairs = list[tuple[str, object]]
 
 
 def brief(facts: Facts) -> Pairs:
@@ -61,7 +60,7 @@ def surroundings(facts: Facts) -> tuple[Pairs, Pairs, Pairs]:
     return _data(facts.environment.get("data", {})), trained, measured
 
 
-def _data(data: Mapping[str, Any]) -> Pairs:
+def _data(data: DataFacts) -> Pairs:
     shape = data.get("shape")
     return [
         ("Name", data.get("name")),
@@ -73,7 +72,7 @@ def _data(data: Mapping[str, Any]) -> Pairs:
     ]
 
 
-def _machine(environment: Mapping[str, Any]) -> Pairs:
+def _machine(environment: Environment) -> Pairs:
     packages = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
     threads = f"{environment.get('cores')}, {environment.get('threads')}" if environment else None
     return [

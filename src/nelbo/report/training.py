@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from nelbo.core.layout import LatentRow, Logged, number, numbers
 from nelbo.report import charts
 from nelbo.report.charts import Chart
 from nelbo.report.gathered import Facts
 
-SPLITS = {"train": "training", "validation": "validation"}
+SPLITS: dict[Logged, str] = {"train": "training", "validation": "validation"}
 NOTHING_NATS = 0.01  # of KL: a dimension below it carries next to nothing
 FIRST = ("bound", "reconstruction", "kl", "total")
 Points = list[tuple[float, float]]
@@ -61,7 +60,7 @@ def _name(key: str, facts: Facts) -> str:
 def _scalars(facts: Facts) -> list[tuple[str, str, Points]]:
     """Return (name, title, points) of what has one value an epoch, where it changes."""
     beta = [(float(row["epoch"]), float(row["beta"])) for row in facts.history if row.get("beta") is not None]
-    latents: list[tuple[int, dict[str, Any]]] = [
+    latents: list[tuple[int, LatentRow]] = [
         (row["epoch"], row["latent"]) for row in facts.history if "latent" in row
     ]
     scalars = []
@@ -77,12 +76,12 @@ def estimates(facts: Facts, prefix: str) -> list[Chart]:
     """Draw the importance-weighted estimate over K and the KL of each dimension, as far as they were measured."""
     drawn = []
     if facts.curve:
-        nelbo = facts.metrics.get("nelbo", {}).get("value")
+        nelbo = number(facts.metrics.get("nelbo"))
         name = "Grey importance-weighted estimate" if facts.grey else "Importance-weighted NLL"
         title = f"{name} over the number of samples, nats an image"
         bound = None if nelbo is None else (_name("bound", facts), nelbo)
         drawn.append(charts.estimate(f"{prefix}estimate", title, facts.curve, bound))
-    kl_Z = facts.metrics.get("kl_per_dimension", {}).get("value")
+    kl_Z = numbers(facts.metrics.get("kl_per_dimension"))
     if kl_Z:
         empty = sum(kl < NOTHING_NATS for kl in kl_Z)
         pale = f"; pale: {empty} below {NOTHING_NATS} nats" if empty else ""

@@ -12,6 +12,7 @@ import torch
 
 from nelbo import engine
 from nelbo.core.distributions import PosteriorValue
+from nelbo.core.layout import DataFacts, Environment
 from nelbo.core.vocabulary import Shape
 from nelbo.data import Images, Splits
 from nelbo.errors import ConfigError, DataError, RunError, TrainingFailed
@@ -43,7 +44,7 @@ class Plan:
 
 def plan(
     recipe: str | Path | Recipe,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
     *,
     data: object | None = None,
     runs: str | Path = "runs",
@@ -66,7 +67,7 @@ def plan(
 def train(
     recipe: str | Path | Recipe | Plan,
     *,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
     data: object | None = None,
     runs: str | Path = "runs",
     name: str | None = None,
@@ -116,9 +117,19 @@ def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun
     run = store.start(recipe, folder, overwrite=planned.overwrite)
     environment = _write_environment(run, place, splits)
     loading = time.perf_counter() - begun
-    about = {key: environment["data"][key] for key in ("name", "shape", "n", "pixels", "hash")}
-    kind, bound = observation_kind(recipe), recipe.objective.bound_name
-    tell(events.DataRead(**about, observation_kind=kind, bound=bound, note=splits.note))
+    n, kind = environment["data"]["n"], observation_kind(recipe)
+    tell(
+        events.DataRead(
+            splits.name,
+            splits.shape,
+            n,
+            splits.pixels,
+            splits.hash,
+            kind,
+            recipe.objective.bound_name,
+            splits.note,
+        )
+    )
     tell(built)
     try:
         state = fit(recipe, splits, run, place, tell)
@@ -144,7 +155,7 @@ def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun
     return run
 
 
-def _write_environment(run: Run, place: torch.device, splits: Splits) -> dict[str, Any]:
+def _write_environment(run: Run, place: torch.device, splits: Splits) -> Environment:
     """Write hardware, versions and data to env.json; an interrupted run still says what its first part ran on."""
     environment = engine.describe(place) | {"command": engine.command_line(), "data": describe_data(splits)}
     earlier = run.read_json("env.json", missing={})
@@ -228,7 +239,7 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
     return splits
 
 
-def describe_data(splits: Splits) -> dict[str, Any]:
+def describe_data(splits: Splits) -> DataFacts:
     """Return the facts about its data that a run records."""
     return {
         "name": splits.name,

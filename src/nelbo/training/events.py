@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from nelbo import engine
+from nelbo.core.layout import EpochRow
 from nelbo.core.vocabulary import Shape
 
 
@@ -96,7 +96,7 @@ class StepDone(Event):
 class EpochDone(Event):
     """An epoch is done; its row is that of metrics.jsonl."""
 
-    row: Mapping[str, Any]
+    row: EpochRow
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

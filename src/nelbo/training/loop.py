@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from nelbo import engine
 from nelbo.core import Progress
+from nelbo.core.layout import EpochRow
 from nelbo.data import Batches, Splits
 from nelbo.errors import Interrupted, TrainingFailed
 from nelbo.metrics import LatentSums, Means, Split, quantities
@@ -81,10 +81,10 @@ def train_epoch(
             return
 
 
-def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[str, Any]:
+def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> EpochRow:
     """Measure, logs and saves after an epoch, and moves the counters to the next one."""
     trained = state.means.result()
-    row: dict[str, Any] = {"event": "epoch", "epoch": state.epoch, "step": state.step, "train": trained}
+    row: EpochRow = {"event": "epoch", "epoch": state.epoch, "step": state.step, "train": trained}
     steps = recipe.epochs * state.batch
     progress = Progress(state.epoch, recipe.epochs, state.step - 1, steps, len(splits.train))
     state.prepare_for_evaluation()
@@ -100,9 +100,8 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> dict[
             row |= look_at_latents(state, splits, latents)
     if recipe.log_steps:
         run.log({"event": "steps", "epoch": state.epoch, "loss": state.means.per_batch("total")})
-    bound = row.get("validation", {}).get("bound")
-    selectable = bound is not None and math.isfinite(bound)
-    better = selectable and (state.best_bound is None or bound > state.best_bound)
+    bound = row.get("validation", {}).get("bound", math.nan)
+    better = math.isfinite(bound) and (state.best_bound is None or bound > state.best_bound)
     if better:
         state.best_bound, state.best_epoch = bound, state.epoch
     newest = state.best_bound is None  # nothing to select on so far: the last epoch is kept
@@ -135,7 +134,7 @@ def validate(
     return means.result()
 
 
-def look_at_latents(state: State, splits: Splits, latents: LatentSums) -> dict[str, Any]:
+def look_at_latents(state: State, splits: Splits, latents: LatentSums) -> EpochRow:
     """KL of each latent dimension and active units, with a warning when the posterior has collapsed."""
     if splits.validation is None:  # otherwise `validate` has shown them
         images = splits.train.select(torch.arange(min(LATENT_IMAGES, len(splits.train))))

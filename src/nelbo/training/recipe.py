@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -99,7 +99,7 @@ PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim")
 """Fields of the model that overrides may name without their prefix."""
 
 
-def resolve(what: str | Path | Recipe, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def resolve(what: str | Path | Recipe, overrides: Mapping[str, object] | None = None) -> Recipe:
     """A recipe's name, a TOML file or a Recipe, with dotted overrides applied; parts of the model need no `model.`.
 
     A file may start from a recipe: `recipe = "fashion-mlp"` and only what differs. Raises ConfigError.
@@ -144,9 +144,9 @@ def _from_file(path: Path) -> Recipe:
     return config.override(named(name), flatten(table), str(path))
 
 
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested tables as dotted keys; a table's `name` becomes the value of the table itself."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in table.items():
         dotted = prefix + str(key).replace("-", "_")
         if isinstance(value, Mapping):

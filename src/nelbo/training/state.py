@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nelbo import engine
+from nelbo.core.layout import Execution
 from nelbo.data import Batches
 from nelbo.metrics import Means
 from nelbo.models import BuiltModel
@@ -40,7 +41,7 @@ class State:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     means: Means = dataclasses.field(default_factory=Means)
     threads: int = 1
-    how: dict[str, Any] = dataclasses.field(default_factory=dict)
+    how: Execution = dataclasses.field(default_factory=lambda: Execution())
     _inner: list[float] = dataclasses.field(default_factory=list)
 
     @classmethod

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from nelbo.core import config
 from nelbo.core.files import atomic, finite, read_tensors, write_tensors
 from nelbo.core.format import FORMAT, with_format, without_format
+from nelbo.core.layout import Summary
 from nelbo.errors import ConfigError, RunError, did_you_mean
 from nelbo.models import BuiltModel, Model
 from nelbo.training.recipe import Recipe
@@ -59,15 +60,16 @@ class Run:
             ) from None
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """The summary that training wrote at its end, or an empty table before that."""
-        return self.read_json("summary.json", missing={})
+        summary: Summary = self.read_json("summary.json", missing={})
+        return summary
 
     @property
     def finished(self) -> bool:
         return bool(self.summary.get("finished"))
 
-    def read_json(self, name: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    def read_json(self, name: str, missing: dict[str, object] | None = None) -> Any:
         file = self.path / name
         if not file.is_file() and missing is not None:
             return missing
@@ -82,7 +84,7 @@ class Run:
             raise RunError(f"{file} holds no table; the run is damaged: train again with --overwrite")
         return without_format(table, file)
 
-    def write_json(self, name: str, table: Mapping[str, Any]) -> Path:
+    def write_json(self, name: str, table: Mapping[str, object]) -> Path:
         file = self.path / name
         with atomic(file) as temporary:
             temporary.write_text(
@@ -92,13 +94,13 @@ class Run:
 
     # --- metrics.jsonl ---
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log(self, row: Mapping[str, object]) -> None:
         """Append one line to metrics.jsonl; numbers that are not finite become null."""
         line = json.dumps(finite(row), allow_nan=False)
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def history(self, event: str = "epoch") -> list[dict[str, Any]]:
+    def history(self, event: str = "epoch") -> list[Any]:
         """The logged rows of one kind, oldest first."""
         file = self.path / "metrics.jsonl"
         if not file.is_file():
@@ -146,7 +148,7 @@ class Run:
     def checkpoint_path(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
 
-    def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
         """Write a checkpoint: named tensors, and a table of plain values in its header."""
         write_tensors(self.checkpoint_path(name), tensors, about)
 
@@ -262,7 +264,7 @@ def start(recipe: Recipe, path: Path, *, overwrite: bool = False) -> Run:
     return Run(path)
 
 
-def share(run: Run, model: BuiltModel, shape: tuple[int, int, int], about: Mapping[str, Any]) -> None:
+def share(run: Run, model: BuiltModel, shape: tuple[int, int, int], about: Mapping[str, object]) -> None:
     """Write `model/`: the weights and the configuration that rebuilds the module around them."""
     table = {"model": config.to_dict(run.recipe.model), "shape": list(shape), **about}
     write_tensors(run.path / "model" / "model.safetensors", model.state_dict(), {})

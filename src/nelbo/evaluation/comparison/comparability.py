@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 from nelbo.evaluation.comparison.members import Member
 from nelbo.evaluation.comparison.values import Caution
@@ -12,8 +11,8 @@ from nelbo.evaluation.comparison.words import by_group, by_value, listed, shown
 from nelbo.evaluation.labels import label
 
 Groups = Mapping[str, Sequence[Member]]
-Differences = Mapping[str, Mapping[str, Any]]
-Basis = dict[str, Any]
+Differences = Mapping[str, Mapping[str, object]]
+Basis = dict[str, str | int]
 
 
 def basis(member: Member, metric: str) -> Basis | None:
@@ -55,7 +54,7 @@ def cautions(
     apart: list[Caution] = []
     for about in _causes(bases):
         metrics: list[str] = []
-        values: dict[str, list[Any]] = {}
+        values: dict[str, list[str | int]] = {}
         for metric, groups_of in bases.items():
             differing = {
                 group: sorted({one[about] for one in of_runs if one and about in one}, key=str)
@@ -88,7 +87,7 @@ def _causes(bases: Mapping[str, Mapping[str, Sequence[Basis | None]]]) -> list[s
     return list(dict.fromkeys([*MESSAGES, *(key for one in every for key in one)]))
 
 
-def _single(values: Sequence[Any]) -> Any:
+def _single(values: Sequence[object]) -> object:
     """Return the value that all runs of a group have, or the list of them."""
     return values[0] if len(values) == 1 else list(values)
 
@@ -96,7 +95,7 @@ def _single(values: Sequence[Any]) -> Any:
 # --- what keeps numbers apart -----------------------------------------------------------------
 
 
-def _data_fields(values: Mapping[str, Any], differences: Differences) -> str:
+def _data_fields(values: Mapping[str, object], differences: Differences) -> str:
     """Return the fields of [data] that may be why `values` (hashes) differ: those that agree wherever a hash does."""
     fields = {
         key: {group: value for group, value in table.items() if group in values}
@@ -112,33 +111,31 @@ def _data_fields(values: Mapping[str, Any], differences: Differences) -> str:
     )
 
 
-def _images(values: Mapping[str, Any], differences: Differences) -> str:
+def _images(values: Mapping[str, object], differences: Differences) -> str:
     return f"Measured on different images ({_data_fields(values, differences)})"
 
 
-def _training(values: Mapping[str, Any], differences: Differences) -> str:
+def _training(values: Mapping[str, object], differences: Differences) -> str:
     why = _data_fields(values, differences)
     return (
         f"What is learnt from the training images differs with them ({why}); the measured images are the same"
     )
 
 
-def _likelihood(values: Mapping[str, Any], _: Differences) -> str:
+def _likelihood(values: Mapping[str, object], _: Differences) -> str:
     return f"log p(x | z) is not the same kind of number: {by_group(values)}"
 
 
-def _k(values: Mapping[str, Any], _: Differences) -> str:
-    numbers = [
-        number for value in values.values() for number in (value if isinstance(value, list) else [value])
-    ]
-    return f"K is {by_value(values)}; measure all alike with --samples {max(numbers)}"
+def _k(values: Mapping[str, object], _: Differences) -> str:
+    most = max(max(value) if isinstance(value, list) else int(str(value)) for value in values.values())
+    return f"K is {by_value(values)}; measure all alike with --samples {most}"
 
 
-def _plainly(subject: str, way_out: str = "") -> Callable[[Mapping[str, Any], Differences], str]:
+def _plainly(subject: str, way_out: str = "") -> Callable[[Mapping[str, object], Differences], str]:
     return lambda values, _: f"{subject} {by_value(values)}{way_out}"
 
 
-MESSAGES: dict[str, Callable[[Mapping[str, Any], Differences], str]] = {
+MESSAGES: dict[str, Callable[[Mapping[str, object], Differences], str]] = {
     "images": _images,
     "split": _plainly("The split is"),
     "checkpoint": _plainly("The checkpoint is"),
@@ -224,7 +221,7 @@ def _repeated_seeds(groups: Groups) -> Iterator[Caution]:
 def _provenance(groups: Groups) -> Iterator[Caution]:
     """Yield what differs in how the runs came about: the choice of the best checkpoint, the code, the hardware."""
     members = [member for of_group in groups.values() for member in of_group]
-    checks: dict[str, tuple[str, Callable[[Member], Any]]] = {
+    checks: dict[str, tuple[str, Callable[[Member], object]]] = {
         "selection": (
             "The best checkpoint was chosen differently:",
             lambda one: one.summary.get("selection"),

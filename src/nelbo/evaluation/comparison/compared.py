@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from nelbo.core.layout import Entry
 from nelbo.evaluation import labels
 from nelbo.evaluation.card import position
 from nelbo.evaluation.comparison import comparability, intervals, members, words
@@ -147,7 +148,7 @@ def _row(
     for name, own in groups.items():
         entries = [entry for member in own if (entry := member.card["metrics"].get(metric)) is not None]
         if entries:
-            values = [member.card["metrics"].get(metric, {}).get("value") for member in own]
+            values = [member.value(metric) for member in own]
             cells[name] = _cell(values, entries, name in with_baseline)
     units = [
         m.card["metrics"][metric]["unit"]
@@ -160,7 +161,7 @@ def _row(
     return MetricRow(metric, section, units[0], better, cells, classes, best, best_of)
 
 
-def _cell(values: Sequence[float | None], entries: Sequence[Mapping[str, Any]], comparable: bool) -> Cell:
+def _cell(values: Sequence[float | None], entries: Sequence[Entry], comparable: bool) -> Cell:
     """A group's number; where one of its runs has none the group has none, and the note says why."""
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
@@ -215,8 +216,8 @@ def _difference(
 
 
 def _over_seeds(a: Sequence[Member], b: Sequence[Member], metric: str) -> Interval | None:
-    values = [[member.card["metrics"][metric]["value"] for member in own] for own in (a, b)]
-    return intervals.over_seeds(values[0], values[1])
+    first, second = ([value for one in own if (value := one.value(metric)) is not None] for own in (a, b))
+    return intervals.over_seeds(first, second)
 
 
 def _over_images(a: Sequence[Member], b: Sequence[Member], metric: str) -> tuple[Interval | None, str]:
@@ -227,7 +228,7 @@ def _over_images(a: Sequence[Member], b: Sequence[Member], metric: str) -> tuple
         if any(column is None for column in columns):
             return None, "no mean over images"
         each = [np.asarray(column, dtype=np.float64) for column in columns]
-        stated = [member.card["metrics"][metric]["value"] for member in own]
+        stated = [member.value(metric) or 0.0 for member in own]
         if not all(np.isclose(one.mean(), value, rtol=1e-6) for one, value in zip(each, stated, strict=True)):
             return None, "the numbers of single images are not those of the card; measure again"
         if len({len(one) for one in each}) > 1:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from nelbo.core import config
+from nelbo.core.layout import Card, Environment, Summary, number
 from nelbo.core.registry import lookup, names
 from nelbo.errors import ConfigError, DataError, RunError, did_you_mean
 from nelbo.evaluation import card
@@ -61,12 +62,16 @@ class Member:
     run: Run
     name: str
     seed: int
-    settings: dict[str, Any]
-    card: dict[str, Any]
+    settings: dict[str, object]
+    card: Card
     per_image: Mapping[str, Tensor]
     weights: int
-    environment: dict[str, Any]
-    summary: dict[str, Any]
+    environment: Environment
+    summary: Summary
+
+    def value(self, metric: str) -> float | None:
+        """Return its number of this metric, or None where there is none."""
+        return number(self.card["metrics"].get(metric))
 
     @property
     def hardware(self) -> str:
@@ -171,7 +176,7 @@ def _member(run: Run, name: str, ask: Ask, tell: Tell) -> Member:
     )
 
 
-def _card(run: Run, name: str, ask: Ask, weights: str, tell: Tell) -> dict[str, Any]:
+def _card(run: Run, name: str, ask: Ask, weights: str, tell: Tell) -> Card:
     """The run's card, measured as far as it is missing or belongs to other weights or arithmetic."""
     kept = card.read(run, ask.split, ask.checkpoint, ask.samples)
     fresh = card.is_of(kept, weights) and kept.keys() >= {"images_hash", "log_px"} and card.is_whole(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from nelbo.evaluation.comparison.intervals import Interval
@@ -111,7 +112,7 @@ class Caution:
     about: str
     message: str
     metrics: tuple[str, ...] = ()
-    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Comparison:
     samples: int | None
     baseline: str
     groups: tuple[Group, ...]
-    differences: dict[str, dict[str, Any]]
+    differences: dict[str, dict[str, object]]
     metrics: tuple[MetricRow, ...]
     paired: tuple[Difference, ...]
     warnings: tuple[Caution, ...]

@@ -11,7 +11,7 @@ from nelbo.core.spec import kebab
 LABELLED = 3  # differing fields that a group's label names; with more it is called by its runs
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A setting in short: 4, relu, [256, 128], linear(epochs 20); `-` where a configuration has no such field."""
     match value:
         case None:
@@ -28,23 +28,23 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def listed(names: Iterable[Any]) -> str:
+def listed(names: Iterable[object]) -> str:
     """`A`, `A and B`, `A, B and C`."""
     *most, last = map(str, names)
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def by_value(values: Mapping[str, Any]) -> str:
+def by_value(values: Mapping[str, object]) -> str:
     """`4 in A and B, 1 in C`: groups of equal value together, in order."""
     return ", ".join(f"{value} in {names}" for value, names in _alike(values))
 
 
-def by_group(values: Mapping[str, Any]) -> str:
+def by_group(values: Mapping[str, object]) -> str:
     """`A and B: a longer phrase; C: another`."""
     return "; ".join(f"{names}: {value}" for value, names in _alike(values))
 
 
-def _alike(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _alike(values: Mapping[str, object]) -> list[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
     for group, value in values.items():
         groups.setdefault(shown(value), []).append(group)
@@ -63,26 +63,26 @@ def letters(count: int) -> list[str]:
     return names
 
 
-def differences(tables: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
+def differences(tables: Mapping[str, Mapping[str, Any]], prefix: str = "") -> dict[str, dict[str, object]]:
     """The dotted fields that are not the same in all configurations: {field: {group: value or None}}.
 
     Where components of different names stand in one field, that field is the difference, with all that is in it.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for key in dict.fromkeys(key for table in tables.values() for key in table):
         values = {group: table.get(key) for group, table in tables.items()}
         first = next(iter(values.values()))
         if all(value == first for value in values.values()):
             continue
-        nested = [value for value in values.values() if isinstance(value, Mapping)]
-        if len(nested) == len(values) and len({value.get("name") for value in nested}) == 1:
-            found |= differences(values, f"{prefix}{key}.")
+        nested = {group: value for group, value in values.items() if isinstance(value, Mapping)}
+        if len(nested) == len(values) and len({value.get("name") for value in nested.values()}) == 1:
+            found |= differences(nested, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = values
     return found
 
 
-def labels(differing: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequence[str]]) -> list[str]:
+def labels(differing: Mapping[str, Mapping[str, object]], runs: Mapping[str, Sequence[str]]) -> list[str]:
     """Return a label for each group: its recipe, its changes of the baseline, or the names of its runs.
 
     differing  as `differences` gives it;  runs  {group: names of its runs}, the baseline first
@@ -104,7 +104,7 @@ def labels(differing: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Sequen
     return found
 
 
-def _briefly(value: Any) -> str:
+def _briefly(value: object) -> str:
     """As `shown`; of a component only its name."""
     match value:
         case Mapping():
