@@ -27,7 +27,7 @@ import torch
 from methods import every
 
 from nelbo import cli
-from nelbo.core.registry import HOMES, _entries, lookup, names
+from nelbo.core import registry
 from nelbo.engine import precision
 from nelbo.training import api
 from nelbo.training.recipe import Recipe, resolve
@@ -118,11 +118,8 @@ def nelbo(
 @pytest.fixture
 def _forgotten() -> Iterator[None]:
     """What a test registers is gone after it."""
-    before = {axis: {name: lookup(axis, name) for name in names(axis)} for axis in HOMES}
-    yield
-    for axis, found in before.items():
-        _entries[axis].clear()
-        _entries[axis].update(found)
+    with registry.temporary():
+        yield
 
 
 def make_images(n: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from nelbo.core import Draw, Progress
 from nelbo.core.distributions import PosteriorValue
-from nelbo.core.registry import _entries, lookup, names
+from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.errors import ConfigError
@@ -366,18 +366,15 @@ def test_without_gradients_the_numbers_are_the_same(law, objective):
 
 
 @pytest.fixture
-def rough():
+def rough(_forgotten):
     """A posterior whose samples cannot be followed back."""
-    before = dict(_entries["posterior"])
 
     class Rough(DiagonalGaussian):
         """Without a reparametrised gradient, by its own account."""
 
         reparametrised: ClassVar[bool] = False
 
-    yield Rough
-    _entries["posterior"].clear()
-    _entries["posterior"].update(before)
+    return Rough
 
 
 @pytest.mark.parametrize("objective", [IWAE(gradient="stl"), IWAE(gradient="dreg"), PIWAE()], ids=repr)

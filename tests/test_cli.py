@@ -25,7 +25,7 @@ from nelbo.cli import flags
 from nelbo.cli.overview import verbs
 from nelbo.cli.parsing import load
 from nelbo.cli.verb import Verb
-from nelbo.core.registry import _entries
+from nelbo.core import registry
 from nelbo.training.store import Run
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -380,7 +380,7 @@ def test_an_imported_objective_trains_and_its_run_can_be_used(nelbo, tiny_data, 
         'class HeavyToy(ELBO):\n    """The ELBO with a weight."""\n\n    weight: float = 2.0\n',
         encoding="utf-8",
     )
-    try:
+    with registry.temporary():
         code, _, _ = nelbo(
             "train", "--import", "mine.py", "digits", "--data", tiny_data, *TINY_FLAGS, "--epochs", "1",
             "--objective", "heavy-toy", "--objective.weight", "3", "--name", "toy", "--no-figures",
@@ -389,16 +389,12 @@ def test_an_imported_objective_trains_and_its_run_can_be_used(nelbo, tiny_data, 
         assert Run(tmp_path / "runs/toy").recipe.objective.weight == 3.0  # type: ignore[attr-defined]
         listed = one_object(nelbo("list", "objective", "--import", "mine.py", "--json")[1])
         assert "weight 2.0" in listed["objective"]["heavy-toy"]["fields"]
-    finally:
-        _entries["objective"].pop("heavy-toy", None)
     code, _, err = nelbo("evaluate", "toy")  # a new process without the file
     assert code == 2
     assert "no objective is called 'heavy-toy'" in err
     for verb in (["evaluate", "toy", "--samples", "2"], ["plot", "toy", "kl"], ["sample", "toy"]):
-        try:
+        with registry.temporary():
             assert nelbo(*verb, "--import", "mine.py")[0] == 0
-        finally:
-            _entries["objective"].pop("heavy-toy", None)
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,10 @@ import types
 import pytest
 import torch
 
-from nelbo.core import Draw, Progress, Terms, registry
+from nelbo.core import Draw, Progress, Terms
 from nelbo.core.catalogue import docline, entries, import_files
 from nelbo.core.registry import HOMES, lookup, names, register
 from nelbo.errors import ConfigError, UnknownName, did_you_mean, nearest
-
-
-@pytest.fixture
-def private_registry(monkeypatch):
-    """Names registered in a test are gone after it."""
-    for axis in HOMES:
-        names(axis)
-    monkeypatch.setattr(
-        registry, "_entries", {axis: dict(found) for axis, found in registry._entries.items()}
-    )
 
 
 @pytest.mark.parametrize("axis", HOMES)
@@ -57,7 +47,8 @@ def test_nearest_offers_nothing_when_nothing_is_near_and_completes_prefixes():
     assert did_you_mean("zzzz", ["b", "a"]).endswith("Known: a, b")
 
 
-def test_two_different_entries_of_one_name_are_refused_and_the_same_one_is_not(private_registry):
+@pytest.mark.usefixtures("_forgotten")
+def test_two_different_entries_of_one_name_are_refused_and_the_same_one_is_not():
     def first() -> None: ...
 
     def second() -> None: ...
@@ -69,7 +60,8 @@ def test_two_different_entries_of_one_name_are_refused_and_the_same_one_is_not(p
     assert lookup("metric", "made-up") is first
 
 
-def test_importing_a_file_registers_what_it_defines(private_registry, tmp_path):
+@pytest.mark.usefixtures("_forgotten")
+def test_importing_a_file_registers_what_it_defines(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from nelbo.objectives import Objective\nclass MyBound(Objective):\n    '''Mine.'''\n    w: float = 1.0\n"

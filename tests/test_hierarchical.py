@@ -11,7 +11,6 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from nelbo.core import Progress
 from nelbo.core.distributions import PriorModule
-from nelbo.core.registry import _entries
 from nelbo.metrics import LatentSums
 from nelbo.models.hierarchical import HierarchicalVAE, TwoLevelPrior
 from nelbo.nets import MLP, Conv
@@ -48,14 +47,6 @@ def small(**fields):
             for parameter in (*model.prior.parameters(), *model.lower_posterior.parameters()):
                 parameter.mul_(2.0)
         return model, images_of(model, 3)
-
-
-@pytest.fixture
-def _forgotten():
-    """What a test registers is gone after it."""
-    before = dict(_entries["prior"]), dict(_entries["objective"])
-    yield
-    _entries["prior"], _entries["objective"] = before
 
 
 @pytest.fixture

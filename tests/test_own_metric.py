@@ -8,7 +8,7 @@ import pytest
 
 from nelbo import cli
 from nelbo.core.catalogue import docline
-from nelbo.core.registry import _entries, lookup, names
+from nelbo.core.registry import lookup
 
 OWN = '''
 import os
@@ -26,9 +26,8 @@ def pix(model, split):
 
 
 @pytest.fixture
-def own(run_copy, tmp_path, monkeypatch, capsys):
+def own(run_copy, tmp_path, monkeypatch, capsys, _forgotten):
     """A command line on two copies of a run, with the file of the metric; gives what it printed."""
-    monkeypatch.setitem(_entries, "metric", {name: lookup("metric", name) for name in names("metric")})
     monkeypatch.setenv("PALETTE", "web")
     file = tmp_path / "own.py"
     file.write_text(OWN, encoding="utf-8")

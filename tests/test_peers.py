@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from nelbo import doctor
-from nelbo.core import Progress, Terms, registry
+from nelbo.core import Progress, Terms
 from nelbo.core.registry import lookup, names
 from nelbo.data import Batches, Data
 from nelbo.errors import ConfigError, DataError
@@ -390,12 +390,10 @@ def test_a_number_of_the_test_split_is_reported_and_says_so(run_copy):
 # --- 13 -----------------------------------------------------------------------------------------
 
 
-def test_a_gradient_surrogate_is_not_reported_as_a_bound(train, monkeypatch):
+@pytest.mark.usefixtures("_forgotten")
+def test_a_gradient_surrogate_is_not_reported_as_a_bound(train):
     """The importance-weighted loss had the right gradient and a value up to log K above the bound, and that value
     chose the best model. As an objective's bound it is found by the laws; as its loss it selects nothing."""
-    monkeypatch.setattr(
-        registry, "_entries", {axis: dict(found) for axis, found in registry._entries.items()}
-    )
 
     class Surrogate(Objective):
         """sum_k w_k log w_k with weights held fixed. The gradient is that of Burda et al. 2016, eq. 14."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nelbo import cli, pictures, plots
-from nelbo.core.registry import _entries, lookup, names
+from nelbo.core.registry import lookup, names
 from nelbo.pictures import base
 from nelbo.pictures.view import NotApplicable, View
 from nelbo.plots import PlotError
@@ -367,9 +367,9 @@ def darkest_image(view):
 '''
 
 
-def test_one_file_adds_a_picture_to_lists_plots_and_reports(run_copy, tmp_path, capsys, monkeypatch):
+@pytest.mark.usefixtures("_forgotten")
+def test_one_file_adds_a_picture_to_lists_plots_and_reports(run_copy, tmp_path, capsys):
     """Nothing else is edited: the group and the place in it stand in the decorator."""
-    monkeypatch.setitem(_entries, "picture", {name: lookup("picture", name) for name in names("picture")})
     file = tmp_path / "own.py"
     file.write_text(OWN, encoding="utf-8")
     run = (run_copy.name, "--runs", str(run_copy.path.parent), "--device", "cpu", "--import", str(file))

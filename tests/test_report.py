@@ -23,7 +23,7 @@ from methods import recipe_of
 
 from nelbo import cli, report
 from nelbo.core import config
-from nelbo.core.registry import _entries, lookup, names
+from nelbo.core.registry import lookup, names, register
 from nelbo.doctor import Diagnosis, Finding
 from nelbo.errors import ConfigError, DataError
 from nelbo.evaluation import card, labels
@@ -517,12 +517,13 @@ def test_all_pictures_are_drawn_or_named_with_a_reason(whole):
     assert groups == [heading(group) for group in ("images", "latent", "walks", "checkpoints", "training")]
 
 
-def test_a_picture_that_fails_is_named_and_the_page_is_full_at_its_budget(own_run, monkeypatch):
+@pytest.mark.usefixtures("_forgotten")
+def test_a_picture_that_fails_is_named_and_the_page_is_full_at_its_budget(own_run):
     def broken(view: View) -> Any:
         """A picture of a plugin."""
         raise ZeroDivisionError("by <zero>")
 
-    monkeypatch.setitem(_entries["picture"], "broken", Picture(broken, "of a plugin", 0, "picture"))
+    register("picture", "broken", Picture(broken, "of a plugin", 0, "picture"))
     request = dataclasses.replace(FEW, pictures=["broken", "samples", "data"])
     found = gather(own_run, request, api.quiet)
     assert found.left_out == {"broken": "failed: ZeroDivisionError: by <zero>"}

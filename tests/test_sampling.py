@@ -15,7 +15,7 @@ import torch
 
 import nelbo as library
 from nelbo import cli
-from nelbo.core import config, registry
+from nelbo.core import config
 from nelbo.core.registry import lookup, names
 from nelbo.errors import ConfigError, UnknownName
 from nelbo.evaluation import card, samplers
@@ -426,14 +426,10 @@ def test_every_sampler_has_a_page_that_names_its_settings():
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
+@pytest.mark.usefixtures("_forgotten")
 def test_the_pages_run(page, tmp_path, monkeypatch, capsys):
     """Their Python as it stands, their commands as a user types them."""
     monkeypatch.chdir(tmp_path)
-    for axis in registry.HOMES:
-        registry.names(axis)  # what is built in stays
-    monkeypatch.setattr(
-        registry, "_entries", {axis: dict(found) for axis, found in registry._entries.items()}
-    )
     text = (PAGES / page).read_text(encoding="utf-8")
     api.train("digits", overrides={"epochs": 2}, runs="runs", name="digits-s0", device="cpu")
     for block in re.findall(r"^```python\n(.*?)^```$", text, flags=re.S | re.M):

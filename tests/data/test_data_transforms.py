@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from nelbo.core import registry
 from nelbo.core.config import to_dict
 from nelbo.data import Batches, Binarise, Data, Dequantise, DynamicBinarise, Images, Resize, Scale, Transform
 from nelbo.data.transforms import check_order
@@ -139,11 +138,8 @@ def test_floating_point_levels_are_levels_too():
     assert Data(transforms="binarise").load(obj=levels * 0.99).eight_bit
 
 
-def test_a_transform_of_which_nothing_is_known_leaves_neither_levels_nor_binary_pixels(monkeypatch):
-    monkeypatch.setitem(
-        registry._entries, "transform", dict(registry._entries["transform"])
-    )  # forgotten afterwards
-
+@pytest.mark.usefixtures("_forgotten")
+def test_a_transform_of_which_nothing_is_known_leaves_neither_levels_nor_binary_pixels():
     class Blur(Transform):
         def batch(self, x_BCHW, generator):
             return 0.5 * x_BCHW + 0.5 * x_BCHW.roll(1, -1)

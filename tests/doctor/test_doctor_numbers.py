@@ -170,9 +170,8 @@ def test_explained_variance_leaves_out_the_noise_of_binarisation(lab):
 
 
 @pytest.fixture
-def twice_squashed() -> Any:
+def twice_squashed(_forgotten: None) -> Any:
     """A likelihood that takes sigmoid outputs for logits; forgotten again afterwards."""
-    from nelbo.core import registry
     from nelbo.likelihoods import Likelihood
     from nelbo.likelihoods.base import LikelihoodModule
     from nelbo.likelihoods.bernoulli import BernoulliImage
@@ -190,8 +189,7 @@ def twice_squashed() -> Any:
         def build(self, shape: Any) -> TwiceModule:
             return TwiceModule()
 
-    yield {"model.likelihood": "twice-squashed"}
-    registry._entries["likelihood"].pop("twice-squashed")
+    return {"model.likelihood": "twice-squashed"}
 
 
 def test_a_sigmoid_taken_for_logits_is_out_of_reach(lab, twice_squashed):

@@ -312,6 +312,7 @@ def test_wrong_use_of_the_verb(flags, words, capsys, monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["there.npz"]
 
 
+@pytest.mark.usefixtures("_forgotten")
 def test_a_check_may_come_from_a_file(tmp_path, lab, capsys):
     file = tmp_path / "mine.py"
     file.write_text(
@@ -323,16 +324,11 @@ def test_a_check_may_come_from_a_file(tmp_path, lab, capsys):
         "        yield Finding('It is odd.', 'worth knowing', 'seed 1', 'Add one.', case.retrain({'seed': 2}))\n",
         encoding="utf-8",
     )
-    try:
-        config = lab.config({"seed": 1})
-        assert main(["doctor", str(config), "--import", str(file), "--json"]) == 0
-        (finding,) = json.loads(capsys.readouterr().out)["findings"]
-        assert finding["check"] == "odd-seed"
-        assert finding["command"] == f"nelbo train {config} --seed 2 --import {file}"
-    finally:
-        from nelbo.core import registry
-
-        registry._entries["check"].pop("odd-seed", None)
+    config = lab.config({"seed": 1})
+    assert main(["doctor", str(config), "--import", str(file), "--json"]) == 0
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["check"] == "odd-seed"
+    assert finding["command"] == f"nelbo train {config} --seed 2 --import {file}"
 
 
 def test_the_package_exports_what_a_check_needs():

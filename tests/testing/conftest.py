@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from nelbo.core import registry
-
 
 @pytest.fixture(autouse=True)
-def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for axis in registry.HOMES:
-        registry.names(axis)  # what is built in stays
-    monkeypatch.setattr(
-        registry, "_entries", {axis: dict(found) for axis, found in registry._entries.items()}
-    )
+def _registry(_forgotten: None) -> None:
+    """Forget them."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import pkgutil
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from nelbo.errors import ConfigError, UnknownName, did_you_mean
@@ -57,6 +59,18 @@ def lookup(axis: str, name: str) -> Any:
     if entry is None:
         raise UnknownName(f"no {axis} is called {name!r}; {did_you_mean(name, _entries[axis])}")
     return entry
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[None]:
+    """Forget at the end of the block what was registered in it, for tests and notebooks."""
+    before = {axis: {name: _entries[axis][name] for name in names(axis)} for axis in HOMES}
+    try:
+        yield
+    finally:
+        for axis, entries in before.items():
+            _entries[axis].clear()
+            _entries[axis].update(entries)
 
 
 def _identity(entry: object) -> tuple[str, str]:
