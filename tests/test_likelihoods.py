@@ -350,6 +350,15 @@ def test_a_spread_for_each_pixel_starts_where_it_is_told_and_stays_within_its_bo
     )
 
 
+def test_a_configuration_of_the_version_before_opens_under_the_new_name_of_its_field():
+    """`learned` was a field of its own, and `sigma` then where learning started."""
+    before = {"name": "gaussian", "sigma": 0.5, "learned": True, "mean": "tanh"}
+    assert build(Likelihood, before) == Gaussian(sigma=Learned(start=0.5), mean="tanh")
+    assert build(Likelihood, before | {"learned": False}) == Gaussian(sigma=0.5, mean="tanh")
+    with pytest.raises(ConfigError, match="unknown field"):
+        build(Likelihood, before | {"learned": "yes"})
+
+
 def test_a_learned_sigma_learns_and_starts_where_it_is_told():
     torch.manual_seed(0)
     module = Gaussian(sigma=Learned(start=2.0)).build((1, 1, 1))

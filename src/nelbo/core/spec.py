@@ -78,6 +78,14 @@ class Spec(BaseModel):
             return {"name": value}
         return {cls.scalar: value} if cls.scalar else None
 
+    @classmethod
+    def from_earlier(cls, table: dict[str, Any]) -> dict[str, Any]:
+        """Return the table of this version for one of the version before, whose fields had other names.
+
+        A field that is renamed stays readable for one version: its class moves the value here, and nothing else.
+        """
+        return table
+
     @model_validator(mode="wrap")
     @classmethod
     def _resolve(cls, value: Any, handler: Any) -> Self:
@@ -95,6 +103,7 @@ class Spec(BaseModel):
             raise PydanticCustomError("wrong_name", "expected name {name!r}", {"name": cls.name})
         if cls.axis:
             table.pop("name", None)
+        table = cls.from_earlier(table)
         for key in table:
             if key not in cls.model_fields:
                 known = [kebab(field) for field in cls.model_fields]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,6 +48,15 @@ class Gaussian(Likelihood):
 
     sigma: Spread = Fixed()
     mean: Squash = "identity"
+
+    @classmethod
+    def from_earlier(cls, table: dict[str, Any]) -> dict[str, Any]:
+        """Read `learned = true`, which is `sigma = "learned"` since 0.1; `sigma` was then where learning started."""
+        if isinstance(learned := table.get("learned"), bool):
+            table = {key: value for key, value in table.items() if key != "learned"}
+            if learned:
+                table["sigma"] = {"name": "learned", "start": table.get("sigma", 1.0)}
+        return table
 
     @property
     def channels(self) -> int:

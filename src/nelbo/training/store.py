@@ -169,7 +169,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise RunError(f"{file} does not fit the run's config.toml ({first}); the run is damaged") from None
+        raise RunError(
+            f"{file} does not fit the run's config.toml ({first}); the run is of another version of nelbo, or damaged"
+        ) from None
 
 
 # --- finding and starting runs ----------------------------------------------------------------
