@@ -20,7 +20,7 @@ class UniformSphereModule(PriorModule):
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)  # knows the device
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Nats by surface: the same everywhere."""
+        """Return nats by surface: the same everywhere."""
         return torch.full_like(z[..., 0], -log_area(len(self.origin)))
 
     def sample(self, n: int) -> Tensor:
@@ -28,12 +28,12 @@ class UniformSphereModule(PriorModule):
 
 
 def log_area(dimensions: int) -> float:
-    """log of the area of the unit sphere in R^dimensions; in R^1 that is two points."""
+    """Return the log of the area of the unit sphere in R^dimensions; in R^1 that is two points."""
     return math.log(2.0) + 0.5 * dimensions * math.log(math.pi) - math.lgamma(0.5 * dimensions)
 
 
 def unit(vector: Tensor) -> Tensor:
-    """The vector divided by its length."""
+    """Return the vector divided by its length."""
     length: Tensor = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     return vector / length.clamp_min(1e-30)
 

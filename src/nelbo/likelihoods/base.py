@@ -54,7 +54,7 @@ class Likelihood(Spec, abc.ABC):
 
 
 def sum_pixels(value: Tensor) -> Tensor:
-    """Sum over the pixels: (..., C, H, W) -> (...)."""
+    """Return the sum over the pixels: (..., C, H, W) -> (...)."""
     return value.flatten(-3).sum(-1)
 
 

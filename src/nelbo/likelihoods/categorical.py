@@ -41,7 +41,7 @@ class CategoricalImage(LikelihoodValue):
         return sum_pixels(chosen - self.logits.logsumexp(-4))
 
     def sample(self) -> Tensor:
-        """The level with the largest logit plus Gumbel noise: exactly a draw from the softmax."""
+        """Return the level with the largest logit plus Gumbel noise: exactly a draw from the softmax."""
         noise = torch.empty_like(self.logits).exponential_().log()
         return (self.logits - noise).argmax(-4).to(self.logits.dtype) / TOP_LEVEL
 

@@ -27,7 +27,7 @@ SERIES = (
 
 
 def log_sinhc(h: Tensor) -> Tensor:
-    """log(sinh h / h), even in h; to rounding in value and gradient everywhere, 0 at 0."""
+    """Return log(sinh h / h), even in h; to rounding in value and gradient everywhere, 0 at 0."""
     size = h.abs()
     # Each branch gets harmless numbers where the other is taken: 0 times an infinite slope would be NaN.
     far = size.clamp_min(SERIES_BELOW)
@@ -40,7 +40,7 @@ def log_sinhc(h: Tensor) -> Tensor:
 
 
 def langevin(h: Tensor) -> Tensor:
-    """coth h - 1/h, the derivative of log(sinh h / h): odd, between -1 and 1."""
+    """Return coth h - 1/h, the derivative of log(sinh h / h): odd, between -1 and 1."""
     size = h.abs()
     far = size.clamp_min(SERIES_BELOW)
     direct = 1.0 / far.tanh() - 1.0 / far
@@ -70,7 +70,7 @@ class ContinuousBernoulliImage(LikelihoodValue):
         return sum_pixels((x - 0.5) * self.logits - log_sinhc(0.5 * self.logits))
 
     def sample(self) -> Tensor:
-        """By the inverse of F(x) = expm1(x l) / expm1(l), taken for -|l|, where nothing overflows, and mirrored."""
+        """Invert F(x) = expm1(x l) / expm1(l), taken for -|l|, where nothing overflows, and mirrored."""
         falling = -self.logits.abs().clamp_min(1e-6)
         x = (torch.rand_like(falling) * falling.expm1()).log1p() / falling
         return torch.where(self.logits > 0, 1.0 - x, x)

@@ -27,7 +27,7 @@ CENTRE = 0.5  # where a decoder output of 0 puts the location
 
 
 def log_level(x: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
-    """log P(level), x = level / 255, of a logistic distribution cut into levels whose edges absorb the tails.
+    """Return log P(level), x = level / 255, of a logistic distribution cut into levels whose edges absorb the tails.
 
     P = sigmoid(a) - sigmoid(b) with a, b = (x +- half a level - location) / s. The difference is
     sigmoid(a) sigmoid(-b) (1 - exp(b - a)), so that the logarithm is a sum of three that never cancel, in any tail;
@@ -42,7 +42,7 @@ def log_level(x: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def mean_level(location: Tensor, log_scale: Tensor) -> Tensor:
-    """E[level] / 255 of the same distribution, which is not its location near the edges.
+    """Return E[level] / 255 of the same distribution, which is not its location near the edges.
 
     E[level] = sum_{k = 1..255} P(level >= k), term by term: exact, memory flat, 255 sigmoids a pixel.
     """
@@ -57,7 +57,7 @@ def mean_level(location: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def draw_level(location: Tensor, log_scale: Tensor) -> Tensor:
-    """Draws level / 255: a logistic draw, rounded to its level."""
+    """Draw level / 255: a logistic draw, rounded to its level."""
     uniform = torch.rand_like(location)
     drawn = location + log_scale.exp() * (uniform.log() - (-uniform).log1p())
     return (drawn * TOP_LEVEL).round().clamp(0, TOP_LEVEL) / TOP_LEVEL

@@ -49,7 +49,7 @@ class Width(nn.Module):
     follows_errors: ClassVar[bool] = False
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoder outputs -> what is left of them for the mean, and the log-spread."""
+        """Return the decoder outputs that are left for the mean, and the log-spread."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def observe(self, errors: Tensor) -> None:
@@ -130,7 +130,7 @@ class PerPixel(Bounded):
         return PerPixelWidth(self)
 
     def log_spread(self, raw: Tensor) -> Tensor:
-        """Decoder output -> log spread: about raw + log start, bent smoothly into its two bounds."""
+        """Return the log spread of decoder outputs: about raw + log start, bent smoothly into its two bounds."""
         highest = math.log(RANGE)  # above the floor
         free = highest - F.softplus(highest - self.free - raw)
         return math.log(self.floor) + F.softplus(free)

@@ -43,7 +43,7 @@ class Encoder(nn.Sequential):
 
 
 def activation(name: Activation) -> nn.Module:
-    """The activation layer of that name; `leaky-relu` has slope 0.2."""
+    """Return the activation layer of that name; `leaky-relu` has slope 0.2."""
     match name:
         case "relu":
             return nn.ReLU(inplace=True)
@@ -63,9 +63,9 @@ L = TypeVar("L", bound=nn.Module)
 
 
 def bounded(layer: L, spectral_norm: bool) -> L:
-    """The layer; with `spectral_norm` its matrix is divided by its largest singular value (Miyato et al. 2018).
+    """Return the layer; with `spectral_norm` its matrix is divided by its largest singular value (Miyato et al. 2018).
 
-    Which is estimated by one power iteration at each use in training, and held in evaluation.
+    That value is estimated by one power iteration at each use in training, and held in evaluation.
     """
     if spectral_norm:
         parametrizations.spectral_norm(layer)

@@ -38,7 +38,9 @@ class MLP(Net):
     def _stack(self, width: int) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for wider in self.hidden:
-            out = 2 * wider if self.activation == "gated" else wider
+            out = (
+                2 * wider if self.activation == "gated" else wider
+            )  # a and b of one matrix: one product, not two
             layers.append(bounded(nn.Linear(width, out), self.spectral_norm))
             if self.batch_norm:
                 layers.append(nn.BatchNorm1d(out))

@@ -37,15 +37,15 @@ class AAE(Owner):
     def build(self, latent_dim: int, shape: Shape) -> CriticModule:
         return self.critic.build(latent_dim)
 
-    def critic_settings(self) -> dict[str, object]:
-        return self.critic.settings()
-
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
         assert own is not None
         parts, bound_B = halves(draw)
         z_KBZ = draw.z_KBZ
+        # The encoder plays the generator's part (section 2, regularisation phase).
         fooled_B = taken_for_real(own(z_KBZ)).mean(0)
-        critic_B = told_apart(own(prior_draws(draw)), own(z_KBZ.detach())).mean(0)
+        critic_B = told_apart(own(prior_draws(draw)), own(z_KBZ.detach())).mean(
+            0
+        )  # z is constant to the critic
         return Terms(
             loss_B=parts["reconstruction"] + self.weight * fooled_B,
             bound_B=bound_B,

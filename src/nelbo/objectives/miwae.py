@@ -16,4 +16,4 @@ class MIWAE(Grouped):
     """
 
     def minimised(self, draw: Draw, log_w_KB: Tensor, beta: float) -> Tensor:
-        return -log_mean(self.in_groups(log_w_KB)).mean(0)
+        return -log_mean(self.in_groups(log_w_KB)).mean(0)  # log-mean over K, then mean over the M groups

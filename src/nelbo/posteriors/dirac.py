@@ -25,7 +25,7 @@ class Point(PosteriorValue):
         self.mean = z_BZ
 
     def rsample(self, k: int = 1) -> Tensor:
-        """The same point k times: z_KBZ."""
+        """Return the same point k times: z_KBZ."""
         return self.mean.expand(k, *self.mean.shape)
 
     def log_prob(self, z: Tensor) -> Tensor:

@@ -53,13 +53,13 @@ class Pushforward(PosteriorValue):
         return log_q + log_det
 
     def detached(self) -> Pushforward:
-        """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
+        """Return the same distribution with constant parameters: its log_prob has a gradient by z alone."""
         if isinstance(self.flow, Stopped):
             return self
         return Pushforward(self.base.detached(), Stopped(self.flow), self.context_BF.detach())
 
     def kl_to(self, prior: Any) -> Tensor | None:
-        """None: there is no closed form, unless there is no layer."""
+        """Return None: there is no closed form, unless there is no layer."""
         return None if self.flow.layers else self.base.kl_to(prior)
 
 
@@ -90,7 +90,7 @@ class FlowPosterior(Posterior):
         self.base.check(latent_dim)
 
     def chain(self, latent_dim: int, context: int) -> Chain:
-        """The maps for that many latents, told of that many features."""
+        """Return the maps for that many latents, told of that many features."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def build(self, features: int, latent_dim: int) -> nn.Module:

@@ -54,7 +54,7 @@ class FullNormal(PosteriorValue):
         return -0.5 * (noise.square() + self.log_var + LOG_2PI).sum(-1)
 
     def detached(self) -> FullNormal:
-        """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
+        """Return the same distribution with constant parameters: its log_prob has a gradient by z alone."""
         return FullNormal(self.mean.detach(), self.log_var.detach(), self.C_BZZ.detach())
 
 

@@ -34,11 +34,11 @@ class CategoricalValue(PosteriorValue):
         return self.each.log_p.exp().flatten(-2)
 
     def rsample(self, k: int = 1) -> Tensor:
-        """k exact one-hot samples z_KBZ with the gradient of `relaxed` (straight through; Jang et al. 2017, 2.2)."""
+        """Return k exact one-hot samples z_KBZ, with the gradient of `relaxed` (Jang et al. 2017, 2.2)."""
         return self.each.rsample(k)
 
     def relaxed(self, k: int = 1) -> Tensor:
-        """The relaxed samples whose gradient `rsample` has (Jang et al. 2017, eq. 2; Maddison et al. 2017)."""
+        """Return the relaxed samples whose gradient `rsample` has (Jang et al. 2017, eq. 2; Maddison et al. 2017)."""
         return self.each.relaxed(k).flatten(-2)
 
     def log_prob(self, z: Tensor) -> Tensor:

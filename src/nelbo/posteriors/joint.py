@@ -32,7 +32,7 @@ class JointValue(PosteriorValue):
         return torch.cat([self.continuous.mean, self.discrete.mode], -1)
 
     def rsample(self, k: int = 1) -> Tensor:
-        """z_KBZ: reparametrised in the continuous part, exact one-hot vectors with relaxed gradients in the other."""
+        """Return z_KBZ: reparametrised reals beside exact one-hot vectors with relaxed gradients."""
         return torch.cat([self.continuous.rsample(k), self.discrete.rsample(k)], -1)
 
     def relaxed(self, k: int = 1) -> Tensor:

@@ -26,7 +26,7 @@ class LaplaceValue(PosteriorValue):
         return math.sqrt(2.0) * self.log_scale.exp()
 
     def rsample(self, k: int = 1) -> Tensor:
-        """mean + scale * (e - f), e and f exponential: z_KBZ."""
+        """Return mean + scale * (e - f), e and f exponential: z_KBZ."""
         noise = torch.empty(2, k, *self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
         first, second = noise.exponential_().unbind(0)
         return torch.addcmul(self.mean, self.log_scale.exp(), first - second)
@@ -38,7 +38,7 @@ class LaplaceValue(PosteriorValue):
         return self.log_prob_each(z).sum(-1)
 
     def detached(self) -> LaplaceValue:
-        """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
+        """Return the same distribution with constant parameters: its log_prob has a gradient by z alone."""
         return LaplaceValue(self.mean.detach(), self.log_scale.detach())
 
 

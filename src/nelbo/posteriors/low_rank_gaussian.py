@@ -43,11 +43,11 @@ class LowRankNormal(PosteriorValue):
         return inner
 
     def _log_volume(self, inner_BRR: Tensor) -> Tensor:
-        """1/2 log |covariance| = 1/2 sum_j log_var_j + 1/2 log |I + U'U| (matrix determinant lemma), (B,)."""
+        """Return 1/2 log |covariance| = 1/2 sum_j log_var_j + 1/2 log |I + U'U| (matrix determinant lemma), (B,)."""
         return 0.5 * self.log_var.sum(-1) + inner_BRR.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def rsample(self, k: int = 1) -> Tensor:
-        """mean + S (e + U f), e and f standard normal: z_KBZ."""
+        """Return mean + S (e + U f), e and f standard normal: z_KBZ."""
         kind: Any = {"dtype": self.mean.dtype, "device": self.mean.device}
         noise_KBZ = torch.randn(k, *self.mean.shape, **kind)
         shared_KBR = torch.randn(k, *self.mean.shape[:-1], self.U_BZR.shape[-1], **kind)
@@ -65,7 +65,7 @@ class LowRankNormal(PosteriorValue):
         return -0.5 * (square + LOG_2PI * z.shape[-1]) - self._log_volume(inner)
 
     def detached(self) -> LowRankNormal:
-        """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
+        """Return the same distribution with constant parameters: its log_prob has a gradient by z alone."""
         return LowRankNormal(self.mean.detach(), self.log_var.detach(), self.U_BZR.detach())
 
 

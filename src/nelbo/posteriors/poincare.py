@@ -31,7 +31,7 @@ class WrappedNormal(PosteriorValue):
         return "Fréchet mean of the posterior: least squared hyperbolic distance"
 
     def rsample(self, k: int = 1) -> Tensor:
-        """k reparametrised samples z_KBZ (Mathieu et al. 2019, sec. 3; Nagano et al. 2019, algorithm 1)."""
+        """Return k reparametrised samples z_KBZ (Mathieu et al. 2019, sec. 3; Nagano et al. 2019, algorithm 1)."""
         noise_KBZ = torch.randn(k, *self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
         return move(self.mean, self.log_scale.exp() * noise_KBZ)
 

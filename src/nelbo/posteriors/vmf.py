@@ -77,7 +77,7 @@ class Cosines:
         return self.kappa_B1 * higher_B1 - self.log_share_B1 - self.log_peak_B1
 
     def sample(self, k: int) -> tuple[Tensor, Tensor]:
-        """k draws of w and of sqrt(1 - w^2), each (k, B): the inverse distribution function of uniform noise.
+        """Return k draws of w and of sqrt(1 - w^2), each (k, B): the inverse distribution function of uniform noise.
 
         Its gradient is the true one, -dF/dkappa / p: F is kept in the graph at the point that was found without.
         """
@@ -103,7 +103,7 @@ class Cosines:
 
 
 def panel(x: Tensor, f0: Tensor, f1: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
-    """The integral from 0 to x of the cubic with these values and slopes at 0 and 1, and the cubic at x."""
+    """Return the integral from 0 to x of the cubic with these values and slopes at 0 and 1, and the cubic at x."""
     third, fourth = 3.0 * (f1 - f0) - 2.0 * d0 - d1, 2.0 * (f0 - f1) + d0 + d1
     inside = x * (f0 + x * (d0 / 2.0 + x * (third / 3.0 + x * fourth / 4.0)))
     return inside, f0 + x * (d0 + x * (third + x * fourth))
@@ -130,7 +130,7 @@ class VonMisesFisherValue(PosteriorValue):
         return "mean direction of the posterior, a point of the sphere"
 
     def rsample(self, k: int = 1) -> Tensor:
-        """k reparametrised samples z_KBZ = w mean + sqrt(1 - w^2) v, v uniform among the unit vectors across the mean.
+        """Return k samples z_KBZ = w mean + sqrt(1 - w^2) v, v uniform among the unit vectors across the mean.
 
         v is a random direction t across a random axis a, mirrored so that a falls on the mean (the Householder
         reflection of Davidson et al. 2018, with an axis anew for each sample, so that no mean is special).
@@ -145,18 +145,18 @@ class VonMisesFisherValue(PosteriorValue):
         return w_KB[..., None] * self.mean + across_KB[..., None] * v_KBZ
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Nats by surface: kappa (mean . z - 1) = -kappa |z - mean|^2 / 2 loses no digits at a large kappa."""
+        """Return nats by surface: kappa (mean . z - 1) = -kappa |z - mean|^2 / 2 loses no digits at a large kappa."""
         log_normaliser_B = self.cosines.log_mass_B1.squeeze(-1) + log_area(self.mean.shape[-1] - 1)
         return -(self.kappa * half_square(z - self.mean)).squeeze(-1) - log_normaliser_B
 
 
 def across(vector: Tensor, axis: Tensor) -> Tensor:
-    """The unit vector of what is across a unit vector."""
+    """Return the unit vector of what is across a unit vector."""
     return unit(vector - (vector * axis).sum(-1, keepdim=True) * axis)
 
 
 def half_square(difference: Tensor) -> Tensor:
-    """|d|^2 / 2 with the last axis kept, and no zero to divide by."""
+    """Return |d|^2 / 2 with the last axis kept, and no zero to divide by."""
     return 0.5 * difference.square().sum(-1, keepdim=True).clamp_min(SMALLEST)
 
 

@@ -53,7 +53,7 @@ class AutoregressivePriorModule(PriorModule):
         self.made = MADE(variables, categories, hidden, width=categories)
 
     def log_prob_each(self, z: Tensor) -> Tensor:
-        """log p of every variable given those before it: (..., V), nats."""
+        """Return log p of every variable given those before it: (..., V), nats."""
         log_p: Tensor = self.made(z).log_softmax(-1)
         return (z.reshape(*z.shape[:-1], self.variables, self.categories) * log_p).sum(-1)
 

@@ -135,7 +135,7 @@ class ExemplarModule(GaussianComponents):
         return Without(self, x_BCHW) if self.training and self.seen is not None else self
 
     def log_prob_without(self, z_KBZ: Tensor, x_BCHW: Tensor) -> Tensor:
-        """log of the mean over a step's exemplars that are not the image itself, recognised by its pixels."""
+        """Return log of the mean over a step's exemplars that are not the image itself, recognised by its pixels."""
         assert self.seen is not None
         x_MCHW = self.seen.some(self.exemplars)
         mean_MZ, log_var, _ = self._parts(self._encoded(x_MCHW))
@@ -147,7 +147,7 @@ class ExemplarModule(GaussianComponents):
         return log_mixture(z_KBZ, mean_MZ, log_var, weight_BM)
 
     def _signature(self, x_BCHW: Tensor) -> Tensor:
-        """Two numbers by which an image is known; sums, and no product that another batch size would round else."""
+        """Return two numbers by which an image is known; sums: a product would round otherwise in another batch."""
         return (x_BCHW.flatten(1)[..., None] * self.sketch_D2).sum(1)
 
 
@@ -164,11 +164,11 @@ class Seen:
         return torch.as_tensor(self.images.take(rows_M, stream))
 
     def drawn(self, n: int) -> Tensor:
-        """n at random, with replacement; from torch's own stream."""
+        """Return n at random, with replacement; from torch's own stream."""
         return self.take(self.rows_N[torch.randint(len(self.rows_N), (n,), device=self.rows_N.device)])
 
     def some(self, n: int) -> Tensor:
-        """n at random, or each once where there are no more."""
+        """Return n at random, or each once where there are no more."""
         return self.drawn(n) if len(self.rows_N) > n else self.take(self.rows_N)
 
 

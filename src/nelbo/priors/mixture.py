@@ -64,7 +64,7 @@ class MixtureModule(GaussianComponents):
 
 
 def log_mixture(z: Tensor, mean_CZ: Tensor, log_var_CZ: Tensor, log_weight_C: Tensor) -> Tensor:
-    """log sum_c w_c N(z; m_c, diag(v_c)), nats; z (..., Z) -> (...). The weights may be one row for each z: (..., C).
+    """Return log sum_c w_c N(z; m_c, diag(v_c)), nats: (..., Z) -> (...). Weights may be a row for each z: (..., C).
 
     (z - m)^2 / v is multiplied out, so that all pairs are matrix products and memory does not grow with Z; in float64
     (never autocast), as its terms cancel. Without gradients a bounded number of pairs is held, whatever their number.

@@ -40,7 +40,7 @@ class WrappedNormalModule(PriorModule):
         self.register_buffer("log_scale", torch.full((latent_dim,), math.log(scale)), persistent=False)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Nats by volume (Lebesgue) of the ball."""
+        """Return nats by volume (Lebesgue) of the ball."""
         return log_wrapped_normal(z, torch.zeros_like(self.log_scale), self.log_scale)
 
     def sample(self, n: int) -> Tensor:

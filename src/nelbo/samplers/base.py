@@ -45,7 +45,7 @@ class Latents:
 
 
 def of_posterior(posterior: PosteriorValue) -> tuple[Tensor, Tensor, Tensor]:
-    """A sample, the mean and the deviation of each posterior of a batch, BZ each."""
+    """Return a sample, the mean and the deviation of each posterior of a batch, BZ each."""
     z_BZ, mean_BZ = posterior.rsample(1)[0], posterior.mean
     std = posterior.std
     if std is None:
@@ -123,15 +123,15 @@ class Sampler(Spec):
             return self.fitted(model, train, validation)
 
     def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
-        """`fit`, after its checks and without gradients."""
+        """Return the result of `fit`, after its checks and without gradients."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
 
 def nonzero(std_Z: Tensor) -> Tensor:
-    """Deviations to divide by: of a dimension that never changes a small one, so that it stays where it is."""
+    """Return deviations to divide by: of a dimension that never changes a small one, so that it stays."""
     return std_Z.clamp_min(max(float(std_Z.max()) * SMALLEST, torch.finfo(std_Z.dtype).tiny ** 0.5))
 
 
 def blocks(n: int, at_once: int) -> list[int]:
-    """n as a sum of `at_once` and a rest."""
+    """Return n as a sum of `at_once` and a rest."""
     return [min(at_once, n - start) for start in range(0, n, at_once)]

@@ -81,7 +81,7 @@ class Whitening:
         self.log_det = self.L_ZZ.diagonal().log().sum()
 
     def noisy(self, z_NZ: Tensor) -> Tensor:
-        """Whitened, with the noise: to be learned from."""
+        """Return latents whitened, with the noise: to be learned from."""
         return self.of(z_NZ + self.noise * torch.randn(z_NZ.shape).to(z_NZ))
 
     def of(self, z_NZ: Tensor) -> Tensor:

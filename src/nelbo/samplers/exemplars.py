@@ -67,7 +67,7 @@ class FromExemplars:
         return z_NZ
 
     def _near(self, at_N: Tensor) -> Tensor:
-        """For each image one of its nearest others."""
+        """Return for each image one of its nearest others."""
         mean_NZ = self.train.mean_NZ
         here_N = at_N.to(mean_NZ.device)
         away_NM = torch.cdist(mean_NZ[here_N], mean_NZ).scatter_(1, here_N[:, None], torch.inf)

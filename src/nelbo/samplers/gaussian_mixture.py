@@ -59,7 +59,7 @@ class GaussianMixture(Sampler):
 
 
 def _cholesky(estimator: Any) -> Any:
-    """Lower roots of the covariances, (K, Z, Z), whatever their kind."""
+    """Return lower roots of the covariances, (K, Z, Z), whatever their kind."""
     means, kept = estimator.means_, estimator.covariances_
     components, latents = means.shape
     match estimator.covariance_type:

@@ -40,7 +40,7 @@ class Learned(Sampler):
     lr: float = Field(default=5e-3, gt=0.0)
 
     def split(self, train: Latents, validation: Latents | None) -> tuple[Tensor, Tensor]:
-        """The latents to learn from and those to stop by."""
+        """Return the latents to learn from and those to stop by."""
         if validation is not None and len(validation):
             return train.z_NZ, validation.z_NZ
         order_N = torch.randperm(len(train)).to(train.z_NZ.device)
@@ -88,7 +88,7 @@ class Learned(Sampler):
 
 
 def _batches(z_NZ: Tensor, size: int) -> Iterator[Tensor]:
-    """Epoch after epoch, each in an order of its own; what does not fill a batch is left out."""
+    """Return batches, epoch after epoch in a new order; what does not fill a batch is left out."""
     while True:
         order_N = torch.randperm(len(z_NZ)).to(z_NZ.device)
         for start in range(0, len(z_NZ) - size + 1, size):

@@ -53,7 +53,7 @@ class FromPrior:
         return z_NZ
 
     def log_prob(self, z_BZ: Tensor) -> Tensor:
-        """log p(z / T) - Z log T, of real latents; at T = 0 all are one, and there is no density."""
+        """Return log p(z / T) - Z log T, of real latents; at T = 0 all are one, and there is no density."""
         if self.temperature == 1.0:
             return torch.as_tensor(self.model.prior.log_prob(z_BZ))
         found: Tensor = self.model.prior.log_prob(z_BZ / self.temperature)

@@ -56,7 +56,7 @@ class Riemannian(Sampler):
         return FromMetric(centre_CZ, std_CZ, rho, self.moves, self.leapfrog)
 
     def _chosen(self, mean_NZ: Tensor) -> Tensor:
-        """The rows of the centroids, each once."""
+        """Return the rows of the centroids, each once."""
         from sklearn.cluster import KMeans
         from threadpoolctl import threadpool_limits
 
@@ -77,7 +77,7 @@ class Riemannian(Sampler):
 
 
 def _local(mean_NZ: Tensor, centre_CZ: Tensor) -> Tensor:
-    """Deviation of the latents nearest to each centroid: CZ."""
+    """Return deviation of the latents nearest to each centroid: CZ."""
     nearest_CK = torch.cdist(centre_CZ, mean_NZ).topk(LOCAL + 1, largest=False).indices
     return mean_NZ[nearest_CK].std(1)
 
@@ -102,7 +102,7 @@ class FromMetric:
         return self._value_and_slope(z_BZ)[0]
 
     def _value_and_slope(self, z_BZ: Tensor) -> tuple[Tensor, Tensor]:
-        """1/2 log det G(z) and its gradient, by three matrix products; weights relative to the largest, in logs."""
+        """Return 1/2 log det G(z) and its gradient, by matrix products; weights in logs, relative to the largest."""
         p_CZ, pc_CZ = self.precision_CZ, self.precision_CZ * self.centre_CZ
         away_BC = z_BZ.square() @ p_CZ.T - 2.0 * z_BZ @ pc_CZ.T + (pc_CZ * self.centre_CZ).sum(1)
         log_w_BC = -away_BC.clamp_min(0.0) / self.rho**2
@@ -119,7 +119,7 @@ class FromMetric:
         return torch.cat([self._chains(m) for m in blocks(n, CHAINS)] or [self.centre_CZ[:0]])
 
     def _chains(self, n: int) -> Tensor:
-        """The ends of n chains (Neal 2011, section 5.3.2)."""
+        """Return the ends of n chains (Neal 2011, section 5.3.2)."""
         z_BZ = self.centre_CZ[torch.randint(len(self.centre_CZ), (n,)).to(self.centre_CZ.device)]
         step, accepted, counted = 1.0 / self.leapfrog**0.5, 0.0, 0
         value_B, slope_BZ = self._value_and_slope(z_BZ)
@@ -144,7 +144,7 @@ class FromMetric:
     def _trajectory(
         self, z_BZ: Tensor, slope_BZ: Tensor, momentum_BZ: Tensor, step: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Leapfrog steps in units of `unit_Z`: the end, its value and slope, and the momentum there."""
+        """Take leapfrog steps in units of `unit_Z`: the end, its value and slope, and the momentum there."""
         value_B = torch.empty(0)
         for _ in range(self.leapfrog):
             momentum_BZ = momentum_BZ + 0.5 * step * self.unit_Z * slope_BZ
