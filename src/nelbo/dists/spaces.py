@@ -101,7 +101,7 @@ class LatentSpace:
         return torch.where((share_S1 == 0.0) | (share_S1 == 1.0), ends, way_SZ)
 
     def middle(self, z_NZ: Tensor) -> Tensor:
-        """Return the mean of latents (its direction on the sphere, Fréchet's in the ball), or the commonest category."""
+        """Return the mean of latents (on the sphere its direction, in the ball Fréchet's) or the commonest category."""
         mean_Z = z_NZ.mean(0)
         match self.space:
             case "sphere":

@@ -36,19 +36,21 @@ class DiagonalGaussian(Posterior):
 
 
 class DiagonalGaussianHead(nn.Module):
-    """features_BF -> DiagonalNormal over z_BZ. One matrix for both parameters: one product instead of two."""
+    """features_BF -> DiagonalNormal over z_BZ."""
 
     def __init__(self, spec: DiagonalGaussian, features: int, latent_dim: int) -> None:
         super().__init__()
         self.parametrisation = spec.parametrisation
         self.shared_noise = spec.noise == "shared"
-        self.linear = nn.Linear(features, 2 * latent_dim)
+        self.linear = nn.Linear(
+            features, 2 * latent_dim
+        )  # one matrix for both parameters: one product, not two
 
     def forward(self, features_BF: Tensor) -> DiagonalNormal:
         mean, raw = full(self.linear(features_BF)).chunk(2, dim=-1)
         match self.parametrisation:
             case "log-variance":
-                std, log_var = (0.5 * raw).exp(), raw
+                std, log_var = (0.5 * raw).exp(), raw  # no logarithm is taken
             case "positive":
                 std = F.softplus(raw) + SMALLEST_STD
                 log_var = 2.0 * std.log()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue
-from nelbo.dists.base import full
 from nelbo.errors import NotABound
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
 
 class Point(PosteriorValue):
@@ -43,15 +41,4 @@ class Dirac(Posterior):
     has_density: ClassVar[bool] = False
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return DiracHead(features, latent_dim)
-
-
-class DiracHead(nn.Module):
-    """features_BF -> Point at z_BZ."""
-
-    def __init__(self, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, latent_dim)
-
-    def forward(self, features_BF: Tensor) -> Point:
-        return Point(full(torch.as_tensor(self.linear(features_BF))))
+        return LinearHead(features, latent_dim, Point)

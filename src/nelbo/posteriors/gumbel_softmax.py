@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
-from nelbo.dists.base import Space, full
+from nelbo.dists.base import Space
 from nelbo.dists.onehot import CategoricalPriorModule, OneHot, by_variable, variables_in
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
 
 class CategoricalValue(PosteriorValue):
@@ -19,6 +19,10 @@ class CategoricalValue(PosteriorValue):
 
     def __init__(self, logits_BVC: Tensor, temperature: float) -> None:
         self.each = OneHot(logits_BVC, temperature)
+
+    @classmethod
+    def of(cls, logits_BZ: Tensor, blocks: tuple[int, ...], temperature: float) -> CategoricalValue:
+        return cls(by_variable(logits_BZ, blocks), temperature)
 
     @property
     def mean_is(self) -> str:
@@ -66,25 +70,9 @@ class GumbelSoftmax(Posterior):
     categories: int = Field(default=2, ge=2)
     temperature: float = Field(default=2.0 / 3.0, gt=0.0)
 
-    def check(self, latent_dim: int) -> None:
-        variables_in(latent_dim, self.categories)
-
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         return (self.categories,) * variables_in(latent_dim, self.categories)
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return GumbelSoftmaxHead(self, features, latent_dim)
-
-
-class GumbelSoftmaxHead(nn.Module):
-    """features_BF -> CategoricalValue over z_BZ."""
-
-    def __init__(self, spec: GumbelSoftmax, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.blocks = spec.blocks(latent_dim)
-        self.temperature = spec.temperature
-        self.linear = nn.Linear(features, latent_dim)
-
-    def forward(self, features_BF: Tensor) -> CategoricalValue:
-        logits = full(torch.as_tensor(self.linear(features_BF)))
-        return CategoricalValue(by_variable(logits, self.blocks), self.temperature)
+        value = partial(CategoricalValue.of, blocks=self.blocks(latent_dim), temperature=self.temperature)
+        return LinearHead(features, latent_dim, value)

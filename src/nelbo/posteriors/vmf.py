@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
-from nelbo.dists.base import Space, full
+from nelbo.dists.base import Space
 from nelbo.dists.sphere import UniformSphereModule, check_sphere, log_area, unit
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
-NODES = (
-    160  # of the quadrature: the error is rounding; of the distribution function between two of them, 1e-9
-)
+# Of the quadrature: its error is rounding, and that of the distribution function between two of them 1e-9.
+NODES = 160
 NEWTON = 5  # steps from the chord of a panel; it converges quadratically
 DEEPEST = 40.0  # exp(-40) is what is left out at either end
 SMALLEST = 1e-30
@@ -49,9 +48,8 @@ class Cosines:
             away_BN = self.width_B1 * self.t_N.sinh()
             bent_BN = away_BN.tanh() / (1.0 + peak_B1 * away_BN.tanh())
             # g at a node less g at the mode; their difference in float32 would be noise
-            fall_BN = peak_B1 * bent_BN - torch.log1p(
-                2.0 * (0.5 * away_BN).sinh().square() + peak_B1 * away_BN.sinh()
-            )
+            growth_BN = 2.0 * (0.5 * away_BN).sinh().square() + peak_B1 * away_BN.sinh()
+            fall_BN = peak_B1 * bent_BN - torch.log1p(growth_BN)
             stretch_BN = self.width_B1 * self.t_N.cosh()
             log_f_BN = self.order * fall_BN + stretch_BN.log()
             y_BN = self.mode_B1 + away_BN
@@ -110,6 +108,7 @@ def panel(x: Tensor, f0: Tensor, f1: Tensor, d0: Tensor, d1: Tensor) -> tuple[Te
 
 
 def log_sech(y: Tensor) -> Tensor:
+    # cosh overflows in float32 from 89; this does not
     return math.log(2.0) - y.abs() - torch.log1p((-2.0 * y.abs()).exp())
 
 
@@ -124,6 +123,15 @@ class VonMisesFisherValue(PosteriorValue):
         self.mean = mean_BZ
         self.kappa = kappa_B1
         self.cosines = Cosines(kappa_B1, mean_BZ.shape[-1])
+
+    @classmethod
+    def of(cls, outputs: Tensor) -> VonMisesFisherValue:
+        """Return the value of Z numbers that are divided by their length, and log(kappa / Z).
+
+        What a kappa means for the KL depends on kappa / Z: starting near Z the noise is neither all nor nothing.
+        """
+        toward, log_kappa = outputs[..., :-1], outputs[..., -1:] + math.log(outputs.shape[-1] - 1)
+        return cls(unit(toward), log_kappa.clamp(*LOG_KAPPA).exp())
 
     @property
     def mean_is(self) -> str:
@@ -181,20 +189,4 @@ class VMF(Posterior):
         check_sphere(latent_dim)
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return VMFHead(features, latent_dim)
-
-
-class VMFHead(nn.Module):
-    """features_BF -> VonMisesFisherValue: Z numbers that are divided by their length, and log(kappa / Z).
-
-    What a kappa means for the KL depends on kappa / Z: starting near Z the noise is neither all nor nothing.
-    """
-
-    def __init__(self, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, latent_dim + 1)
-
-    def forward(self, features_BF: Tensor) -> VonMisesFisherValue:
-        outputs = full(torch.as_tensor(self.linear(features_BF)))
-        toward, log_kappa = outputs[..., :-1], outputs[..., -1:] + math.log(outputs.shape[-1] - 1)
-        return VonMisesFisherValue(unit(toward), log_kappa.clamp(*LOG_KAPPA).exp())
+        return LinearHead(features, latent_dim + 1, VonMisesFisherValue.of)

@@ -32,16 +32,11 @@ class AutoregressivePrior(Prior):
     categories: int = Field(default=2, ge=2)
     hidden: tuple[Width, ...] = (128,)
 
-    def check(self, latent_dim: int) -> None:
-        variables_in(latent_dim, self.categories)
-
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         return (self.categories,) * variables_in(latent_dim, self.categories)
 
     def build(self, latent_dim: int) -> AutoregressivePriorModule:
-        return AutoregressivePriorModule(
-            variables_in(latent_dim, self.categories), self.categories, self.hidden
-        )
+        return AutoregressivePriorModule(len(self.blocks(latent_dim)), self.categories, self.hidden)
 
 
 class AutoregressivePriorModule(PriorModule):

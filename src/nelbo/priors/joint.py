@@ -23,9 +23,6 @@ class JointPrior(Prior):
     variables: int = Field(default=1, ge=1)
     categories: int = Field(default=2, ge=2)
 
-    def check(self, latent_dim: int) -> None:
-        discrete_blocks(latent_dim, self.variables, self.categories)
-
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         return discrete_blocks(latent_dim, self.variables, self.categories)
 
