@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from nelbo.core.distributions import LikelihoodValue
 from nelbo.core.spec import Spec
 from nelbo.core.vocabulary import Shape
 from nelbo.dists.base import full
@@ -19,10 +20,10 @@ class LikelihoodModule(nn.Module, abc.ABC):
     """A module from decoder outputs to a `LikelihoodValue`."""
 
     @abc.abstractmethod
-    def forward(self, outputs: Tensor) -> Any:
+    def forward(self, outputs: Tensor) -> LikelihoodValue:
         """Return the value for decoder outputs (..., channels * C, H, W)."""
 
-    def after_step(self, x_BCHW: Tensor, value: Any) -> None:
+    def after_step(self, x_BCHW: Tensor, value: LikelihoodValue) -> None:
         """Update what follows the data (a running spread), from one step's images and the value that scored them."""
 
 

@@ -38,6 +38,7 @@ class CategoricalImage(LikelihoodValue):
         level = (x * TOP_LEVEL).round().long().unsqueeze(-4)
         level = level.view(*(1,) * (self.logits.dim() - level.dim()), *level.shape)
         chosen = torch.take_along_dim(self.logits, level, dim=-4).squeeze(-4)
+        # One level is taken before the sum is subtracted: `log_softmax` would make 256 numbers a pixel to drop 255.
         return sum_pixels(chosen - self.logits.logsumexp(-4))
 
     def sample(self) -> Tensor:

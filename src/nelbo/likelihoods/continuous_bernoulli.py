@@ -43,7 +43,7 @@ def langevin(h: Tensor) -> Tensor:
     """Return coth h - 1/h, the derivative of log(sinh h / h): odd, between -1 and 1."""
     size = h.abs()
     far = size.clamp_min(SERIES_BELOW)
-    direct = 1.0 / far.tanh() - 1.0 / far
+    direct = 1.0 / far.tanh() - 1.0 / far  # below 1/4 two large numbers would cancel
     near_h = h.clamp(-SERIES_BELOW, SERIES_BELOW)
     square, near = near_h.square(), torch.zeros_like(h)
     for n in range(len(SERIES), 0, -1):
@@ -71,7 +71,9 @@ class ContinuousBernoulliImage(LikelihoodValue):
 
     def sample(self) -> Tensor:
         """Invert F(x) = expm1(x l) / expm1(l), taken for -|l|, where nothing overflows, and mirrored."""
-        falling = -self.logits.abs().clamp_min(1e-6)
+        falling = -self.logits.abs().clamp_min(
+            1e-6
+        )  # at 0 the quotient is 0 / 0, and the law is uniform to 1e-6
         x = (torch.rand_like(falling) * falling.expm1()).log1p() / falling
         return torch.where(self.logits > 0, 1.0 - x, x)
 

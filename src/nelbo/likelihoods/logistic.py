@@ -37,7 +37,7 @@ def log_level(x: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
     bottom, top = x < HALF, x > 1.0 - HALF
     below = F.logsigmoid((x + HALF - location) * inverse).masked_fill(top, 0.0)
     above = F.logsigmoid((location + HALF - x) * inverse).masked_fill(bottom, 0.0)
-    width = (-(-2.0 * HALF * inverse).expm1()).log()
+    width = (-(-2.0 * HALF * inverse).expm1()).log()  # log(1 - exp(b - a))
     return below + above + torch.where(bottom | top, 0.0, width)
 
 
@@ -49,9 +49,8 @@ def mean_level(location: Tensor, log_scale: Tensor) -> Tensor:
     inverse = (-log_scale).exp()
     scaled = (location + HALF) * inverse
     total = torch.zeros_like(scaled)
-    for level in range(
-        1, TOP_LEVEL + 1
-    ):  # in place, which its derivative allows: three passes over the pixels a term
+    for level in range(1, TOP_LEVEL + 1):
+        # in place, which its derivative allows: three passes over the pixels a term
         total.add_(scaled.sub(inverse, alpha=level / TOP_LEVEL).sigmoid_())
     return total / TOP_LEVEL
 
@@ -139,10 +138,11 @@ class LogisticMixtureImage(LikelihoodValue):
 
     def sample(self) -> Tensor:
         noise = torch.empty_like(self.log_weight).exponential_().log()
-        chosen = (self.log_weight - noise).argmax(-4, keepdim=True)
-        return draw_level(
-            *(value.gather(-4, chosen).squeeze(-4) for value in (self.location, self.log_scale))
-        )
+        chosen = (self.log_weight - noise).argmax(
+            -4, keepdim=True
+        )  # the Gumbel-max trick: one component a pixel
+        location, log_scale = self.location.gather(-4, chosen), self.log_scale.gather(-4, chosen)
+        return draw_level(location.squeeze(-4), log_scale.squeeze(-4))
 
 
 class DiscretisedLogisticMixture(Likelihood):

@@ -190,6 +190,7 @@ class Autoencoder(BuiltModel):
 
     def after_step(self, draw: Draw) -> None:
         assert draw.x_BCHW is not None
+        assert draw.likelihood is not None
         self.likelihood.after_step(draw.x_BCHW, draw.likelihood)
 
 

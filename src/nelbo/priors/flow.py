@@ -19,7 +19,7 @@ class FlowPrior(PriorModule):
 
     def log_prob(self, z: Tensor) -> Tensor:
         u, log_det = self.flow.inverse(z)
-        return self.base.log_prob(u) + log_det
+        return self.base.log_prob(u) + log_det  # change of variables
 
     def sample(self, n: int) -> Tensor:
         z_NZ: Tensor = self.flow(self.base.sample(n))[0]

@@ -25,6 +25,5 @@ class MAF(Prior):
     hidden: tuple[Width, ...] = Field(default=(64, 64), min_length=1)
 
     def build(self, latent_dim: int) -> FlowPrior:
-        return FlowPrior(
-            flipping(lambda: MaskedAutoregressive(latent_dim, self.hidden), self.layers), latent_dim
-        )
+        flow = flipping(lambda: MaskedAutoregressive(latent_dim, self.hidden), self.layers)
+        return FlowPrior(flow, latent_dim)

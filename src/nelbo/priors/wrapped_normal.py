@@ -44,7 +44,6 @@ class WrappedNormalModule(PriorModule):
         return log_wrapped_normal(z, torch.zeros_like(self.log_scale), self.log_scale)
 
     def sample(self, n: int) -> Tensor:
-        noise_NZ = torch.randn(
-            n, *self.log_scale.shape, dtype=self.log_scale.dtype, device=self.log_scale.device
-        )
-        return inside(from_origin(self.log_scale.exp() * noise_NZ))
+        scale_Z = self.log_scale.exp()
+        noise_NZ = torch.randn(n, len(scale_Z), dtype=scale_Z.dtype, device=scale_Z.device)
+        return inside(from_origin(scale_Z * noise_NZ))

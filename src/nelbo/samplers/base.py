@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, get_args
+from typing import ClassVar, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from nelbo.core.spec import Spec
 from nelbo.dists.base import Space
 from nelbo.dists.spaces import IN_WORDS
 from nelbo.errors import ConfigError, DataError
+from nelbo.models import BuiltModel
 
 SPACES: tuple[Space, ...] = get_args(Space)
 SPREAD_DRAWS = 32  # posterior samples that show the deviation of a posterior which does not say it
@@ -96,11 +97,11 @@ class Sampler(Spec):
             return
         able = [name for name in names("sampler") if space in lookup("sampler", name)().spaces]
         raise ConfigError(
-            f"sampler {self.name} draws {' or '.join(IN_WORDS[known] for known in self.spaces)}, but the latents of "
+            f"sampler {self.name} draws {' or '.join(IN_WORDS[name] for name in self.spaces)}, but the latents of "
             f"this model are {IN_WORDS[space]}; use one of these samplers: {', '.join(able)}"
         )
 
-    def fit(self, model: Any, train: Latents, validation: Latents | None = None) -> Fitted:
+    def fit(self, model: BuiltModel, train: Latents, validation: Latents | None = None) -> Fitted:
         """Fit it to the latents of a model in evaluation mode, on their device.
 
         Raises ConfigError for a space that it does not work in, DataError for too few latents and for latents that
@@ -122,7 +123,7 @@ class Sampler(Spec):
         with torch.no_grad():
             return self.fitted(model, train, validation)
 
-    def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
+    def fitted(self, model: BuiltModel, train: Latents, validation: Latents | None) -> Fitted:
         """Return the result of `fit`, after its checks and without gradients."""
         raise TypeError(f"{type(self).__name__} is abstract")
 

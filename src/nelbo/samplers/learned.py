@@ -50,22 +50,13 @@ class Learned(Sampler):
     def learn(
         self, module: nn.Module, loss: Callable[[Tensor], Tensor], z_NZ: Tensor, held_out_MZ: Tensor
     ) -> None:
-        """Minimise the mean of `loss(z_BZ)` -> B by the module's weights, and leaves it in evaluation mode."""
+        """Minimise the mean of `loss(z_BZ)` -> B by the module's weights, and leave it in evaluation mode."""
         weights = [weight for weight in module.parameters() if weight.requires_grad]
-        if weights:
-            self._descend(module, weights, loss, z_NZ, held_out_MZ)
-        module.eval().requires_grad_(False)
-
-    def _descend(
-        self,
-        module: nn.Module,
-        weights: list[nn.Parameter],
-        loss: Callable[[Tensor], Tensor],
-        z_NZ: Tensor,
-        held_out_MZ: Tensor,
-    ) -> None:
+        if not weights:  # a prior without any: there is nothing to learn
+            module.eval()
+            return
         optimizer = Adam(lr=Constant(value=self.lr)).build(weights)
-        best, kept, waited = math.inf, copy.deepcopy(module.state_dict()), 0
+        best, best_state, waited = math.inf, copy.deepcopy(module.state_dict()), 0
         batches = _batches(z_NZ, min(self.batch_size, len(z_NZ)))
         for step in range(self.steps):
             module.train()
@@ -81,10 +72,11 @@ class Learned(Sampler):
                 now = float(torch.cat([loss(some) for some in torch.split(held_out_MZ, AT_ONCE)]).mean())
             waited += 1
             if now < best:
-                best, kept, waited = now, copy.deepcopy(module.state_dict()), 0
+                best, best_state, waited = now, copy.deepcopy(module.state_dict()), 0
             elif waited == PATIENCE:
                 break
-        module.load_state_dict(kept)
+        module.load_state_dict(best_state)
+        module.eval().requires_grad_(False)
 
 
 def _batches(z_NZ: Tensor, size: int) -> Iterator[Tensor]:
