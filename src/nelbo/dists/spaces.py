@@ -75,9 +75,8 @@ class LatentSpace:
             case "sphere":
                 along = (start_Z * end_Z).sum()
                 across_Z = end_Z - along * start_Z
-                angle_S1 = share_S1 * torch.atan2(
-                    across_Z.norm(), along
-                )  # acos(along) has no digits near 0 and pi
+                # Not acos(along), which has no digits near 0 and pi.
+                angle_S1 = share_S1 * torch.atan2(across_Z.norm(), along)
                 if across_Z.norm() < 1e-6 and along < 0:  # opposite points: along any great circle
                     axis_Z = torch.zeros_like(start_Z)
                     axis_Z[start_Z.abs().argmin()] = 1.0
@@ -110,7 +109,7 @@ class LatentSpace:
                 for _ in range(KARCHER):
                     v_NZ = from_point(mean_Z, z_NZ)
                     r_N = torch.linalg.vector_norm(v_NZ, dim=-1).clamp_min(1e-3)
-                    # down the slope: r coth r bounds the curvature of r^2 / 2
+                    # Down the slope of the mean of r^2 / 2, whose curvature r coth r bounds.
                     mean_Z = move(mean_Z, v_NZ.mean(0) / (r_N / r_N.tanh()).mean())
         if self.blocks:
             mean_Z = mean_Z.clone()

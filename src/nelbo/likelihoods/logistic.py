@@ -50,7 +50,7 @@ def mean_level(location: Tensor, log_scale: Tensor) -> Tensor:
     scaled = (location + HALF) * inverse
     total = torch.zeros_like(scaled)
     for level in range(1, TOP_LEVEL + 1):
-        # in place, which its derivative allows: three passes over the pixels a term
+        # In place, which its derivative allows: three passes over the pixels a term.
         total.add_(scaled.sub(inverse, alpha=level / TOP_LEVEL).sigmoid_())
     return total / TOP_LEVEL
 
@@ -138,9 +138,8 @@ class LogisticMixtureImage(LikelihoodValue):
 
     def sample(self) -> Tensor:
         noise = torch.empty_like(self.log_weight).exponential_().log()
-        chosen = (self.log_weight - noise).argmax(
-            -4, keepdim=True
-        )  # the Gumbel-max trick: one component a pixel
+        # The largest logit plus Gumbel noise: exactly a draw of one component for each pixel.
+        chosen = (self.log_weight - noise).argmax(-4, keepdim=True)
         location, log_scale = self.location.gather(-4, chosen), self.log_scale.gather(-4, chosen)
         return draw_level(location.squeeze(-4), log_scale.squeeze(-4))
 

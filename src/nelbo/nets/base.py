@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field
@@ -42,21 +44,19 @@ class Encoder(nn.Sequential):
         return super().forward(x_BCHW)  # type: ignore[no-any-return, no-untyped-call]
 
 
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),  # one tensor less for each layer
+    "leaky-relu": partial(nn.LeakyReLU, 0.2, inplace=True),
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
 def activation(name: Activation) -> nn.Module:
     """Return the activation layer of that name; `leaky-relu` has slope 0.2."""
-    match name:
-        case "relu":
-            return nn.ReLU(inplace=True)
-        case "leaky-relu":
-            return nn.LeakyReLU(0.2, inplace=True)
-        case "elu":
-            return nn.ELU()
-        case "gelu":
-            return nn.GELU()
-        case "silu":
-            return nn.SiLU()
-        case "tanh":
-            return nn.Tanh()
+    return ACTIVATIONS[name]()
 
 
 L = TypeVar("L", bound=nn.Module)

@@ -11,12 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 FEW = 4  # output channels up to which a transposed convolution is a plain one and a pixel shuffle
-HALVES = (
-    (4, 4),
-    (2, 2),
-    (1, 1),
-    (0, 0),
-)  # kernel, stride, paddings: twice the size, a pixel from 2 x 2 inputs
+# Kernel, stride and paddings of exactly twice the size, each output pixel from 2 x 2 inputs.
+HALVES = (4, 4), (2, 2), (1, 1), (0, 0)
 
 
 class Down(nn.Conv2d):

@@ -43,9 +43,8 @@ class AAE(Owner):
         z_KBZ = draw.z_KBZ
         # The encoder plays the generator's part (section 2, regularisation phase).
         fooled_B = taken_for_real(own(z_KBZ)).mean(0)
-        critic_B = told_apart(own(prior_draws(draw)), own(z_KBZ.detach())).mean(
-            0
-        )  # z is constant to the critic
+        # The critic's own loss must not move the encoder: z is a constant to it.
+        critic_B = told_apart(own(prior_draws(draw)), own(z_KBZ.detach())).mean(0)
         return Terms(
             loss_B=parts["reconstruction"] + self.weight * fooled_B,
             bound_B=bound_B,

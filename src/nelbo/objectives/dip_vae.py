@@ -45,9 +45,8 @@ class DIPVAE(Objective):
         if self.kind == "I":
             return covariance(q.mean)
         if isinstance(q, DiagonalNormal):
-            return (
-                covariance(q.mean) + q.std.square().mean(0).diag()
-            )  # law of total covariance: no noise of samples
+            # The law of total covariance, which has no noise of samples.
+            return covariance(q.mean) + q.std.square().mean(0).diag()
         return covariance(draw.z_KBZ).mean(0)
 
 

@@ -50,7 +50,7 @@ class IWAE(ImportanceWeighted):
         if self.gradient == "total":
             return -bound_B
         share_KB = log_w_KB.softmax(0).detach()  # v_k
-        # dreg: v_k^2 at beta 1 (Tucker et al. 2019); stl: v_k, the score left out (Roeder et al. 2017)
+        # The factor of dreg is v_k^2 at beta 1 (Tucker et al. 2019), that of stl v_k (Roeder et al. 2017).
         encoder_KB = (1.0 - beta + beta * share_KB) * share_KB if self.gradient == "dreg" else share_KB
         minus_log_q_KBZ = -beta * encoder_KB[..., None] * slope_of_posterior(draw)
         joint_B = self.followed(draw, beta, share_KB, encoder_KB)

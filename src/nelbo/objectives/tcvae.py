@@ -47,7 +47,7 @@ class TCVAE(Objective):
         kind = "surrogate_" if draw.not_a_bound else ""
         pieces = taken_apart(draw, log_q_KBBZ, log_weights(log_q_KBBZ, progress.images, self.estimator))
         mutual_B, correlation_B, marginal_B = pieces
-        # eq. 4
+        # Chen et al. 2018, eq. 4.
         loss_B = parts["reconstruction"] + self.alpha * mutual_B + self.beta * correlation_B
         loss_B = loss_B + self.gamma * marginal_B
         if self.estimator != "stratified":
@@ -91,9 +91,8 @@ def taken_apart(draw: Draw, log_q_KBBZ: Tensor, log_weights_BB: Tensor) -> tuple
     # Relative to it, near 0 where it matters: the pieces are small differences.
     beside_KBBZ = log_q_KBBZ - log_q_KBZ.unsqueeze(2)
     joint_KB = (beside_KBBZ.sum(-1) + log_weights_BB).logsumexp(2)  # log q(z) - log q(z|x)
-    marginals_KB = (
-        (beside_KBBZ + log_weights_BB.unsqueeze(-1)).logsumexp(2).sum(-1)
-    )  # sum_j log q(z_j) - log q(z|x)
+    # The same with sum_j log q(z_j) in place of log q(z).
+    marginals_KB = (beside_KBBZ + log_weights_BB.unsqueeze(-1)).logsumexp(2).sum(-1)
     pieces = -joint_KB, joint_KB - marginals_KB, marginals_KB + log_q_KBZ.sum(-1) - draw.log_pz_KB
     mutual_B, correlation_B, marginal_B = (piece_KB.mean(0) for piece_KB in pieces)
     return mutual_B, correlation_B, marginal_B

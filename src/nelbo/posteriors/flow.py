@@ -57,9 +57,8 @@ class Pushforward(PosteriorValue):
         return Pushforward(self.base.detached(), Stopped(self.flow), self.context_BF.detach())
 
     def kl_to(self, prior: object) -> Tensor | None:
-        return (
-            None if self.flow.layers else self.base.kl_to(prior)
-        )  # of an image under a flow there is no closed form
+        # There is no closed form for the image under a flow.
+        return None if self.flow.layers else self.base.kl_to(prior)
 
 
 class FlowPosterior(Posterior):

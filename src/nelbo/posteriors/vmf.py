@@ -47,7 +47,7 @@ class Cosines:
             self.width_B1 = (self.order * (1.0 + peak_B1.square())).rsqrt()
             away_BN = self.width_B1 * self.t_N.sinh()
             bent_BN = away_BN.tanh() / (1.0 + peak_B1 * away_BN.tanh())
-            # g at a node less g at the mode; their difference in float32 would be noise
+            # g at a node less g at the mode, written as one: their difference in float32 would be noise.
             growth_BN = 2.0 * (0.5 * away_BN).sinh().square() + peak_B1 * away_BN.sinh()
             fall_BN = peak_B1 * bent_BN - torch.log1p(growth_BN)
             stretch_BN = self.width_B1 * self.t_N.cosh()
@@ -108,7 +108,7 @@ def panel(x: Tensor, f0: Tensor, f1: Tensor, d0: Tensor, d1: Tensor) -> tuple[Te
 
 
 def log_sech(y: Tensor) -> Tensor:
-    # cosh overflows in float32 from 89; this does not
+    # cosh y overflows in float32 from y = 89, and this does not.
     return math.log(2.0) - y.abs() - torch.log1p((-2.0 * y.abs()).exp())
 
 

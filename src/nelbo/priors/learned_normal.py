@@ -35,9 +35,7 @@ class LearnedNormalModule(NormalPrior):
 
     def sample(self, n: int) -> Tensor:
         noise_NZ = torch.randn(n, len(self.mean_Z), device=self.mean_Z.device, dtype=self.mean_Z.dtype)
-        return torch.addcmul(
-            self.mean_Z, (0.5 * self.log_var_Z).exp(), noise_NZ
-        )  # reparametrised, as posteriors are
+        return torch.addcmul(self.mean_Z, (0.5 * self.log_var_Z).exp(), noise_NZ)
 
     def cross_entropy(self, mean_BZ: Tensor, var_BZ: Tensor) -> Tensor:
         return cross_entropy(mean_BZ, var_BZ, self.mean_Z, self.log_var_Z)

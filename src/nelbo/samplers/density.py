@@ -102,6 +102,5 @@ class FromDensity:
     def log_prob(self, z_BZ: Tensor) -> Tensor:
         if self.white is None:
             return self.module.log_prob(z_BZ)
-        return (
-            self.module.log_prob(self.white.of(z_BZ)) - self.white.log_det
-        )  # log p(z) = log p(u) - log det L
+        log_pu_B: Tensor = self.module.log_prob(self.white.of(z_BZ))
+        return torch.as_tensor(log_pu_B - self.white.log_det)  # log p(z) = log p(u) - log det L

@@ -45,7 +45,6 @@ class InverseAutoregressive(Flow):
             solved.append((y[..., place] - added[..., place]) / share[..., place])
             log_det = log_det - share[..., place].log()
             later = [torch.zeros_like(solved[0])] * (y.shape[-1] - len(solved))
-            z = torch.stack(
-                [*solved, *later], dim=-1
-            )  # not in place: the network's pass before keeps its input
+            # Not in place: the network's pass keeps its input for the gradient.
+            z = torch.stack([*solved, *later], dim=-1)
         return z, log_det.expand_as(z[..., 0])

@@ -80,9 +80,8 @@ def _bend(place: Tensor, steep: Tensor, first: Tensor, last: Tensor) -> tuple[Te
     """
     hump = place * (1.0 - place)
     below = steep + (first + last - 2.0 * steep) * hump
-    slope = (
-        last * place.square() + 2.0 * steep * hump + first * (1.0 - place).square()
-    )  # eq. 5, as the next line
+    # Of the derivative steep^2 slope / below^2, Durkan et al. 2019, eq. 5.
+    slope = last * place.square() + 2.0 * steep * hump + first * (1.0 - place).square()
     return steep * place.square() + first * hump, below, 2.0 * (steep / below).log() + slope.log()
 
 
