@@ -41,8 +41,9 @@ def inside(z: Tensor) -> Tensor:
 
 def from_origin(v: Tensor) -> Tensor:
     """Return the exponential map at the origin, for a vector whose length is the distance: tanh(|v| / 2) v / |v|."""
-    r, is_small = _length(square(v))
-    return v * torch.where(is_small, 0.5 - square(v) / 24.0, (0.5 * r).tanh() / r)
+    r2 = square(v)
+    r, is_small = _length(r2)
+    return v * torch.where(is_small, 0.5 - r2 / 24.0, (0.5 * r).tanh() / r)
 
 
 def to_origin(z: Tensor) -> Tensor:
@@ -58,11 +59,11 @@ def move(mean: Tensor, v: Tensor) -> Tensor:
     """
     w = from_origin(v)
     s, a = mean + w, gap(mean)
-    s2 = square(s)
-    r, is_small = _length(square(v))
+    s2, r2 = square(s), square(v)
+    r, is_small = _length(r2)
     tail = (-r).exp()
     # 1 - tanh^2(r / 2), which as a difference is 0 in float32 from about r = 18.
-    c = torch.where(is_small, 1.0 - 0.25 * square(v), 4.0 * tail / (1.0 + tail).square())
+    c = torch.where(is_small, 1.0 - 0.25 * r2, 4.0 * tail / (1.0 + tail).square())
     return inside((a * s + s2 * mean) / (a * c + s2))
 
 

@@ -192,11 +192,11 @@ class Autoencoder(BuiltModel):
         self.likelihood.after_step(draw.x_BCHW, draw.likelihood)
 
 
-def must_be(value: object, base: type, what: str) -> None:
+def must_be(value: object, base: type, component: str) -> None:
     """Raise ConfigError if a component of the user's own does not derive from the base that declares its methods."""
     if not isinstance(value, base):
         raise ConfigError(
-            f"{what}: it gives a {type(value).__name__}, which must derive from {base.__module__}.{base.__name__}"
+            f"{component}: it gives a {type(value).__name__}, which must derive from {base.__module__}.{base.__name__}"
         )
 
 

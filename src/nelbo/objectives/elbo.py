@@ -45,12 +45,12 @@ class ELBO(Objective):
         super().check(model)
         if not self.free_bits and self.kl != "closed-form":
             return
-        # Which KLs have a closed form only a built model says: one of a single small image, without a trace in the
-        # random stream.
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            draw = model.build((1, 32, 32)).eval().draw(torch.zeros(1, 1, 32, 32))
         try:
-            kl_BG = self._closed_form(draw.kl_BG)
+            # Only a built model knows which KLs have a closed form: it draws for one small image, and leaves no trace
+            # in the random stream.
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                draw = model.build((1, 32, 32)).eval().draw(torch.zeros(1, 1, 32, 32))
+                kl_BG = self._closed_form(draw.kl_BG)
             if self.free_bits:
                 self._together(kl_BG.shape[-1], draw.z_KBZ.shape[-1])
         except ConfigError as error:
