@@ -1,7 +1,5 @@
 """The spaces that latents live in, and numerical helpers that distributions share."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

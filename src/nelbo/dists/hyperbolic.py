@@ -5,8 +5,6 @@ digits near the boundary. At a distance of r from the origin 1 - |z|^2 is about 
 apart at r = 8 and 1e-2 at r = 12, and end at r = 16.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The prior module of continuous latents beside categorical ones, and the sizes of its blocks."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

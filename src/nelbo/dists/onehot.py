@@ -1,7 +1,5 @@
 """One-hot vectors: blocks of categories, their distribution, and relaxed samples with a gradient."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

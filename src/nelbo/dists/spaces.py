@@ -1,7 +1,5 @@
 """The spaces of latents, and moves in them: between two latents, along one direction, to the middle of many."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -1,7 +1,5 @@
 """The unit sphere: its area, unit vectors, and the uniform distribution on it."""
 
-from __future__ import annotations
-
 import math
 
 import torch

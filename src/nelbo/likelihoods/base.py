@@ -1,7 +1,5 @@
 """The axis of likelihoods: each spec builds a module from decoder outputs to a value over images."""
 
-from __future__ import annotations
-
 import abc
 from typing import ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """Bernoulli pixels on logits."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

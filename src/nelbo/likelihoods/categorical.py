@@ -1,7 +1,5 @@
 """A probability for each of the 256 levels of a pixel."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """Continuous Bernoulli pixels: a density on [0, 1] where the Bernoulli's cross-entropy of grey pixels is none."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """Gaussian pixels: what `mean squared error` is, in nats."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

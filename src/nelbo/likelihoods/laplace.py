@@ -1,7 +1,5 @@
 """Laplace pixels: what `mean absolute error` is, in nats."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Discretised logistic pixels, one or a mixture: a probability for each of the 256 levels, near levels alike."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """A codebook that follows what is encoded, and the distributions over its codes."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

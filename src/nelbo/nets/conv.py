@@ -1,7 +1,5 @@
 """Strided convolutions down, transposed convolutions up, for any height and width."""
 
-from __future__ import annotations
-
 from pydantic import Field
 from torch import nn
 

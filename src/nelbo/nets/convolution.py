@@ -1,7 +1,5 @@
 """Convolutions that are written as the matrix product they are, where a library's general kernel is slow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

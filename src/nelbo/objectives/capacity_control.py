@@ -1,7 +1,5 @@
 """A KL that is held at a capacity."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field

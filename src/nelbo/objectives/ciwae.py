@@ -1,7 +1,5 @@
 """The ELBO and the importance-weighted bound, combined."""
 
-from __future__ import annotations
-
 from pydantic import Field
 from torch import Tensor
 

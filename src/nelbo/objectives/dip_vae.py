@@ -1,7 +1,5 @@
 """DIP-VAE: the covariance of the aggregated posterior is moved to the identity."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

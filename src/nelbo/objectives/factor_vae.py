@@ -1,7 +1,5 @@
 """FactorVAE: a critic estimates the total correlation of the latents."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """The importance-weighted bound, with three estimators of its gradient."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The base of objectives that match the aggregated posterior to the prior."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch

@@ -1,7 +1,5 @@
 """The mean of several importance-weighted bounds."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from nelbo.core import Draw

@@ -1,7 +1,5 @@
 """The ELBO beside structural similarity."""
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar, Self
 

@@ -1,7 +1,5 @@
 """One importance-weighted bound for the decoder, another for the encoder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor

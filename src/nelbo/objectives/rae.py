@@ -1,7 +1,5 @@
 """The regularised autoencoder without a penalty on its decoder."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The regularised autoencoder whose decoder's gradient is penalised."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """The Renyi bound."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from nelbo.core import Draw

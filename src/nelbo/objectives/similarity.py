@@ -1,7 +1,5 @@
 """Structural similarity of images: what the metric reports, and in several scales what an objective trains."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The sliced Wasserstein autoencoder."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

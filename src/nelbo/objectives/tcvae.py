@@ -1,7 +1,5 @@
 """beta-TCVAE: the KL taken apart, each piece with a weight of its own."""
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar, Literal
 

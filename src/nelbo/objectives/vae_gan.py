@@ -1,7 +1,5 @@
 """The VAE whose reconstructions are compared by the features of a critic."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field

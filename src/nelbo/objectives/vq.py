@@ -1,7 +1,5 @@
 """The objective of models whose latents are codes."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from nelbo.core import Draw, Progress, Terms

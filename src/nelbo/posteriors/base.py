@@ -1,7 +1,5 @@
 """The axis of posteriors: each spec builds a module from features to a value."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Callable
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """The Gaussian posterior with a diagonal covariance, in four parametrisations."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """The deterministic encoder: a posterior that is one point, without a density."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The axis of priors: each spec builds a module with a density."""
 
-from __future__ import annotations
-
 import abc
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """The categorical prior over one-hot vectors."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field

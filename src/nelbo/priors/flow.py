@@ -1,7 +1,5 @@
 """A prior that is a flow of the standard normal."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from nelbo.core.distributions import PriorModule

@@ -1,7 +1,5 @@
 """Continuous latents beside categorical ones: the joint prior."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field

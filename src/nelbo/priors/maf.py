@@ -1,7 +1,5 @@
 """The masked autoregressive prior."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from nelbo.dists.flows import MaskedAutoregressive, flipping

@@ -1,7 +1,5 @@
 """The base of every sampler: a spec, the latents that it is fitted to, and the fitted sampler."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import ClassVar, Protocol, get_args

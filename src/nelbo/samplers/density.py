@@ -1,7 +1,5 @@
 """Any prior, fitted to the latents afterwards."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Posterior samples of training images."""
 
-from __future__ import annotations
-
 import torch
 from pydantic import Field
 from torch import Tensor

@@ -1,7 +1,5 @@
 """A mixture of Gaussians fitted to the latents."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any, Literal
 

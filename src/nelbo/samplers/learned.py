@@ -1,7 +1,5 @@
 """The base of samplers that are trained by gradients."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Uniform on the Riemannian manifold that the posteriors' covariances make of the latent space."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """A second VAE, of the latents."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Invertible maps of R^Z whose log-determinants are known, with or without a context; chains of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import torch

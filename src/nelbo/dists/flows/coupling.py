@@ -1,7 +1,5 @@
 """Couplings: half of the latents stays, and says how the other half is moved."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

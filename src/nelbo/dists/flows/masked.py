@@ -1,7 +1,5 @@
 """The masked autoregressive flow."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The networks that say how a latent is transformed: from the latents before it, or from half of them."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The planar flow."""
 
-from __future__ import annotations
-
 import math
 
 import torch

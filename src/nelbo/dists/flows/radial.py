@@ -1,7 +1,5 @@
 """The radial flow."""
 
-from __future__ import annotations
-
 import math
 
 import torch

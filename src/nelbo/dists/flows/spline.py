@@ -1,7 +1,5 @@
 """Monotonic rational-quadratic splines, and the coupling of half of the latents to the other half by them."""
 
-from __future__ import annotations
-
 import math
 
 import torch
