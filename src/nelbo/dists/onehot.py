@@ -39,8 +39,7 @@ class OneHot:
     def rsample(self, k: int) -> Tensor:
         """Return k exact one-hot samples (k, ..., V * C) that have the gradient of the relaxed ones."""
         soft = self.relaxed(k)
-        # Straight through (Jang et al. 2017, section 2.2).
-        return (one_hot(soft.detach()) + (soft - soft.detach())).flatten(-2)
+        return (one_hot(soft.detach()) + (soft - soft.detach())).flatten(-2)  # straight through: section 2.2
 
     def kl_to(self, log_p: Tensor) -> Tensor:
         """Return KL to log-probabilities of shape (V, C), each variable by itself: (..., V), nats."""

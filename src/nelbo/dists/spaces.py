@@ -73,8 +73,7 @@ class LatentSpace:
             case "sphere":
                 along = (start_Z * end_Z).sum()
                 across_Z = end_Z - along * start_Z
-                # Not acos(along), which has no digits near 0 and pi.
-                angle_S1 = share_S1 * torch.atan2(across_Z.norm(), along)
+                angle_S1 = share_S1 * torch.atan2(across_Z.norm(), along)  # acos has no digits near 0, pi
                 if across_Z.norm() < 1e-6 and along < 0:  # opposite points: along any great circle
                     axis_Z = torch.zeros_like(start_Z)
                     axis_Z[start_Z.abs().argmin()] = 1.0

@@ -165,8 +165,7 @@ class Autoencoder(BuiltModel):
         self.observation_kind = spec.likelihood.observation_kind
         self.outputs = spec.likelihood.channels
         self.encoder = spec.encoder.encoder(shape)
-        # Between the networks: a seed gives the same weights as long as this order stays.
-        self.build_latents(spec)
+        self.build_latents(spec)  # between the networks: a seed gives the same weights as before
         outputs = (channels * self.outputs, height, width)
         self.decoder = spec.decoder.decoder(spec.latent_dim, outputs)
         self.likelihood = spec.likelihood.build(shape)
@@ -182,8 +181,7 @@ class Autoencoder(BuiltModel):
         """Make `prior`, and the module from features to a posterior."""
 
     def decode(self, z: Tensor) -> LikelihoodValue:
-        # K samples of B images are K B rows to the network
-        outputs = self.decoder(z.reshape(-1, z.shape[-1]))
+        outputs = self.decoder(z.reshape(-1, z.shape[-1]))  # K samples of B images are K B rows to it
         return self.likelihood(outputs.view(*z.shape[:-1], *outputs.shape[1:]))  # type: ignore[no-any-return]
 
     def after_step(self, draw: Draw) -> None:

@@ -62,8 +62,7 @@ class VAEModule(Autoencoder):
         self.posterior = spec.posterior.build(self.encoder.features, spec.latent_dim)
         self.prior = spec.prior.build(spec.latent_dim)
         must_be(self.prior, PriorModule, f"prior {spec.prior.name}")
-        # A prior that is made of posteriors encodes its own inputs by this.
-        self.prior.attach(self.encode, self.shape)
+        self.prior.attach(self.encode, self.shape)  # by which a prior of posteriors encodes inputs
 
     def encode(self, x_BCHW: Tensor) -> PosteriorValue:
         return self.posterior(self.encoder(x_BCHW))  # type: ignore[no-any-return]

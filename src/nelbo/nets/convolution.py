@@ -93,12 +93,21 @@ mixed: Callable[..., Tensor] = Mixed.apply
 
 
 class Doubled(torch.autograd.Function):
-    """A transposed convolution (kernel 4, stride 2, padding 1), forward as a convolution and a pixel shuffle."""
+    """A transposed convolution (kernel 4, stride 2, padding 1), forward as a convolution and a pixel shuffle.
+
+    The four interleaved outputs have 3 x 3 kernels: output 2 m + r takes inputs m + d, d = -1, 0, 1, with weight
+    r + 1 - 2 d where that is one of 0 .. 3.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, x_BCHW: Tensor, weight_IO44: Tensor) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight_IO44)
-        return F.pixel_shuffle(F.conv2d(x_BCHW, woven(weight_IO44), padding=1), 2)
+        wide = F.pad(weight_IO44, (1, 1, 1, 1))  # index -1 .. 4 becomes 0 .. 5
+        taps = torch.tensor([[4, 2, 0], [5, 3, 1]], device=weight_IO44.device)  # r + 1 - 2 d + 1
+        picked = wide[:, :, taps][..., taps]  # I, O, r, d, s, e
+        inputs, outputs = weight_IO44.shape[:2]
+        kernels = picked.permute(1, 2, 4, 0, 3, 5).reshape(4 * outputs, inputs, 3, 3)
+        return F.pixel_shuffle(F.conv2d(x_BCHW, kernels, padding=1), 2)
 
     @staticmethod
     def backward(ctx: Any, grad_BCHW: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -110,15 +119,3 @@ class Doubled(torch.autograd.Function):
 
 
 doubled: Callable[..., Tensor] = Doubled.apply
-
-
-def woven(weight_IO44: Tensor) -> Tensor:
-    """Return the 3 x 3 kernels of the four interleaved outputs: (I, O, 4, 4) -> (4 O, I, 3, 3).
-
-    Output 2 m + r takes inputs m + d, d = -1, 0, 1, with weight r + 1 - 2 d where that is one of 0 .. 3.
-    """
-    wide = F.pad(weight_IO44, (1, 1, 1, 1))  # index -1 .. 4 becomes 0 .. 5
-    taps = torch.tensor([[4, 2, 0], [5, 3, 1]], device=weight_IO44.device)  # r + 1 - 2 d + 1
-    picked = wide[:, :, taps][..., taps]  # I, O, r, d, s, e
-    inputs, outputs = weight_IO44.shape[:2]
-    return picked.permute(1, 2, 4, 0, 3, 5).reshape(4 * outputs, inputs, 3, 3)

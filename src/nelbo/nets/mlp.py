@@ -36,8 +36,7 @@ class MLP(Net):
     def _stack(self, width: int) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for wider in self.hidden:
-            # Gated: a and b by one matrix, one product instead of two.
-            out = 2 * wider if self.activation == "gated" else wider
+            out = 2 * wider if self.activation == "gated" else wider  # gated: a and b by one product
             layers.append(bounded(nn.Linear(width, out), self.spectral_norm))
             if self.batch_norm:
                 layers.append(nn.BatchNorm1d(out))

@@ -39,8 +39,7 @@ class AAE(Owner):
         assert own is not None
         parts, bound_B = halves(draw)
         z_KBZ = draw.z_KBZ
-        # The encoder plays the generator's part (section 2, regularisation phase).
-        fooled_B = taken_for_real(own(z_KBZ)).mean(0)
+        fooled_B = taken_for_real(own(z_KBZ)).mean(0)  # the encoder plays the generator's part
         # The critic's own loss must not move the encoder: z is a constant to it.
         critic_B = told_apart(own(prior_draws(draw)), own(z_KBZ.detach())).mean(0)
         return Terms(

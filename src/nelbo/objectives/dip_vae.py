@@ -43,8 +43,7 @@ class DIPVAE(Objective):
         if self.kind == "I":
             return covariance(q.mean)
         if isinstance(q, DiagonalNormal):
-            # The law of total covariance, which has no noise of samples.
-            return covariance(q.mean) + q.std.square().mean(0).diag()
+            return covariance(q.mean) + q.std.square().mean(0).diag()  # law of total covariance
         return covariance(draw.z_KBZ).mean(0)
 
 

@@ -70,8 +70,7 @@ class ELBO(Objective):
             return kl_B
         kl_BG = self._closed_form(draw.kl_BG)
         together = self._together(kl_BG.shape[-1], draw.z_KBZ.shape[-1])
-        # The mean over the batch comes before the maximum: Kingma et al. 2016, eq. 15.
-        kl_G = kl_BG.mean(0).view(-1, together).sum(-1)
+        kl_G = kl_BG.mean(0).view(-1, together).sum(-1)  # the mean over the batch first: eq. 15
         return kl_G.clamp_min(self.free_bits).sum().expand_as(kl_B)
 
     def _closed_form(self, kl_BG: Tensor | None) -> Tensor:
@@ -88,8 +87,7 @@ class ELBO(Objective):
         """Return how many of the `parts` KLs share free bits; raise ConfigError where groups do not fit."""
         if self.group == 1 and parts > 1:  # which need not be of one size
             return 1
-        # The latents of a part: 1, or all where they depend on each other.
-        size, uneven = divmod(latent_dim, parts)
+        size, uneven = divmod(latent_dim, parts)  # latents of a part: 1, or all if they are dependent
         if uneven or latent_dim % self.group or self.group % size:
             fits = [1] if uneven else [n for n in range(size, latent_dim + 1, size) if latent_dim % n == 0]
             raise ConfigError(

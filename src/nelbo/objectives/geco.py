@@ -62,8 +62,7 @@ class GECO(Owner):
             squared_KB = (draw.x_BCHW - draw.likelihood.mean).square().flatten(2).mean(-1)
             off_B = squared_KB.mean(0) - self.tolerance**2
         weight, smoothed = own.follow(off_B.detach().mean(), self.decay, self.rate)
-        # The value of the moving average, the gradient of this batch.
-        held_B = off_B + (smoothed - off_B.detach().mean())
+        held_B = off_B + (smoothed - off_B.detach().mean())  # value of the average, gradient of this batch
         log = {"constraint": off_B.detach(), "lambda": weight.expand(len(off_B))}
         return Terms(loss_B=kl_of(parts) + weight * pixels * held_B, bound_B=bound_B, parts=parts | log)
 

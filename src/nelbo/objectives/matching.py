@@ -10,8 +10,7 @@ from nelbo.core import Draw, Progress, Terms
 from nelbo.objectives.base import Objective, halves
 
 Kernel = Literal["imq", "rbf"]
-# Those of the authors of the Wasserstein autoencoder, in their code.
-SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # of the Wasserstein autoencoder's authors, in their code
 
 
 class Matching(Objective):

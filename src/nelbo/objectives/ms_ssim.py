@@ -57,8 +57,7 @@ class MSSSIM(Owner):
         x_KBCHW = draw.x_BCHW.expand_as(mean_KBCHW)
         similar = own(*((pixels.flatten(0, 1) - low) / (high - low) for pixels in (mean_KBCHW, x_KBCHW)))
         similar_B = similar.view(len(mean_KBCHW), -1).mean(0)
-        # D (1 - MS-SSIM): on the scale of nats
-        dissimilar_B = math.prod(draw.x_BCHW.shape[1:]) * (1 - similar_B)
+        dissimilar_B = math.prod(draw.x_BCHW.shape[1:]) * (1 - similar_B)  # D (1 - MS-SSIM): scale of nats
         image_B = (1 - self.weight) * parts["reconstruction"] + self.weight * dissimilar_B
         loss_B = image_B + self.beta(progress) * kl_of(parts)
         return Terms(loss_B=loss_B, bound_B=bound_B, parts=parts | {"ms_ssim": similar_B})

@@ -31,8 +31,7 @@ class RAE(Objective):
     def regularised(self, draw: Draw, weight: float = 0.0, **penalty: Tensor) -> Terms:
         """Return the terms with weight times a penalty, which is logged under its name."""
         parts, bound_B = halves(draw)
-        # What is left of the KL to N(0, I) where q has no width.
-        latent_l2_B = 0.5 * draw.z_KBZ.square().sum(-1).mean(0)
+        latent_l2_B = 0.5 * draw.z_KBZ.square().sum(-1).mean(0)  # what a point has of the KL to N(0, I)
         loss_B = parts["reconstruction"] + self.latent_weight * latent_l2_B
         for value in penalty.values():
             loss_B = loss_B + weight * value

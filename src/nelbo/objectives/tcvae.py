@@ -45,8 +45,7 @@ class TCVAE(Objective):
         kind = "surrogate_" if draw.not_a_bound else ""
         pieces = taken_apart(draw, log_q_KBBZ, log_weights(log_q_KBBZ, progress.images, self.estimator))
         mutual_B, correlation_B, marginal_B = pieces
-        # Chen et al. 2018, eq. 4.
-        loss_B = parts["reconstruction"] + self.alpha * mutual_B + self.beta * correlation_B
+        loss_B = parts["reconstruction"] + self.alpha * mutual_B + self.beta * correlation_B  # eq. 4
         loss_B = loss_B + self.gamma * marginal_B
         if self.estimator != "stratified":
             with torch.no_grad():

@@ -62,11 +62,9 @@ class ImportanceWeighted(Objective):
             if not log_w_KB.requires_grad:  # the encoder is frozen
                 log_w_KB.requires_grad_()
             loss_B = self.minimised(draw, log_w_KB, beta)
-            # The bound's derivative by log p(x|z_k), whatever the bound of the subclass.
-            share_KB = -slope(loss_B, log_w_KB)
+            share_KB = -slope(loss_B, log_w_KB)  # d bound / d log p(x|z_k), of any subclass
             loss_B = with_gradient_of(-loss_B, self._by_few(draw, share_KB, share_KB) - loss_B)
-        # Burda et al. 2016, eq. 8.
-        bound_B = None if draw.not_a_bound else log_mean(draw.log_px_KB + log_ratio_KB)
+        bound_B = None if draw.not_a_bound else log_mean(draw.log_px_KB + log_ratio_KB)  # Burda, eq. 8
         return Terms(loss_B=loss_B, bound_B=bound_B, parts=parts)
 
     def followed(self, draw: Draw, beta: float, decoder_KB: Tensor, encoder_KB: Tensor) -> Tensor:

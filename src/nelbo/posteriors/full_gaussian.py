@@ -50,8 +50,7 @@ class FullNormal(PosteriorValue):
         return self._of_noise(noise.squeeze(-1))
 
     def _of_noise(self, noise: Tensor) -> Tensor:
-        # |C| is 1, so that log |S C| is half the sum of log_var.
-        return -0.5 * (noise.square() + self.log_var + LOG_2PI).sum(-1)
+        return -0.5 * (noise.square() + self.log_var + LOG_2PI).sum(-1)  # log |C| is 0
 
     def detached(self) -> FullNormal:
         return FullNormal(self.mean.detach(), self.log_var.detach(), self.C_BZZ.detach())

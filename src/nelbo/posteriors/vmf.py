@@ -14,8 +14,7 @@ from nelbo.dists.base import Space
 from nelbo.dists.sphere import UniformSphereModule, check_sphere, log_area, unit
 from nelbo.posteriors.base import LinearHead, Posterior
 
-# Of the quadrature: its error is rounding, and that of the distribution function between two of them 1e-9.
-NODES = 160
+NODES = 160  # of the quadrature: its error is rounding, that of the distribution function between them 1e-9
 NEWTON = 5  # steps from the chord of a panel; it converges quadratically
 DEEPEST = 40.0  # exp(-40) is what is left out at either end
 SMALLEST = 1e-30

@@ -82,6 +82,5 @@ def log_mixture(z: Tensor, mean_CZ: Tensor, log_var_CZ: Tensor, log_weight_C: Te
         offset = offsets[start : start + size] if offsets.dim() > 1 else offsets
         pairs = torch.addmm(offset, some, pulled_CZ.T)
         pieces.append((pairs - 0.5 * some.square() @ precision_CZ.T).logsumexp(-1))
-    # Of a single piece `cat` would only make a copy.
-    log_p = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+    log_p = torch.cat(pieces) if len(pieces) > 1 else pieces[0]  # of one piece `cat` makes a copy
     return log_p.view(z.shape[:-1]).to(z)

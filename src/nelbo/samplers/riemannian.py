@@ -119,8 +119,7 @@ class FromMetric:
             slope_BZ = torch.where(taken_B[:, None], at_slope_BZ, slope_BZ)
             value_B = torch.where(taken_B, at_value_B, value_B)
             share = float(chance_B.mean())
-            # Adapted in the first half only: a step size that follows the chain biases it.
-            if move < self.moves // 2:
+            if move < self.moves // 2:  # then no more: a step size that follows the chain biases it
                 step *= math.exp(share - ACCEPTED)
             else:
                 shares.append(share)

@@ -43,6 +43,5 @@ class InverseAutoregressive(Flow):
             solved.append((y[..., place] - added[..., place]) / share[..., place])
             log_det = log_det - share[..., place].log()
             later = [torch.zeros_like(solved[0])] * (y.shape[-1] - len(solved))
-            # Not in place: the network's pass keeps its input for the gradient.
-            z = torch.stack([*solved, *later], dim=-1)
+            z = torch.stack([*solved, *later], dim=-1)  # not in place: the network keeps its input
         return z, log_det.expand_as(z[..., 0])
