@@ -1,6 +1,5 @@
 """A codebook that follows what is encoded, and the distributions over its codes."""
 
-import contextlib
 import dataclasses
 import math
 from typing import ClassVar
@@ -10,16 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, PriorModule, register_kl
+from nelbo.dists.base import product
 from nelbo.dists.spaces import LatentSpace
 
 SMALLEST_COUNT = 1e-20  # of a running count: below it a vector is no longer their quotient, and stays
-
-
-def in_float32(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return a block whose products are not in bf16, whatever the networks' are: a code is near by the last digits."""
-    if device.type == "meta":  # knows no other precision
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 class Codebook(nn.Module):
@@ -57,13 +50,14 @@ class Codebook(nn.Module):
     def codes(self) -> int:
         return len(self.vectors_KD)
 
+    @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
         """Return the code of each vector, (..., M, D) -> (..., M); of several as near the first."""
-        with torch.no_grad(), in_float32(z.device):
-            rows = z.detach().reshape(-1, z.shape[-1]).to(self.vectors_KD.dtype)
-            # |z - e|^2 without |z|^2, which is the same for all codes: one product instead of (N, K, D) differences.
-            distance = self.vectors_KD.square().sum(-1) - 2.0 * rows @ self.vectors_KD.T
-            return distance.argmin(-1).view(z.shape[:-1])
+        rows = z.detach().reshape(-1, z.shape[-1]).to(self.vectors_KD.dtype)
+        # |z - e|^2 without |z|^2, which is the same for all codes: one product instead of (N, K, D) differences.
+        # Never in bf16: which of two codes is nearer is a matter of the last digits.
+        distance = self.vectors_KD.square().sum(-1) - product(2.0 * rows, self.vectors_KD.T)
+        return distance.argmin(-1).view(z.shape[:-1])
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return the vectors of codes: (..., M) -> (..., M, D)."""
@@ -78,12 +72,11 @@ class Codebook(nn.Module):
     def follow(self, encoded: Tensor, codes: Tensor) -> None:
         """Take one step on the encodings (..., D) of a training batch and the code of each."""
         rows_ND = encoded.detach().reshape(-1, encoded.shape[-1]).to(self.vectors_KD.dtype)
-        with in_float32(rows_ND.device):
-            chosen_NK = self.chosen(codes)
-            used_K = chosen_NK.sum(0)
-            # The running means of appendix A.1. A product with one-hot rows: index_add_ is not repeatable.
-            self.counts_K.lerp_(used_K, 1.0 - self.decay)
-            self.sums_KD.lerp_(chosen_NK.T @ rows_ND, 1.0 - self.decay)
+        chosen_NK = self.chosen(codes)
+        used_K = chosen_NK.sum(0)
+        # The running means of appendix A.1. A product with one-hot rows: index_add_ is not repeatable.
+        self.counts_K.lerp_(used_K, 1.0 - self.decay)
+        self.sums_KD.lerp_(product(chosen_NK.T, rows_ND), 1.0 - self.decay)
         moved_KD = self.sums_KD / self.counts_K.clamp_min(SMALLEST_COUNT)[:, None]
         counted_K = self.counts_K > SMALLEST_COUNT
         self.vectors_KD.copy_(torch.where(counted_K[:, None], moved_KD, self.vectors_KD))
