@@ -9,7 +9,7 @@ from nelbo.dists.onehot import CategoricalPriorModule
 
 
 class JointPriorModule(PriorModule):
-    """The value, as a module of two."""
+    """The prior as a module of two: a standard normal beside uniform categories."""
 
     def __init__(self, latent_dim: int, variables: int, categories: int) -> None:
         super().__init__()

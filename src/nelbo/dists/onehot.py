@@ -73,7 +73,7 @@ def variables_in(latent_dim: int, categories: int) -> int:
 
 
 class CategoricalPriorModule(PriorModule):
-    """The value, as a module; logits_VC begin uniform."""
+    """The prior p(z) of one-hot vectors as a module; logits_VC begin uniform."""
 
     logits_VC: Tensor
 

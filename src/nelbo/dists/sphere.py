@@ -9,7 +9,7 @@ from nelbo.core.distributions import PriorModule
 
 
 class UniformSphereModule(PriorModule):
-    """The value, as a module."""
+    """The uniform distribution on the unit sphere, as a module."""
 
     origin: Tensor
 

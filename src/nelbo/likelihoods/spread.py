@@ -163,7 +163,7 @@ class Optimal(Spread):
 
 
 class OptimalWidth(Width):
-    """Starts at 1; the first training batch replaces that. In evaluation mode nothing is learned."""
+    """A running mean that starts at 1, which the first training batch replaces. In evaluation mode it stays."""
 
     follows_errors: ClassVar[bool] = True
     mean_error: Tensor

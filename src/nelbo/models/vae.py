@@ -18,7 +18,7 @@ from nelbo.priors import Prior, StandardNormal
 
 
 class VAE(Model):
-    """Kingma & Welling 2014; Rezende, Mohamed & Wierstra 2014."""
+    """The variational autoencoder of Kingma & Welling 2014; Rezende, Mohamed & Wierstra 2014."""
 
     latent_dim: int = Field(default=16, ge=1)
     encoder: Net = MLP()

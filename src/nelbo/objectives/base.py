@@ -22,7 +22,7 @@ Side = Literal["encoder", "decoder"]
 
 
 class Objective(Spec):
-    """Maps a Draw of `k` samples an image to the loss that is minimised and the bound that is reported.
+    """A map from a Draw of `k` samples an image to the loss that is minimised and the bound that is reported.
 
     `parts` holds at least `reconstruction` (-log p(x|z)) and, where the posterior has one, `kl`, each nats an image
     of shape B (`halves` gives them).

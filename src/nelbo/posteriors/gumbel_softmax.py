@@ -1,9 +1,7 @@
 """The categorical posterior with Gumbel-softmax gradients."""
 
-from __future__ import annotations
-
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,7 +19,7 @@ class CategoricalValue(PosteriorValue):
         self.each = OneHot(logits_BVC, temperature)
 
     @classmethod
-    def of(cls, logits_BZ: Tensor, blocks: tuple[int, ...], temperature: float) -> CategoricalValue:
+    def of(cls, logits_BZ: Tensor, blocks: tuple[int, ...], temperature: float) -> Self:
         return cls(by_variable(logits_BZ, blocks), temperature)
 
     @property

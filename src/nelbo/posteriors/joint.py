@@ -1,9 +1,7 @@
 """Continuous latents beside categorical ones: the joint posterior."""
 
-from __future__ import annotations
-
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field
@@ -25,7 +23,7 @@ class JointValue(PosteriorValue):
         self.discrete = discrete
 
     @classmethod
-    def of(cls, outputs: Tensor, blocks: tuple[int, ...], temperature: float) -> JointValue:
+    def of(cls, outputs: Tensor, blocks: tuple[int, ...], temperature: float) -> Self:
         reals = (outputs.shape[-1] - sum(blocks)) // 2
         mean, log_var, logits = torch.split(outputs, [reals, reals, sum(blocks)], dim=-1)
         normal = DiagonalNormal(mean, (0.5 * log_var).exp(), log_var)

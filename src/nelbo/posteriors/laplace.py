@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class LaplaceValue(PosteriorValue):
         self.log_scale = log_scale_BZ
 
     @classmethod
-    def of(cls, outputs: Tensor) -> LaplaceValue:
+    def of(cls, outputs: Tensor) -> Self:
         mean, raw = outputs.chunk(2, dim=-1)
         return cls(mean, 0.5 * raw)
 

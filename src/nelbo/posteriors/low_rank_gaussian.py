@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Self
 
 import torch
 from pydantic import Field
@@ -25,7 +26,7 @@ class LowRankNormal(PosteriorValue):
         self.U_BZR = U_BZR
 
     @classmethod
-    def of(cls, outputs: Tensor, latent_dim: int) -> LowRankNormal:
+    def of(cls, outputs: Tensor, latent_dim: int) -> Self:
         mean, log_var = outputs[..., :latent_dim], outputs[..., latent_dim : 2 * latent_dim]
         U = LONGEST * (outputs[..., 2 * latent_dim :] / LONGEST).tanh()
         return cls(mean, log_var, U.view(*U.shape[:-1], latent_dim, -1))

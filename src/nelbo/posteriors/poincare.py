@@ -1,8 +1,6 @@
 """The wrapped normal posterior on the Poincare ball."""
 
-from __future__ import annotations
-
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +25,7 @@ class WrappedNormal(PosteriorValue):
         self.log_scale = log_scale_BZ
 
     @classmethod
-    def of(cls, outputs: Tensor) -> WrappedNormal:
+    def of(cls, outputs: Tensor) -> Self:
         toward, log_var = outputs.chunk(2, dim=-1)
         shorter = (1.0 + square(toward) / FARTHEST_MEAN**2).rsqrt()  # any length -> one below FARTHEST_MEAN
         return cls(from_origin(toward * shorter), 0.5 * log_var)

@@ -1,9 +1,7 @@
 """The von Mises-Fisher posterior on the unit sphere, by one quadrature for density, KL and samples alike."""
 
-from __future__ import annotations
-
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +122,7 @@ class VonMisesFisherValue(PosteriorValue):
         self.cosines = Cosines(kappa_B1, mean_BZ.shape[-1])
 
     @classmethod
-    def of(cls, outputs: Tensor) -> VonMisesFisherValue:
+    def of(cls, outputs: Tensor) -> Self:
         """Return the value of Z numbers that are divided by their length, and log(kappa / Z).
 
         What a kappa means for the KL depends on kappa / Z: starting near Z the noise is neither all nor nothing.

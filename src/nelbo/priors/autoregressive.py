@@ -40,7 +40,7 @@ class AutoregressivePrior(Prior):
 
 
 class AutoregressivePriorModule(PriorModule):
-    """Begins close to uniform."""
+    """The prior as a module, which begins close to uniform."""
 
     def __init__(self, variables: int, categories: int, hidden: tuple[int, ...]) -> None:
         super().__init__()

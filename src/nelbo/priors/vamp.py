@@ -52,7 +52,7 @@ class Vamp(Prior):
 
 
 class VampModule(PriorModule):
-    """Has its pseudo-inputs once it is attached to an encoder, which belongs to the model and not to this module.
+    """A prior with pseudo-inputs once it is attached to an encoder, which belongs to the model and not to this module.
 
     Nothing that comes from the encoder is kept: its weights change, and it sees C images where it sees a batch.
     """

@@ -31,7 +31,7 @@ class WrappedNormalPrior(Prior):
 
 
 class WrappedNormalModule(PriorModule):
-    """The value, as a module."""
+    """The wrapped normal at the origin, as a module."""
 
     log_scale: Tensor
 

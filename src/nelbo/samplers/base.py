@@ -62,7 +62,7 @@ class Fitted(Protocol):
 
 
 class Sampler(Spec):
-    """Draws latents for a trained model: `fit(model, train, validation)` gives a Fitted.
+    """A source of latents for a trained model: `fit(model, train, validation)` gives a Fitted.
 
     `train` are the latents of training images, `validation` those of others, by which a fit that could go on for too
     long knows when to stop (without them a tenth of `train` is held out). Everything random comes from torch's
