@@ -1,7 +1,5 @@
 """The base of every network, and the activations that all of them share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, ClassVar, Literal, TypeVar
@@ -15,6 +13,17 @@ from nelbo.core.vocabulary import Shape
 
 Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh"]
 Width = Annotated[int, Field(ge=1)]
+
+
+class Encoder(nn.Sequential):
+    """A sequence of layers that knows how many features come out."""
+
+    def __init__(self, layers: list[nn.Module], features: int) -> None:
+        super().__init__(*layers)
+        self.features = features
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return super().forward(x_BCHW)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Net(Spec):
@@ -31,17 +40,6 @@ class Net(Spec):
 
     def decoder(self, latent_dim: int, shape: Shape) -> nn.Module:
         raise TypeError(f"{type(self).__name__} builds no decoder")
-
-
-class Encoder(nn.Sequential):
-    """A sequence of layers that knows how many features come out."""
-
-    def __init__(self, layers: list[nn.Module], features: int) -> None:
-        super().__init__(*layers)
-        self.features = features
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return super().forward(x_BCHW)  # type: ignore[no-any-return, no-untyped-call]
 
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {

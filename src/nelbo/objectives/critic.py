@@ -73,11 +73,8 @@ class ImageCriticModule(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         return full(self.net(images.flatten(0, -4))).view(*images.shape[:-3], -1)
 
-    def judge(self, features: Tensor) -> Tensor:
-        return self.head(features)  # type: ignore[no-any-return]
-
     def forward(self, images: Tensor) -> Tensor:
-        return self.judge(self.features(images))
+        return self.head(self.features(images))  # type: ignore[no-any-return]
 
 
 def taken_for_real(logits: Tensor) -> Tensor:

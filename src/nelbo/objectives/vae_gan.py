@@ -55,8 +55,8 @@ class VAEGAN(Owner):
 
         again_KBF = own.features(fakes[0])
         error_B = error(own.features(draw.likelihood.mean))
-        fooled_B = (taken_for_real(own.judge(again_KBF)) + taken_for_real(own(fakes[1]))).mean(0)
-        critic_B = told_apart(own.judge(real_BF), *(own(fake.detach()) for fake in fakes)).mean(0)
+        fooled_B = (taken_for_real(own.head(again_KBF)) + taken_for_real(own(fakes[1]))).mean(0)
+        critic_B = told_apart(own.head(real_BF), *(own(fake.detach()) for fake in fakes)).mean(0)
         return Terms(
             # error_B reaches encoder and decoder with weight 1; the rest of the decoder's gamma is on detached latents
             loss_B=self.beta(progress) * kl_of(parts)
