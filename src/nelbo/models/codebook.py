@@ -104,16 +104,13 @@ class Quantised(PosteriorValue):
     """
 
     deterministic: ClassVar[bool] = True
+    mean_is = "vectors of the codes"
 
     def __init__(self, encoded_BMD: Tensor, codebook: Codebook) -> None:
         self.encoded_BMD, self.codebook = encoded_BMD, codebook
         self.codes_BM = codebook.nearest(encoded_BMD)
         self.vectors_BMD: Tensor = codebook(self.codes_BM)
         self.mean = straight_through(self.vectors_BMD, encoded_BMD).flatten(1)
-
-    @property
-    def mean_is(self) -> str:
-        return "vectors of the codes"
 
     def rsample(self, k: int = 1) -> Tensor:
         return self.mean.expand(k, *self.mean.shape)

@@ -112,6 +112,7 @@ class TwoLevels(PosteriorValue):
     """The value q(z2 | x) q(z1 | x, z2) over z = (z2, z1)."""
 
     kl_needs_samples: ClassVar[bool] = True
+    mean_is = "mean of z2, and mean of z1 given it"
 
     def __init__(self, features_BF: Tensor, top: DiagonalNormal, lower: Conditional) -> None:
         self.features_BF, self.top, self.lower = features_BF, top, lower
@@ -125,10 +126,6 @@ class TwoLevels(PosteriorValue):
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
         return torch.cat([self.top.mean, self.given(self.top.mean).mean], dim=-1)
-
-    @property
-    def mean_is(self) -> str:
-        return "mean of z2, and mean of z1 given it"
 
     def rsample(self, k: int = 1) -> Tensor:
         return self.rsample_and_log_prob(k).z_KBZ

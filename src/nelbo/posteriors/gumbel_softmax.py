@@ -15,16 +15,14 @@ from nelbo.posteriors.base import LinearHead, Posterior
 class CategoricalValue(PosteriorValue):
     """The value: independent one-hot variables; z has shape (..., V * C)."""
 
+    mean_is = "mode of the posterior, the most probable category of each variable"
+
     def __init__(self, logits_BVC: Tensor, temperature: float) -> None:
         self.each = OneHot(logits_BVC, temperature)
 
     @classmethod
     def of(cls, logits_BZ: Tensor, blocks: tuple[int, ...], temperature: float) -> Self:
         return cls(by_variable(logits_BZ, blocks), temperature)
-
-    @property
-    def mean_is(self) -> str:
-        return "mode of the posterior, the most probable category of each variable"
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]

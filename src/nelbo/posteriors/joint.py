@@ -18,6 +18,8 @@ from nelbo.posteriors.base import LinearHead, Posterior
 class JointValue(PosteriorValue):
     """The value: a diagonal normal beside one-hot variables, independent given x; z is both side by side."""
 
+    mean_is = "mean of the continuous latents, mode of the categorical ones"
+
     def __init__(self, continuous: DiagonalNormal, discrete: OneHot) -> None:
         self.continuous = continuous
         self.discrete = discrete
@@ -28,10 +30,6 @@ class JointValue(PosteriorValue):
         mean, log_var, logits = torch.split(outputs, [reals, reals, sum(blocks)], dim=-1)
         normal = DiagonalNormal(mean, (0.5 * log_var).exp(), log_var)
         return cls(normal, OneHot(by_variable(logits, blocks), temperature))
-
-    @property
-    def mean_is(self) -> str:
-        return "mean of the continuous latents, mode of the categorical ones"
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]

@@ -20,6 +20,8 @@ class WrappedNormal(PosteriorValue):
     least expected squared distance, which is unique.
     """
 
+    mean_is = "Fréchet mean of the posterior: least squared hyperbolic distance"
+
     def __init__(self, mean_BZ: Tensor, log_scale_BZ: Tensor) -> None:
         self.mean = mean_BZ
         self.log_scale = log_scale_BZ
@@ -29,10 +31,6 @@ class WrappedNormal(PosteriorValue):
         toward, log_var = outputs.chunk(2, dim=-1)
         shorter = (1.0 + square(toward) / FARTHEST_MEAN**2).rsqrt()  # any length -> one below FARTHEST_MEAN
         return cls(from_origin(toward * shorter), 0.5 * log_var)
-
-    @property
-    def mean_is(self) -> str:
-        return "Fréchet mean of the posterior: least squared hyperbolic distance"
 
     def rsample(self, k: int = 1) -> Tensor:
         """Return k reparametrised samples z_KBZ (Mathieu et al. 2019, sec. 3; Nagano et al. 2019, algorithm 1)."""

@@ -116,6 +116,8 @@ def sech(y: Tensor) -> Tensor:
 class VonMisesFisherValue(PosteriorValue):
     """The value vMF(mean direction, kappa): z on the unit sphere in R^Z, with density C(kappa) exp(kappa mean . z)."""
 
+    mean_is = "mean direction of the posterior, a point of the sphere"
+
     def __init__(self, mean_BZ: Tensor, kappa_B1: Tensor) -> None:
         self.mean = mean_BZ
         self.kappa = kappa_B1
@@ -129,10 +131,6 @@ class VonMisesFisherValue(PosteriorValue):
         """
         toward, log_kappa = outputs[..., :-1], outputs[..., -1:] + math.log(outputs.shape[-1] - 1)
         return cls(unit(toward), log_kappa.clamp(*LOG_KAPPA).exp())
-
-    @property
-    def mean_is(self) -> str:
-        return "mean direction of the posterior, a point of the sphere"
 
     def rsample(self, k: int = 1) -> Tensor:
         """Return k samples z_KBZ = w mean + sqrt(1 - w^2) v, v uniform among the unit vectors across the mean.
