@@ -74,7 +74,7 @@ def from_point(mean: Tensor, z: Tensor) -> Tensor:
 
 
 def log_wrapped_normal(z: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Return log density by volume (Lebesgue) of z = move(mean, v), v ~ N(0, diag(exp(log_scale))^2), nats.
+    """Return the log density by volume (Lebesgue) of z = move(mean, v), v ~ N(0, diag(exp(log_scale))^2), nats.
 
     log N(v) + (Z - 1) log(r / sinh r), r = |v|, by the ball's own volume (Mathieu et al. 2019, sec. 3, wrapped normal);
     that volume is (2 / (1 - |z|^2))^Z times Lebesgue's.

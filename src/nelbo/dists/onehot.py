@@ -42,7 +42,7 @@ class OneHot:
         return (one_hot(soft.detach()) + (soft - soft.detach())).flatten(-2)  # straight through: section 2.2
 
     def kl_to(self, log_p: Tensor) -> Tensor:
-        """Return KL to log-probabilities of shape (V, C), each variable by itself: (..., V), nats."""
+        """Return the KL to log-probabilities of shape (V, C), each variable by itself: (..., V), nats."""
         return (self.log_p.exp() * (self.log_p - log_p)).sum(-1)
 
 

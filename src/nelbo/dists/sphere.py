@@ -18,7 +18,7 @@ class UniformSphereModule(PriorModule):
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)  # knows the device
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Return nats by surface: the same everywhere."""
+        """Return log p by surface, nats: the same everywhere."""
         return torch.full_like(z[..., 0], -log_area(len(self.origin)))
 
     def sample(self, n: int) -> Tensor:

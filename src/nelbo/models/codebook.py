@@ -148,7 +148,7 @@ def straight_through(value: Tensor, stands_for: Tensor) -> Tensor:
 
 
 def perplexity(usage_K: Tensor) -> Tensor:
-    """Return exp of the entropy: how many codes, used equally, would vary as much."""
+    """Return the exponential of the entropy: how many codes, used equally, would vary as much."""
     entropy: Tensor = torch.special.entr(usage_K).sum()
     return entropy.exp()
 

@@ -40,7 +40,7 @@ class WrappedNormalModule(PriorModule):
         self.register_buffer("log_scale", torch.full((latent_dim,), math.log(scale)), persistent=False)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Return nats by volume (Lebesgue) of the ball."""
+        """Return log p by volume (Lebesgue) of the ball, nats."""
         return log_wrapped_normal(z, torch.zeros_like(self.log_scale), self.log_scale)
 
     def sample(self, n: int) -> Tensor:

@@ -72,7 +72,7 @@ class Knots:
 
 
 def _bend(place: Tensor, steep: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return numerator and denominator of a spline inside a bin, and its log slope, at a place in [0, 1] of it.
+    """Return the numerator and denominator of a spline inside a bin, and its log slope, at a place in [0, 1] of it.
 
     steep is the bin's own slope, first and last are those at its ends.
     """
