@@ -272,7 +272,7 @@ def test_the_two_losses_of_the_game_are_those_of_the_paper():
 
 def test_critics_judge_any_shape_and_keep_settings_of_their_own():
     critic = Critic(hidden=(5,), lr=0.1, betas=(0.0, 0.9))
-    assert critic.settings() == {"lr": 0.1, "betas": (0.0, 0.9)}
+    assert AAE(critic=critic).critic_settings() == {"lr": 0.1, "betas": (0.0, 0.9)}
     assert critic.build(4)(torch.randn(3, 2, 4)).shape == (3, 2)
     for net in (MLP(hidden=(6,)), Conv(channels=(4, 8))):
         module = ImageCritic(net=net).build_for((3, 9, 10))

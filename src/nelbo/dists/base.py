@@ -1,7 +1,5 @@
 """The spaces that latents live in, and numerical helpers that distributions share."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
@@ -22,6 +20,8 @@ def full(value: Tensor) -> Tensor:
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """Return left @ right in their own precision, also under autocast: bf16 samples would not have their density."""
+    if left.device.type == "meta":  # for which there is no autocast
+        return left @ right
     with torch.autocast(left.device.type, enabled=False):
         return left @ right
 

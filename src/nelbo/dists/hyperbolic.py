@@ -5,8 +5,6 @@ digits near the boundary. At a distance of r from the origin 1 - |z|^2 is about 
 apart at r = 8 and 1e-2 at r = 12, and end at r = 16.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -20,12 +18,12 @@ SMALLEST = 1e-30
 
 
 def square(vector: Tensor) -> Tensor:
-    """|v|^2 with the last axis kept."""
+    """Return |v|^2 with the last axis kept."""
     return vector.square().sum(-1, keepdim=True)
 
 
 def gap(z: Tensor) -> Tensor:
-    """1 - |z|^2 with the last axis kept, at least what is left at the farthest distance.
+    """Return 1 - |z|^2 with the last axis kept, at least what is left at the farthest distance.
 
     In float64 where the device has it: the difference of z as it is, not of its rounded square.
     """
@@ -34,14 +32,16 @@ def gap(z: Tensor) -> Tensor:
 
 
 def inside(z: Tensor) -> Tensor:
-    """The same point, or the farthest one in its direction: rounding must not leave the open ball."""
+    """Return the same point, or the farthest one in its direction: rounding must not leave the open ball."""
     radius = math.sqrt(1.0 - 4.0 * math.exp(-FARTHEST[z.dtype]))
     return z * (radius / square(z).clamp_min(SMALLEST).sqrt()).clamp_max(1.0)
 
 
 def from_origin(v: Tensor) -> Tensor:
-    """The exponential map at the origin, for a vector whose length is the distance: tanh(|v| / 2) v / |v|."""
-    return v * _tanh_half_over(square(v))
+    """Return the exponential map at the origin, for a vector whose length is the distance: tanh(|v| / 2) v / |v|."""
+    r2 = square(v)
+    r, is_small = _length(r2)
+    return v * torch.where(is_small, 0.5 - r2 / 24.0, (0.5 * r).tanh() / r)
 
 
 def to_origin(z: Tensor) -> Tensor:
@@ -50,20 +50,23 @@ def to_origin(z: Tensor) -> Tensor:
 
 
 def move(mean: Tensor, v: Tensor) -> Tensor:
-    """exp_mean(v / lambda): where v ends, carried from the origin to the mean. As long as the distance.
+    """Return exp_mean(v / lambda): where v ends, carried from the origin to the mean. As long as the distance.
 
     The Moebius sum of the mean and w = tanh(|v| / 2) v / |v| is (a s + |s|^2 mean) / (a c + |s|^2) with s = mean + w,
     a = 1 - |mean|^2, c = 1 - |w|^2.
     """
     w = from_origin(v)
     s, a = mean + w, gap(mean)
-    s2 = square(s)
-    c = _sech_half_square(square(v))
+    s2, r2 = square(s), square(v)
+    r, is_small = _length(r2)
+    tail = (-r).exp()
+    # 1 - tanh^2(r / 2), which as a difference is 0 in float32 from about r = 18.
+    c = torch.where(is_small, 1.0 - 0.25 * r2, 4.0 * tail / (1.0 + tail).square())
     return inside((a * s + s2 * mean) / (a * c + s2))
 
 
 def from_point(mean: Tensor, z: Tensor) -> Tensor:
-    """lambda log_mean(z): the vector v with move(mean, v) = z."""
+    """Return lambda log_mean(z): the vector v with move(mean, v) = z."""
     difference, a, b = z - mean, gap(mean), gap(z)
     d2 = square(difference)
     direction = (a * difference - d2 * mean) / (a * b + d2).sqrt()
@@ -71,7 +74,7 @@ def from_point(mean: Tensor, z: Tensor) -> Tensor:
 
 
 def log_wrapped_normal(z: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """log density by volume (Lebesgue) of z = move(mean, v), v ~ N(0, diag(exp(log_scale))^2), nats.
+    """Return the log density by volume (Lebesgue) of z = move(mean, v), v ~ N(0, diag(exp(log_scale))^2), nats.
 
     log N(v) + (Z - 1) log(r / sinh r), r = |v|, by the ball's own volume (Mathieu et al. 2019, sec. 3, wrapped normal);
     that volume is (2 / (1 - |z|^2))^Z times Lebesgue's.
@@ -85,29 +88,13 @@ def log_wrapped_normal(z: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     return normal + ((dimensions - 1) * bent + log_volume).squeeze(-1)
 
 
-# --- even functions of a length, smooth at zero -------------------------------------------------------
-
-
 def _length(squared: Tensor) -> tuple[Tensor, Tensor]:
-    """A length that may be divided by, and where the series is to be used instead."""
+    """Return a length that may be divided by, and where the series of an even function of it is to be used instead."""
     tiny = SMALL[squared.dtype]
     return squared.clamp_min(tiny).sqrt(), squared < tiny
 
 
-def _tanh_half_over(r2: Tensor) -> Tensor:
-    """tanh(r / 2) / r."""
-    r, small = _length(r2)
-    return torch.where(small, 0.5 - r2 / 24.0, (0.5 * r).tanh() / r)
-
-
-def _sech_half_square(r2: Tensor) -> Tensor:
-    """1 - tanh^2(r / 2)."""
-    r, small = _length(r2)
-    tail = (-r).exp()
-    return torch.where(small, 1.0 - 0.25 * r2, 4.0 * tail / (1.0 + tail).square())
-
-
 def _asinh_over(s2: Tensor) -> Tensor:
-    """asinh(s) / s."""
-    s, small = _length(s2)
-    return torch.where(small, 1.0 - s2 / 6.0, s.asinh() / s)
+    """Return asinh(s) / s."""
+    s, is_small = _length(s2)
+    return torch.where(is_small, 1.0 - s2 / 6.0, s.asinh() / s)

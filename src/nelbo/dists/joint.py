@@ -1,7 +1,5 @@
 """The prior module of continuous latents beside categorical ones, and the sizes of its blocks."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from nelbo.dists.onehot import CategoricalPriorModule
 
 
 class JointPriorModule(PriorModule):
-    """The value, as a module of two."""
+    """The prior as a module of two: a standard normal beside uniform categories."""
 
     def __init__(self, latent_dim: int, variables: int, categories: int) -> None:
         super().__init__()
@@ -20,15 +18,14 @@ class JointPriorModule(PriorModule):
         self.discrete = CategoricalPriorModule((variables, categories))
 
     def log_prob(self, z: Tensor) -> Tensor:
-        discrete: Tensor = self.discrete.log_prob(z[..., self.reals :])
-        return self.continuous.log_prob(z[..., : self.reals]) + discrete
+        return self.continuous.log_prob(z[..., : self.reals]) + self.discrete.log_prob(z[..., self.reals :])
 
     def sample(self, n: int) -> Tensor:
         return torch.cat([self.continuous.sample(n), self.discrete.sample(n)], -1)
 
 
 def discrete_blocks(latent_dim: int, variables: int, categories: int) -> tuple[int, ...]:
-    """The sizes of the one-hot blocks; raises ValueError where no continuous dimension is left."""
+    """Return the sizes of the one-hot blocks; raise ValueError where no continuous dimension is left."""
     blocks = (categories,) * variables
     if latent_dim <= sum(blocks):
         raise ValueError(

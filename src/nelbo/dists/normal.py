@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from nelbo.core.distributions import PosteriorValue, PriorModule, register_kl
 from nelbo.dists.base import LOG_2PI
@@ -40,14 +41,13 @@ class DiagonalNormal(PosteriorValue):
         )
 
     def with_independent_noise(self) -> DiagonalNormal:
-        """The same density, sampled as it says."""
         return DiagonalNormal(self.mean, self.std, self.log_var)
 
     def rsample(self, k: int = 1) -> Tensor:
-        """k reparametrised samples, z_KBZ = mean + std * noise (Kingma & Welling 2014, eq. 4)."""
+        """Return k reparametrised samples, z_KBZ = mean + std * noise (Kingma & Welling 2014, eq. 4)."""
         shape = (k, *self.mean.shape[:-1], 1 if self.shared_noise else self.mean.shape[-1])
         noise = torch.randn(shape, dtype=self.mean.dtype, device=self.mean.device)
-        return torch.addcmul(self.mean, self.std, noise)
+        return torch.addcmul(self.mean, self.std, noise)  # one kernel for product and sum
 
     def log_prob_each(self, z: Tensor) -> Tensor:
         scaled = (z - self.mean) / self.std
@@ -57,7 +57,6 @@ class DiagonalNormal(PosteriorValue):
         return self.log_prob_each(z).sum(-1)
 
     def detached(self) -> DiagonalNormal:
-        """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
         return DiagonalNormal(self.mean.detach(), self.std.detach(), self.log_var.detach(), self.shared_noise)
 
 
@@ -101,10 +100,10 @@ class KLToStandard(torch.autograd.Function):
     """1/2 (mean^2 + std^2 - 1 - log_var), elementwise, with its three derivatives: mean, std and -1/2."""
 
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, std: Tensor, log_var: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, mean: Tensor, std: Tensor, log_var: Tensor) -> Tensor:
         ctx.save_for_backward(mean, std)
         second_moment = torch.addcmul(std.square(), mean, mean)
-        return second_moment.sub_(log_var).sub_(1.0).mul_(0.5)
+        return second_moment.sub_(log_var).sub_(1.0).mul_(0.5)  # in place: nothing else has seen this tensor
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:

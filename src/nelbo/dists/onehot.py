@@ -1,13 +1,14 @@
 """One-hot vectors: blocks of categories, their distribution, and relaxed samples with a gradient."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PriorModule
 
-SMALLEST_UNIFORM = {torch.float32: 1e-10, torch.float64: 1e-30}
+SMALLEST_UNIFORM = {
+    torch.float32: 1e-10,
+    torch.float64: 1e-30,
+}  # `rand` may be 0, whose Gumbel noise is infinite
 
 
 class OneHot:
@@ -26,44 +27,44 @@ class OneHot:
         return one_hot(self.log_p).flatten(-2)
 
     def log_prob_each(self, z: Tensor) -> Tensor:
-        """log p of every variable: (..., V)."""
+        """Return log p of every variable: (..., V)."""
         return (z.reshape(*z.shape[:-1], *self.log_p.shape[-2:]) * self.log_p).sum(-1)
 
     def relaxed(self, k: int) -> Tensor:
-        """k relaxed samples softmax((log p + Gumbel noise) / temperature): (k, ..., V, C)."""
+        """Return k relaxed samples softmax((log p + Gumbel noise) / temperature): (k, ..., V, C)."""
         uniform = torch.rand(k, *self.log_p.shape, dtype=self.log_p.dtype, device=self.log_p.device)
         gumbel = -(-uniform.clamp_min(SMALLEST_UNIFORM[uniform.dtype]).log()).log()
-        return ((self.log_p + gumbel) / self.temperature).softmax(-1)
+        return ((self.log_p + gumbel) / self.temperature).softmax(-1)  # Jang et al. 2017, eq. 2
 
     def rsample(self, k: int) -> Tensor:
-        """k exact one-hot samples (k, ..., V * C) that have the gradient of the relaxed ones."""
+        """Return k exact one-hot samples (k, ..., V * C) that have the gradient of the relaxed ones."""
         soft = self.relaxed(k)
-        return (one_hot(soft.detach()) + (soft - soft.detach())).flatten(-2)
+        return (one_hot(soft.detach()) + (soft - soft.detach())).flatten(-2)  # straight through: section 2.2
 
     def kl_to(self, log_p: Tensor) -> Tensor:
-        """KL to log-probabilities of shape (V, C), each variable by itself: (..., V), nats."""
+        """Return the KL to log-probabilities of shape (V, C), each variable by itself: (..., V), nats."""
         return (self.log_p.exp() * (self.log_p - log_p)).sum(-1)
 
 
 def by_variable(logits: Tensor, blocks: tuple[int, ...]) -> Tensor:
-    """(..., V * C) -> (..., V, C), for V blocks of one size."""
+    """Return (..., V * C) as (..., V, C), for V blocks of one size."""
     return logits.reshape(*logits.shape[:-1], len(blocks), blocks[0])
 
 
 def one_hot(scores: Tensor) -> Tensor:
-    """One where the last axis is largest."""
+    """Return one where the last axis is largest, zero elsewhere."""
     return torch.zeros_like(scores).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
 
 
 def sample_one_hot(log_p: Tensor, n: int) -> Tensor:
-    """n exact samples of log-probabilities (V, C): (n, V * C)."""
+    """Return n exact samples of log-probabilities (V, C): (n, V * C)."""
     return OneHot(log_p, 1.0).rsample(n)
 
 
 def variables_in(latent_dim: int, categories: int) -> int:
     """Return the number of variables of so many categories in these latents; raise ValueError where there are none."""
-    variables, rest = divmod(latent_dim, categories)
-    if variables < 1 or rest:
+    variables, remainder = divmod(latent_dim, categories)
+    if variables < 1 or remainder:
         raise ValueError(
             f"{latent_dim} latent dimensions are no whole number of variables of {categories} categories; use "
             f"--latent-dim {categories}, {2 * categories}, {3 * categories}, ... or other categories"
@@ -72,7 +73,7 @@ def variables_in(latent_dim: int, categories: int) -> int:
 
 
 class CategoricalPriorModule(PriorModule):
-    """The value, as a module; logits_VC begin uniform."""
+    """The prior p(z) of one-hot vectors as a module; logits_VC begin uniform."""
 
     logits_VC: Tensor
 

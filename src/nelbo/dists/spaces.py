@@ -1,7 +1,5 @@
 """The spaces of latents, and moves in them: between two latents, along one direction, to the middle of many."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 
@@ -14,7 +12,7 @@ from nelbo.dists.onehot import one_hot
 from nelbo.dists.sphere import unit
 from nelbo.errors import ConfigError
 
-KARCHER = 100  # steps to a Fréchet mean, down the slope; r coth r bounds the curvature of r^2 / 2
+KARCHER = 100  # steps to a Fréchet mean, down the slope
 IN_WORDS: dict[Space, str] = {
     "real": "any real numbers",
     "sphere": "points of the unit sphere",
@@ -44,12 +42,12 @@ class LatentSpace:
         return latent_dim - sum(self.blocks)
 
     def directions(self, latent_dim: int) -> list[str]:
-        """The ways one can go, by name: latent dimensions, then categorical variables."""
+        """Return the ways one can go, by name: latent dimensions, then categorical variables."""
         along = [f"z{place}" for place in range(self.reals(latent_dim))]
         return along + [f"variable {place}" for place in range(len(self.blocks))]
 
     def tempered(self, z: Tensor, temperature: float) -> Tensor:
-        """Latents at `temperature` times their distance from the origin; raises ConfigError where there is none."""
+        """Return latents at `temperature` times their distance from the origin; raise ConfigError without one."""
         if temperature == 1.0:
             return z
         match self.space:
@@ -66,38 +64,40 @@ class LatentSpace:
         )
 
     def path(self, start_Z: Tensor, end_Z: Tensor, share_S: Tensor) -> Tensor:
-        """Points at these shares of the way, both ends exactly included: (S, Z).
+        """Return points at these shares of the way, both ends exactly included: (S, Z).
 
         Of one-hot vectors those that differ change one after the other.
         """
         share_S1 = share_S[:, None]
         match self.space:
             case "sphere":
-                found_SZ = _arc(start_Z, end_Z, share_S1)
+                along = (start_Z * end_Z).sum()
+                across_Z = end_Z - along * start_Z
+                angle_S1 = share_S1 * torch.atan2(across_Z.norm(), along)  # acos has no digits near 0, pi
+                if across_Z.norm() < 1e-6 and along < 0:  # opposite points: along any great circle
+                    axis_Z = torch.zeros_like(start_Z)
+                    axis_Z[start_Z.abs().argmin()] = 1.0
+                    across_Z = axis_Z - (axis_Z * start_Z).sum() * start_Z
+                way_SZ = angle_S1.cos() * start_Z + angle_S1.sin() * unit(across_Z)
             case "ball":
-                found_SZ = move(start_Z.expand(len(share_S), -1), share_S1 * from_point(start_Z, end_Z))
+                way_SZ = move(start_Z.expand(len(share_S), -1), share_S1 * from_point(start_Z, end_Z))
             case _:
-                found_SZ = start_Z * (1.0 - share_S1) + end_Z * share_S1
-        found_SZ = self._whole(start_Z, end_Z, share_S, found_SZ)
-        ends = torch.where(share_S1 == 0.0, start_Z, end_Z)
-        return torch.where((share_S1 == 0.0) | (share_S1 == 1.0), ends, found_SZ)
-
-    def _whole(self, start_Z: Tensor, end_Z: Tensor, share_S: Tensor, found_SZ: Tensor) -> Tensor:
-        """The same with one-hot vectors that are one end's or the other's."""
-        at, differ = self.reals(len(start_Z)), []
-        for size in self.blocks:
-            block = slice(at, at + size)
+                way_SZ = start_Z * (1.0 - share_S1) + end_Z * share_S1
+        first, changing = self.reals(len(start_Z)), []
+        for size in self.blocks:  # each is one end's or the other's: a mean of two would be no one-hot vector
+            block = slice(first, first + size)
             if not torch.equal(start_Z[block], end_Z[block]):
-                differ.append(block)
-            found_SZ[:, block] = start_Z[block]
-            at += size
-        for place, block in enumerate(differ):
-            changed_S = share_S > (place + 0.5) / len(differ)
-            found_SZ[changed_S, block] = end_Z[block]
-        return found_SZ
+                changing.append(block)
+            way_SZ[:, block] = start_Z[block]
+            first += size
+        for place, block in enumerate(changing):
+            changed_S = share_S > (place + 0.5) / len(changing)
+            way_SZ[changed_S, block] = end_Z[block]
+        ends = torch.where(share_S1 == 0.0, start_Z, end_Z)  # to the last bit, which a geodesic rounds
+        return torch.where((share_S1 == 0.0) | (share_S1 == 1.0), ends, way_SZ)
 
     def middle(self, z_NZ: Tensor) -> Tensor:
-        """The mean of latents: by direction on the sphere, the Fréchet mean in the ball, the commonest category."""
+        """Return the mean of latents (on the sphere its direction, in the ball Fréchet's) or the commonest category."""
         mean_Z = z_NZ.mean(0)
         match self.space:
             case "sphere":
@@ -106,6 +106,7 @@ class LatentSpace:
                 for _ in range(KARCHER):
                     v_NZ = from_point(mean_Z, z_NZ)
                     r_N = torch.linalg.vector_norm(v_NZ, dim=-1).clamp_min(1e-3)
+                    # Down the slope of the mean of r^2 / 2, whose curvature r coth r bounds.
                     mean_Z = move(mean_Z, v_NZ.mean(0) / (r_N / r_N.tanh()).mean())
         if self.blocks:
             mean_Z = mean_Z.clone()
@@ -121,9 +122,9 @@ class LatentSpace:
         sphere        half a great circle through z, on which dimension j runs from -1 to 1
         one-hot       the variable goes through its categories
         """
-        known = len(self.directions(len(z_Z)))
-        if not 0 <= direction < known:
-            raise ConfigError(f"no latent dimension {direction}; this model has 0 to {known - 1}")
+        directions = len(self.directions(len(z_Z)))
+        if not 0 <= direction < directions:
+            raise ConfigError(f"no latent dimension {direction}; this model has 0 to {directions - 1}")
         if steps < 2:
             raise ConfigError(f"a traversal needs 2 steps or more (got {steps})")
         reals = self.reals(len(z_Z))
@@ -148,15 +149,3 @@ class LatentSpace:
         category_S = torch.arange(steps) * size // steps
         moved_SZ[torch.arange(steps), first + category_S] = 1.0
         return moved_SZ
-
-
-def _arc(start_Z: Tensor, end_Z: Tensor, share_S1: Tensor) -> Tensor:
-    """Along the shorter arc of the great circle; of opposite points along any."""
-    along = (start_Z * end_Z).sum()
-    across_Z = end_Z - along * start_Z
-    if across_Z.norm() < 1e-6 and along < 0:
-        other_Z = torch.zeros_like(start_Z)
-        other_Z[start_Z.abs().argmin()] = 1.0
-        across_Z = other_Z - (other_Z * start_Z).sum() * start_Z
-    angle_S1 = share_S1 * torch.atan2((end_Z - along * start_Z).norm(), along)
-    return angle_S1.cos() * start_Z + angle_S1.sin() * unit(across_Z)

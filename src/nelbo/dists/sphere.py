@@ -1,7 +1,5 @@
 """The unit sphere: its area, unit vectors, and the uniform distribution on it."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -11,7 +9,7 @@ from nelbo.core.distributions import PriorModule
 
 
 class UniformSphereModule(PriorModule):
-    """The value, as a module."""
+    """The uniform distribution on the unit sphere, as a module."""
 
     origin: Tensor
 
@@ -20,7 +18,7 @@ class UniformSphereModule(PriorModule):
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)  # knows the device
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Nats by surface: the same everywhere."""
+        """Return log p by surface, nats: the same everywhere."""
         return torch.full_like(z[..., 0], -log_area(len(self.origin)))
 
     def sample(self, n: int) -> Tensor:
@@ -28,12 +26,12 @@ class UniformSphereModule(PriorModule):
 
 
 def log_area(dimensions: int) -> float:
-    """log of the area of the unit sphere in R^dimensions; in R^1 that is two points."""
+    """Return the log of the area of the unit sphere in R^dimensions; in R^1 that is two points."""
     return math.log(2.0) + 0.5 * dimensions * math.log(math.pi) - math.lgamma(0.5 * dimensions)
 
 
 def unit(vector: Tensor) -> Tensor:
-    """The vector divided by its length."""
+    """Return the vector divided by its length."""
     length: Tensor = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     return vector / length.clamp_min(1e-30)
 

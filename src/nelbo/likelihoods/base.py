@@ -1,12 +1,11 @@
 """The axis of likelihoods: each spec builds a module from decoder outputs to a value over images."""
 
-from __future__ import annotations
-
 import abc
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from nelbo.core.distributions import LikelihoodValue
 from nelbo.core.spec import Spec
 from nelbo.core.vocabulary import Shape
 from nelbo.dists.base import full
@@ -19,10 +18,10 @@ class LikelihoodModule(nn.Module, abc.ABC):
     """A module from decoder outputs to a `LikelihoodValue`."""
 
     @abc.abstractmethod
-    def forward(self, outputs: Tensor) -> Any:
+    def forward(self, outputs: Tensor) -> LikelihoodValue:
         """Return the value for decoder outputs (..., channels * C, H, W)."""
 
-    def after_step(self, x_BCHW: Tensor, value: Any) -> None:
+    def after_step(self, x_BCHW: Tensor, value: LikelihoodValue) -> None:
         """Update what follows the data (a running spread), from one step's images and the value that scored them."""
 
 
@@ -54,7 +53,7 @@ class Likelihood(Spec, abc.ABC):
 
 
 def sum_pixels(value: Tensor) -> Tensor:
-    """Sum over the pixels: (..., C, H, W) -> (...)."""
+    """Return the sum over the pixels: (..., C, H, W) -> (...)."""
     return value.flatten(-3).sum(-1)
 
 

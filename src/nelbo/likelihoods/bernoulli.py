@@ -1,12 +1,11 @@
 """Bernoulli pixels on logits."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from nelbo.core.distributions import LikelihoodValue
 from nelbo.core.vocabulary import Shape
@@ -45,9 +44,9 @@ class LogBernoulli(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, logits: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(logits, x)
-        return sum_pixels((x * logits).sub_(F.softplus(logits)))
+        return sum_pixels((x * logits).sub_(F.softplus(logits)))  # in place: one image-sized tensor less
 
     @staticmethod
     def backward(ctx: Any, grad_KB: Tensor) -> tuple[Tensor, None]:

@@ -1,7 +1,5 @@
 """A probability for each of the 256 levels of a pixel."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -38,10 +36,11 @@ class CategoricalImage(LikelihoodValue):
         level = (x * TOP_LEVEL).round().long().unsqueeze(-4)
         level = level.view(*(1,) * (self.logits.dim() - level.dim()), *level.shape)
         chosen = torch.take_along_dim(self.logits, level, dim=-4).squeeze(-4)
+        # One level is taken before the sum is subtracted: `log_softmax` would make 256 numbers a pixel to drop 255.
         return sum_pixels(chosen - self.logits.logsumexp(-4))
 
     def sample(self) -> Tensor:
-        """The level with the largest logit plus Gumbel noise: exactly a draw from the softmax."""
+        """Return the level with the largest logit plus Gumbel noise: exactly a draw from the softmax."""
         noise = torch.empty_like(self.logits).exponential_().log()
         return (self.logits - noise).argmax(-4).to(self.logits.dtype) / TOP_LEVEL
 

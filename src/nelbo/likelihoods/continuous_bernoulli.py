@@ -1,7 +1,5 @@
 """Continuous Bernoulli pixels: a density on [0, 1] where the Bernoulli's cross-entropy of grey pixels is none."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -27,7 +25,7 @@ SERIES = (
 
 
 def log_sinhc(h: Tensor) -> Tensor:
-    """log(sinh h / h), even in h; to rounding in value and gradient everywhere, 0 at 0."""
+    """Return log(sinh h / h), even in h; to rounding in value and gradient everywhere, 0 at 0."""
     size = h.abs()
     # Each branch gets harmless numbers where the other is taken: 0 times an infinite slope would be NaN.
     far = size.clamp_min(SERIES_BELOW)
@@ -40,10 +38,10 @@ def log_sinhc(h: Tensor) -> Tensor:
 
 
 def langevin(h: Tensor) -> Tensor:
-    """coth h - 1/h, the derivative of log(sinh h / h): odd, between -1 and 1."""
+    """Return coth h - 1/h, the derivative of log(sinh h / h): odd, between -1 and 1."""
     size = h.abs()
     far = size.clamp_min(SERIES_BELOW)
-    direct = 1.0 / far.tanh() - 1.0 / far
+    direct = 1.0 / far.tanh() - 1.0 / far  # below 1/4 two large numbers would cancel
     near_h = h.clamp(-SERIES_BELOW, SERIES_BELOW)
     square, near = near_h.square(), torch.zeros_like(h)
     for n in range(len(SERIES), 0, -1):
@@ -70,8 +68,8 @@ class ContinuousBernoulliImage(LikelihoodValue):
         return sum_pixels((x - 0.5) * self.logits - log_sinhc(0.5 * self.logits))
 
     def sample(self) -> Tensor:
-        """By the inverse of F(x) = expm1(x l) / expm1(l), taken for -|l|, where nothing overflows, and mirrored."""
-        falling = -self.logits.abs().clamp_min(1e-6)
+        """Invert F(x) = expm1(x l) / expm1(l), taken for -|l|, where nothing overflows, and mirrored."""
+        falling = -self.logits.abs().clamp_min(1e-6)  # 0 / 0 at 0, uniform to rounding below 1e-6
         x = (torch.rand_like(falling) * falling.expm1()).log1p() / falling
         return torch.where(self.logits > 0, 1.0 - x, x)
 

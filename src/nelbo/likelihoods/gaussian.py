@@ -1,7 +1,5 @@
 """Gaussian pixels: what `mean squared error` is, in nats."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal
 
@@ -28,7 +26,7 @@ class GaussianImage(LikelihoodValue):
         squared = ((x - self.mean) * (-self.log_sigma).exp()).square()
         if self.log_sigma.dim():
             return -sum_pixels(0.5 * squared + self.log_sigma + 0.5 * LOG_2PI)
-        pixels = math.prod(self.mean.shape[-3:])
+        pixels = math.prod(self.mean.shape[-3:])  # one sigma: its logarithm is added once, not to every pixel
         return -0.5 * sum_pixels(squared) - pixels * (self.log_sigma + 0.5 * LOG_2PI)
 
     def sample(self) -> Tensor:
@@ -76,14 +74,14 @@ class GaussianModule(LikelihoodModule):
         mean, log_sigma = self.sigma.split(full(outputs))
         return GaussianImage(squashed(mean, self.squash), log_sigma)
 
-    def after_step(self, x_BCHW: Tensor, value: GaussianImage) -> None:
-        """Show a running sigma the squared errors of this step's images."""
+    def after_step(self, x_BCHW: Tensor, value: LikelihoodValue) -> None:
         if self.sigma.follows_errors:
             self.sigma.observe((x_BCHW - value.mean.detach()).square())
 
 
-def squashed(mean: Tensor, how: Squash) -> Tensor:
-    match how:
+def squashed(mean: Tensor, squash: Squash) -> Tensor:
+    """Return the decoder's output bent into the range of the pixels."""
+    match squash:
         case "tanh":
             return mean.tanh()
         case "sigmoid":

@@ -1,6 +1,6 @@
 """Laplace pixels: what `mean absolute error` is, in nats."""
 
-from __future__ import annotations
+import math
 
 import torch
 from torch import Tensor
@@ -12,8 +12,6 @@ from nelbo.likelihoods.base import Likelihood, LikelihoodModule, sum_pixels
 from nelbo.likelihoods.gaussian import Squash, squashed
 from nelbo.likelihoods.spread import Fixed, Spread
 
-LOG_2 = 0.6931471805599453
-
 
 class LaplaceImage(LikelihoodValue):
     """The value prod_D exp(-|x - mean| / b) / (2 b); `log_scale` = log b is a scalar, or one for each pixel."""
@@ -23,7 +21,8 @@ class LaplaceImage(LikelihoodValue):
         self.log_scale = log_scale
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return -sum_pixels((x - self.mean).abs() * (-self.log_scale).exp() + self.log_scale + LOG_2)
+        scaled = (x - self.mean).abs() * (-self.log_scale).exp()
+        return -sum_pixels(scaled + self.log_scale + math.log(2.0))
 
     def sample(self) -> Tensor:
         exponential, sign = torch.empty_like(self.mean).exponential_(), torch.randn_like(self.mean).sign()
@@ -61,7 +60,6 @@ class LaplaceModule(LikelihoodModule):
         mean, log_scale = self.scale.split(full(outputs))
         return LaplaceImage(squashed(mean, self.squash), log_scale)
 
-    def after_step(self, x_BCHW: Tensor, value: LaplaceImage) -> None:
-        """Show a running scale the absolute errors of this step's images."""
+    def after_step(self, x_BCHW: Tensor, value: LikelihoodValue) -> None:
         if self.scale.follows_errors:
             self.scale.observe((x_BCHW - value.mean.detach()).abs())

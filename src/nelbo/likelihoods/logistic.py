@@ -1,7 +1,5 @@
 """Discretised logistic pixels, one or a mixture: a probability for each of the 256 levels, near levels alike."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -27,7 +25,7 @@ CENTRE = 0.5  # where a decoder output of 0 puts the location
 
 
 def log_level(x: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
-    """log P(level), x = level / 255, of a logistic distribution cut into levels whose edges absorb the tails.
+    """Return log P(level), x = level / 255, of a logistic distribution cut into levels whose edges absorb the tails.
 
     P = sigmoid(a) - sigmoid(b) with a, b = (x +- half a level - location) / s. The difference is
     sigmoid(a) sigmoid(-b) (1 - exp(b - a)), so that the logarithm is a sum of three that never cancel, in any tail;
@@ -37,27 +35,26 @@ def log_level(x: Tensor, location: Tensor, log_scale: Tensor) -> Tensor:
     bottom, top = x < HALF, x > 1.0 - HALF
     below = F.logsigmoid((x + HALF - location) * inverse).masked_fill(top, 0.0)
     above = F.logsigmoid((location + HALF - x) * inverse).masked_fill(bottom, 0.0)
-    width = (-(-2.0 * HALF * inverse).expm1()).log()
+    width = (-(-2.0 * HALF * inverse).expm1()).log()  # log(1 - exp(b - a))
     return below + above + torch.where(bottom | top, 0.0, width)
 
 
 def mean_level(location: Tensor, log_scale: Tensor) -> Tensor:
-    """E[level] / 255 of the same distribution, which is not its location near the edges.
+    """Return E[level] / 255 of the same distribution, which is not its location near the edges.
 
     E[level] = sum_{k = 1..255} P(level >= k), term by term: exact, memory flat, 255 sigmoids a pixel.
     """
     inverse = (-log_scale).exp()
     scaled = (location + HALF) * inverse
     total = torch.zeros_like(scaled)
-    for level in range(
-        1, TOP_LEVEL + 1
-    ):  # in place, which its derivative allows: three passes over the pixels a term
+    for level in range(1, TOP_LEVEL + 1):
+        # In place, which its derivative allows: three passes over the pixels a term.
         total.add_(scaled.sub(inverse, alpha=level / TOP_LEVEL).sigmoid_())
     return total / TOP_LEVEL
 
 
 def draw_level(location: Tensor, log_scale: Tensor) -> Tensor:
-    """Draws level / 255: a logistic draw, rounded to its level."""
+    """Draw level / 255: a logistic draw, rounded to its level."""
     uniform = torch.rand_like(location)
     drawn = location + log_scale.exp() * (uniform.log() - (-uniform).log1p())
     return (drawn * TOP_LEVEL).round().clamp(0, TOP_LEVEL) / TOP_LEVEL
@@ -139,10 +136,10 @@ class LogisticMixtureImage(LikelihoodValue):
 
     def sample(self) -> Tensor:
         noise = torch.empty_like(self.log_weight).exponential_().log()
+        # The largest logit plus Gumbel noise: exactly a draw of one component for each pixel.
         chosen = (self.log_weight - noise).argmax(-4, keepdim=True)
-        return draw_level(
-            *(value.gather(-4, chosen).squeeze(-4) for value in (self.location, self.log_scale))
-        )
+        location, log_scale = self.location.gather(-4, chosen), self.log_scale.gather(-4, chosen)
+        return draw_level(location.squeeze(-4), log_scale.squeeze(-4))
 
 
 class DiscretisedLogisticMixture(Likelihood):

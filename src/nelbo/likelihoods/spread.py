@@ -7,7 +7,7 @@ A bare number is fixed: `sigma = 0.1` in a file, `--model.likelihood.sigma 0.1` 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class Spread(Spec):
     outputs: ClassVar[int] = 0
 
     @classmethod
-    def from_scalar(cls, value: Any) -> dict[str, Any] | None:
+    def from_scalar(cls, value: object) -> dict[str, object] | None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return {"name": "fixed", "value": value} if cls.is_abstract() else None
         return super().from_scalar(value)
@@ -49,7 +49,7 @@ class Width(nn.Module):
     follows_errors: ClassVar[bool] = False
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoder outputs -> what is left of them for the mean, and the log-spread."""
+        """Return the decoder outputs that are left for the mean, and the log-spread."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def observe(self, errors: Tensor) -> None:
@@ -130,10 +130,10 @@ class PerPixel(Bounded):
         return PerPixelWidth(self)
 
     def log_spread(self, raw: Tensor) -> Tensor:
-        """Decoder output -> log spread: about raw + log start, bent smoothly into its two bounds."""
+        """Return the log spread of decoder outputs: about raw + log start, bent smoothly into its two bounds."""
         highest = math.log(RANGE)  # above the floor
-        free = highest - F.softplus(highest - self.free - raw)
-        return math.log(self.floor) + F.softplus(free)
+        free = highest - F.softplus(highest - self.free - raw)  # never above `highest`
+        return math.log(self.floor) + F.softplus(free)  # never below the floor
 
 
 class PerPixelWidth(Width):
@@ -163,7 +163,7 @@ class Optimal(Spread):
 
 
 class OptimalWidth(Width):
-    """Starts at 1; the first training batch replaces that. In evaluation mode nothing is learned."""
+    """A running mean that starts at 1, which the first training batch replaces. In evaluation mode it stays."""
 
     follows_errors: ClassVar[bool] = True
     mean_error: Tensor
@@ -182,5 +182,6 @@ class OptimalWidth(Width):
     @torch.no_grad()
     def observe(self, errors: Tensor) -> None:
         self.batches += 1
+        # The plain mean of the first batches, then a running one: the start at 1 leaves no trace.
         weight = (1.0 / self.batches).clamp_min(1.0 - DECAY).to(self.mean_error.dtype)
         self.mean_error.lerp_(errors.mean().to(self.mean_error.dtype), weight)

@@ -5,10 +5,4 @@ from nelbo.models.hierarchical import HierarchicalVAE
 from nelbo.models.vae import VAE
 from nelbo.models.vq import VQVAE
 
-__all__ = [
-    "VAE",
-    "VQVAE",
-    "BuiltModel",
-    "HierarchicalVAE",
-    "Model",
-]
+__all__ = ["VAE", "VQVAE", "BuiltModel", "HierarchicalVAE", "Model"]

@@ -108,50 +108,51 @@ class BuiltModel(nn.Module, abc.ABC):
 
     @torch.no_grad()
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
-        """Means of p(x | z) for n draws z from the prior, scaled by `temperature`: (n, C, H, W). In batches."""
+        """Return the mean of p(x | z) for n draws z from the prior, scaled by `temperature`: (n, C, H, W)."""
         return self._means(self.latent_space.tempered(self.sample_prior(n), temperature), self.decode)
 
     @torch.no_grad()
     def reconstruct(self, x_BCHW: Tensor) -> Tensor:
-        """Mean of p(x | z) at the posterior mean of each image: (B, C, H, W). Deterministic; in batches."""
+        """Return the mean of p(x | z) at the posterior mean of each image: (B, C, H, W). Deterministic."""
         return self._means(x_BCHW, lambda x_BCHW: self.decode(self.encode(x_BCHW).mean))
 
-    def _means(self, rows: Tensor, likelihood: Callable[[Tensor], Any]) -> Tensor:
-        """The mean of the likelihood for every row, a bounded number at a time."""
+    def _means(self, rows: Tensor, likelihood: Callable[[Tensor], LikelihoodValue]) -> Tensor:
+        """Return the mean of the likelihood for every row, a bounded number at a time."""
         return torch.cat([likelihood(some).mean for some in torch.split(rows, IMAGES_AT_ONCE)])
 
     @torch.no_grad()
     def log_prob(self, x_BCHW: Tensor, k: int = 100) -> Tensor:
-        """Importance-weighted estimate of log p(x), nats, for each image: shape (B,).
+        """Return an importance-weighted estimate of log p(x), nats, for each image: shape (B,).
 
         log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), a lower bound in expectation that tightens with k
         (Burda et al. 2016, eq. 8). Memory is bounded whatever k is. Raises NotABound where samples do not
         come from the density.
         """
         sums_B = (log_w_KB.logsumexp(0) for log_w_KB in self.log_weight_pieces(x_BCHW, k))
-        return functools.reduce(torch.logaddexp, sums_B) - math.log(k)
+        return functools.reduce(torch.logaddexp, sums_B) - math.log(k)  # Burda et al. 2016, eq. 8
 
     @torch.no_grad()
     def log_weights(self, x_BCHW: Tensor, k: int) -> Tensor:
-        """log p(x, z_k) - log q(z_k | x) for exactly k posterior samples an image, float64: shape (K, B)."""
+        """Return log p(x, z_k) - log q(z_k | x) for exactly k posterior samples an image, float64: shape (K, B)."""
         return torch.cat(list(self.log_weight_pieces(x_BCHW, k)))
 
     @torch.no_grad()
     def log_weight_pieces(self, x_BCHW: Tensor, k: int) -> Iterator[Tensor]:
-        """`log_weights` a piece at a time: shapes (K', B) whose K' add up to k, and whose size k does not change."""
+        """Return `log_weights` a piece at a time: (K', B) whose K' add up to k, of a size that k does not change."""
         pixels = PIXELS_AT_ONCE.get(x_BCHW.device.type, PIXELS_AT_ONCE_ELSEWHERE)
         at_once = max(1, pixels // (x_BCHW.numel() * self.outputs))
         for start in range(0, k, at_once):
             draw = self.draw(x_BCHW, min(at_once, k - start))
             if draw.not_a_bound:
                 raise NotABound(f"importance weights do not exist: {draw.not_a_bound}")
+            # Exact before the difference: at a few hundred nats the numbers of float32 lie 3e-5 apart.
             yield exact(draw.log_px_KB) + exact(draw.log_pz_KB) - exact(draw.log_qz_KB)
 
 
 class Autoencoder(BuiltModel):
     """A model of an encoder, a latent vector, a decoder and a likelihood, which are fields of its spec.
 
-    Subclasses give `build_latents`, which makes `prior` and the module from features to a posterior, and `encode`.
+    Subclasses give `build_latents` and `encode`.
     """
 
     likelihood: LikelihoodModule
@@ -164,16 +165,15 @@ class Autoencoder(BuiltModel):
         self.observation_kind = spec.likelihood.observation_kind
         self.outputs = spec.likelihood.channels
         self.encoder = spec.encoder.encoder(shape)
-        self.build_latents(spec)
-        self.decoder = spec.decoder.decoder(
-            spec.latent_dim, (channels * spec.likelihood.channels, height, width)
-        )
+        self.build_latents(spec)  # between the networks: a seed gives the same weights as before
+        outputs = (channels * self.outputs, height, width)
+        self.decoder = spec.decoder.decoder(spec.latent_dim, outputs)
         self.likelihood = spec.likelihood.build(shape)
         must_be(self.likelihood, LikelihoodModule, f"likelihood {spec.likelihood.name}")
 
     def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
         draw = super().draw(x_BCHW, k)
-        draw.decoder_weights = self.decoder.parameters
+        draw.decoder_weights = self.decoder.parameters  # uncalled: only a penalty on them reads the list
         return draw
 
     @abc.abstractmethod
@@ -181,22 +181,23 @@ class Autoencoder(BuiltModel):
         """Make `prior`, and the module from features to a posterior."""
 
     def decode(self, z: Tensor) -> LikelihoodValue:
-        outputs = self.decoder(z.reshape(-1, z.shape[-1]))
+        outputs = self.decoder(z.reshape(-1, z.shape[-1]))  # K samples of B images are K B rows to it
         return self.likelihood(outputs.view(*z.shape[:-1], *outputs.shape[1:]))  # type: ignore[no-any-return]
 
     def after_step(self, draw: Draw) -> None:
         assert draw.x_BCHW is not None
+        assert draw.likelihood is not None
         self.likelihood.after_step(draw.x_BCHW, draw.likelihood)
 
 
-def must_be(value: object, base: type, what: str) -> None:
+def must_be(value: object, base: type, component: str) -> None:
     """Raise ConfigError if a component of the user's own does not derive from the base that declares its methods."""
     if not isinstance(value, base):
         raise ConfigError(
-            f"{what}: it gives a {type(value).__name__}, which must derive from {base.__module__}.{base.__name__}"
+            f"{component}: it gives a {type(value).__name__}, which must derive from {base.__module__}.{base.__name__}"
         )
 
 
 def living(axis: str, space: str) -> str:
-    """The names of the posteriors or priors whose latents live in this space."""
+    """Return the names of the posteriors or priors whose latents live in this space."""
     return ", ".join(name for name in names(axis) if lookup(axis, name).space == space) or "there is none"

@@ -1,27 +1,18 @@
 """A codebook that follows what is encoded, and the distributions over its codes."""
 
-from __future__ import annotations
-
-import contextlib
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, PriorModule, register_kl
+from nelbo.dists.base import product
 from nelbo.dists.spaces import LatentSpace
 
 SMALLEST_COUNT = 1e-20  # of a running count: below it a vector is no longer their quotient, and stays
-
-
-def in_float32(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """A block whose products are not in bf16, whatever the networks' are: a code is near by the last digits."""
-    if device.type == "meta":  # knows no other precision
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 class Codebook(nn.Module):
@@ -59,44 +50,43 @@ class Codebook(nn.Module):
     def codes(self) -> int:
         return len(self.vectors_KD)
 
+    @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
-        """(..., M, D) -> the code of each vector, (..., M); of several as near the first."""
-        with torch.no_grad(), in_float32(z.device):
-            rows = z.detach().reshape(-1, z.shape[-1]).to(self.vectors_KD.dtype)
-            distance = self.vectors_KD.square().sum(-1) - 2.0 * rows @ self.vectors_KD.T
-            return distance.argmin(-1).view(z.shape[:-1])
+        """Return the code of each vector, (..., M, D) -> (..., M); of several as near the first."""
+        rows = z.detach().reshape(-1, z.shape[-1]).to(self.vectors_KD.dtype)
+        # |z - e|^2 without |z|^2, which is the same for all codes: one product instead of (N, K, D) differences.
+        # Never in bf16: which of two codes is nearer is a matter of the last digits.
+        distance = self.vectors_KD.square().sum(-1) - product(2.0 * rows, self.vectors_KD.T)
+        return distance.argmin(-1).view(z.shape[:-1])
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(..., M) -> (..., M, D)."""
+        """Return the vectors of codes: (..., M) -> (..., M, D)."""
         return F.embedding(codes, self.vectors_KD)
 
     def chosen(self, codes: Tensor) -> Tensor:
-        """The codes (...) as rows of zeros with a one: NK."""
+        """Return the codes (...) as rows of zeros with a one: NK."""
         one_NK = codes.reshape(-1, 1) == torch.arange(self.codes, device=codes.device)
         return one_NK.to(self.vectors_KD.dtype)
 
     @torch.no_grad()
     def follow(self, encoded: Tensor, codes: Tensor) -> None:
-        """One step on the encodings (..., D) of a training batch and the code of each."""
+        """Take one step on the encodings (..., D) of a training batch and the code of each."""
         rows_ND = encoded.detach().reshape(-1, encoded.shape[-1]).to(self.vectors_KD.dtype)
-        with in_float32(rows_ND.device):
-            chosen_NK = self.chosen(codes)
-            used_K = chosen_NK.sum(0)
-            self.counts_K.lerp_(used_K, 1.0 - self.decay)
-            self.sums_KD.lerp_(
-                chosen_NK.T @ rows_ND, 1.0 - self.decay
-            )  # a product: index_add_ is not repeatable
+        chosen_NK = self.chosen(codes)
+        used_K = chosen_NK.sum(0)
+        # The running means of appendix A.1. A product with one-hot rows: index_add_ is not repeatable.
+        self.counts_K.lerp_(used_K, 1.0 - self.decay)
+        self.sums_KD.lerp_(product(chosen_NK.T, rows_ND), 1.0 - self.decay)
         moved_KD = self.sums_KD / self.counts_K.clamp_min(SMALLEST_COUNT)[:, None]
-        known_K = self.counts_K > SMALLEST_COUNT
-        self.vectors_KD.copy_(torch.where(known_K[:, None], moved_KD, self.vectors_KD))
+        counted_K = self.counts_K > SMALLEST_COUNT
+        self.vectors_KD.copy_(torch.where(counted_K[:, None], moved_KD, self.vectors_KD))
         self.unused_K.copy_(torch.where(used_K > 0, 0, self.unused_K + 1))
-        if self.revive_after:
-            self._revive(rows_ND)
-
-    def _revive(self, rows_ND: Tensor) -> None:
+        if not self.revive_after:
+            return
+        # Every code draws a row, dead or not: how many are dead is known on the device only.
         dead_K = self.unused_K >= self.revive_after
-        where_K = torch.randint(len(rows_ND), (self.codes,), device=rows_ND.device)
-        self.vectors_KD.copy_(torch.where(dead_K[:, None], rows_ND[where_K], self.vectors_KD))
+        row_K = torch.randint(len(rows_ND), (self.codes,), device=rows_ND.device)
+        self.vectors_KD.copy_(torch.where(dead_K[:, None], rows_ND[row_K], self.vectors_KD))
         self.counts_K.masked_fill_(dead_K, 0.0)
         self.sums_KD.masked_fill_(dead_K[:, None], 0.0)
         self.unused_K.masked_fill_(dead_K, 0)
@@ -114,16 +104,13 @@ class Quantised(PosteriorValue):
     """
 
     deterministic: ClassVar[bool] = True
+    mean_is = "vectors of the codes"
 
     def __init__(self, encoded_BMD: Tensor, codebook: Codebook) -> None:
         self.encoded_BMD, self.codebook = encoded_BMD, codebook
         self.codes_BM = codebook.nearest(encoded_BMD)
         self.vectors_BMD: Tensor = codebook(self.codes_BM)
         self.mean = straight_through(self.vectors_BMD, encoded_BMD).flatten(1)
-
-    @property
-    def mean_is(self) -> str:
-        return "vectors of the codes"
 
     def rsample(self, k: int = 1) -> Tensor:
         return self.mean.expand(k, *self.mean.shape)
@@ -151,17 +138,17 @@ class Quantised(PosteriorValue):
 
 
 def apart(z: Tensor, positions: int) -> Tensor:
-    """Latents (..., M D) as a vector at each position, (..., M, D)."""
+    """Return latents (..., M D) as a vector at each position, (..., M, D)."""
     return z.reshape(*z.shape[:-1], positions, -1)
 
 
 def straight_through(value: Tensor, stands_for: Tensor) -> Tensor:
-    """`value`, to the last bit, with the gradient of `stands_for`."""
-    return value.detach() + (stands_for - stands_for.detach())
+    """Return `value`, to the last bit, with the gradient of `stands_for`."""
+    return value.detach() + (stands_for - stands_for.detach())  # the bracket is exactly 0
 
 
 def perplexity(usage_K: Tensor) -> Tensor:
-    """exp of the entropy: how many codes, used equally, would vary as much."""
+    """Return the exponential of the entropy: how many codes, used equally, would vary as much."""
     entropy: Tensor = torch.special.entr(usage_K).sum()
     return entropy.exp()
 
@@ -177,7 +164,7 @@ class CodePrior(PriorModule):
         self.codebook, self.positions, self.inner = codebook, positions, inner
 
     def log_prob_of(self, codes: Tensor) -> Tensor:
-        """(..., M) -> (...), nats."""
+        """Return log p of codes, nats: (..., M) -> (...)."""
         if self.inner is None:
             uniform = -self.positions * math.log(self.codebook.codes)
             return torch.full_like(codes[..., 0], uniform, dtype=self.codebook.vectors_KD.dtype)
@@ -213,7 +200,7 @@ class CodeSpace(LatentSpace):
         return [f"position {place}" for place in range(len(self.blocks))]
 
     def middle(self, z_NZ: Tensor) -> Tensor:
-        """The commonest code of each position."""
+        """Return the commonest code of each position."""
         assert self.codebook is not None
         codes_NM = self.codebook.nearest(apart(z_NZ.to(self.codebook.vectors_KD.device), len(self.blocks)))
         vectors_MD: Tensor = self.codebook(codes_NM.mode(0).values)

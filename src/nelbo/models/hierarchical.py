@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -76,11 +76,9 @@ class Conditional(nn.Module):
 
     def forward(self, *inputs: Tensor) -> DiagonalNormal:
         joined = torch.cat(inputs, dim=-1)
-        found: DiagonalNormal = self.head(self.net(joined.reshape(-1, joined.shape[-1])))
-        mean, std, log_var = (
-            each.view(*joined.shape[:-1], -1) for each in (found.mean, found.std, found.log_var)
-        )
-        return DiagonalNormal(mean, std, log_var)
+        normal: DiagonalNormal = self.head(self.net(joined.reshape(-1, joined.shape[-1])))
+        shape = (*joined.shape[:-1], -1)
+        return DiagonalNormal(normal.mean.view(shape), normal.std.view(shape), normal.log_var.view(shape))
 
 
 class TwoLevelPrior(PriorModule):
@@ -114,6 +112,7 @@ class TwoLevels(PosteriorValue):
     """The value q(z2 | x) q(z1 | x, z2) over z = (z2, z1)."""
 
     kl_needs_samples: ClassVar[bool] = True
+    mean_is = "mean of z2, and mean of z1 given it"
 
     def __init__(self, features_BF: Tensor, top: DiagonalNormal, lower: Conditional) -> None:
         self.features_BF, self.top, self.lower = features_BF, top, lower
@@ -128,10 +127,6 @@ class TwoLevels(PosteriorValue):
     def mean(self) -> Tensor:  # type: ignore[override]
         return torch.cat([self.top.mean, self.given(self.top.mean).mean], dim=-1)
 
-    @property
-    def mean_is(self) -> str:
-        return "mean of z2, and mean of z1 given it"
-
     def rsample(self, k: int = 1) -> Tensor:
         return self.rsample_and_log_prob(k).z_KBZ
 
@@ -144,7 +139,7 @@ class TwoLevels(PosteriorValue):
         z2, z1 = z[..., : self.top_dim], z[..., self.top_dim :]
         return self.top.log_prob(z2) + self.given(z2).log_prob(z1)
 
-    def kl_is(self, prior: Any) -> str:
+    def kl_is(self, prior: object) -> str:
         if not isinstance(prior, TwoLevelPrior):
             return ""
         if self.top.kl_to(prior.top) is None:
@@ -166,15 +161,11 @@ class TwoLevelSample(Sample):
         self.top, self.z2_KBZ, self.q1 = q.top, z2_KBZ, q1
 
     def log_prob(self) -> Tensor:
-        z2, z1 = self.z_KBZ[..., : self.q1_start], self.z_KBZ[..., self.q1_start :]
-        return self.top.log_prob(z2) + self.q1.log_prob(z1)
+        # Of z_KBZ, not of z2_KBZ: an objective may ask for the derivative by the samples of both levels.
+        top_dim = self.z2_KBZ.shape[-1]
+        return self.top.log_prob(self.z_KBZ[..., :top_dim]) + self.q1.log_prob(self.z_KBZ[..., top_dim:])
 
-    @property
-    def q1_start(self) -> int:
-        """The position of z1 in z = (z2, z1)."""
-        return self.z2_KBZ.shape[-1]
-
-    def kl_to(self, prior: Any) -> Tensor | None:
+    def kl_to(self, prior: object) -> Tensor | None:
         """Return the KL of each dimension, (B, Z), nats: that of z1 is a mean over the samples of z2.
 
         Both conditionals are Gaussians, so that only z2 is sampled: unbiased, with less noise than samples of z1
@@ -185,7 +176,7 @@ class TwoLevelSample(Sample):
         top_BG = self.top.kl_to(prior.top)
         if top_BG is None:
             top_BG = (self.top.log_prob(self.z2_KBZ) - prior.top.log_prob(self.z2_KBZ)).mean(0)[:, None]
-        lower_KBZ = self.q1.kl_to(prior.given(self.z2_KBZ))
+        lower_KBZ = self.q1.kl_to(prior.given(self.z2_KBZ))  # KL( q(z1|x,z2) || p(z1|z2) )
         assert lower_KBZ is not None
         return torch.cat([top_BG, lower_KBZ.mean(0)], dim=-1)
 
@@ -203,9 +194,8 @@ class HierarchicalVAEModule(Autoencoder):
         self.prior.top.attach(self.encode_top, self.shape)
 
     def encode_top(self, x_BCHW: Tensor) -> DiagonalNormal:
-        """q(z2 | x), which a prior of the upper level may be made of."""
-        found: DiagonalNormal = self.top_posterior(self.encoder(x_BCHW))
-        return found
+        """Return q(z2 | x), which a prior of the upper level may be made of."""
+        return self.top_posterior(self.encoder(x_BCHW))  # type: ignore[no-any-return]
 
     def encode(self, x_BCHW: Tensor) -> TwoLevels:
         features_BF = self.encoder(x_BCHW)

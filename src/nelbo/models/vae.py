@@ -18,7 +18,7 @@ from nelbo.priors import Prior, StandardNormal
 
 
 class VAE(Model):
-    """Kingma & Welling 2014; Rezende, Mohamed & Wierstra 2014."""
+    """The variational autoencoder of Kingma & Welling 2014; Rezende, Mohamed & Wierstra 2014."""
 
     latent_dim: int = Field(default=16, ge=1)
     encoder: Net = MLP()
@@ -31,31 +31,27 @@ class VAE(Model):
     def _parts_fit(self) -> Self:
         self.posterior.check(self.latent_dim)
         self.prior.check(self.latent_dim)
+        parts = (self.posterior, self.prior)
         if self.posterior.space != self.prior.space:
+            posterior_is, prior_is = (
+                f"latents of the {part.axis} {part.name} are {IN_WORDS[part.space]}" for part in parts
+            )
             raise ValueError(
-                f"{_lives(self.posterior)}, and {_lives(self.prior)}; "
+                f"{posterior_is}, and {prior_is}; "
                 f"with this posterior use one of these priors: {living('prior', self.posterior.space)}; "
                 f"with this prior one of these posteriors: {living('posterior', self.prior.space)}"
             )
-        theirs = [part.blocks(self.latent_dim) for part in (self.posterior, self.prior)]
-        if theirs[0] != theirs[1]:
+        if self.posterior.blocks(self.latent_dim) != self.prior.blocks(self.latent_dim):
+            sizes, prior_sizes = (" + ".join(map(str, part.blocks(self.latent_dim))) for part in parts)
             raise ValueError(
-                f"one-hot vectors of the posterior {self.posterior.name} have the sizes {_sizes(theirs[0])}, and those "
-                f"of the prior {self.prior.name} {_sizes(theirs[1])}; give both parts the same numbers, as in "
+                f"one-hot vectors of the posterior {self.posterior.name} have the sizes {sizes}, and those "
+                f"of the prior {self.prior.name} {prior_sizes}; give both parts the same numbers, as in "
                 "--posterior.categories 10 --prior.categories 10"
             )
         return self
 
     def build(self, shape: Shape) -> VAEModule:
         return VAEModule(self, shape)
-
-
-def _lives(part: Posterior | Prior) -> str:
-    return f"latents of the {part.axis} {part.name} are {IN_WORDS[part.space]}"
-
-
-def _sizes(blocks: tuple[int, ...]) -> str:
-    return " + ".join(map(str, blocks))
 
 
 class VAEModule(Autoencoder):
@@ -66,7 +62,7 @@ class VAEModule(Autoencoder):
         self.posterior = spec.posterior.build(self.encoder.features, spec.latent_dim)
         self.prior = spec.prior.build(spec.latent_dim)
         must_be(self.prior, PriorModule, f"prior {spec.prior.name}")
-        self.prior.attach(self.encode, self.shape)
+        self.prior.attach(self.encode, self.shape)  # by which a prior of posteriors encodes inputs
 
     def encode(self, x_BCHW: Tensor) -> PosteriorValue:
         return self.posterior(self.encoder(x_BCHW))  # type: ignore[no-any-return]

@@ -57,11 +57,8 @@ class VQVAE(Model):
     @classmethod
     def _of_these_codes(cls, prior: Prior | None, info: ValidationInfo) -> Prior | None:
         """Fill in the categories: they are the codes, and need not be given again."""
-        if (
-            prior is None
-            or "categories" not in type(prior).model_fields
-            or "categories" in prior.model_fields_set
-        ):
+        fields = set() if prior is None else type(prior).model_fields.keys() - prior.model_fields_set
+        if prior is None or "categories" not in fields:
             return prior
         return prior.model_copy(update={"categories": info.data.get("codes", 2)})
 
@@ -109,7 +106,7 @@ class VQVAEModule(Autoencoder):
         return self.prior.codebook
 
     def encode(self, x_BCHW: Tensor) -> Quantised:
-        encoded_BZ = full(self.head(self.encoder(x_BCHW)))
+        encoded_BZ = full(self.head(self.encoder(x_BCHW)))  # float32: bfloat16 would tie codes that are near
         return Quantised(apart(encoded_BZ, self.prior.positions), self.codebook)
 
     def decode(self, z: Tensor) -> LikelihoodValue:
@@ -126,10 +123,10 @@ class VQVAEModule(Autoencoder):
         self.codebook.follow(q.encoded_BMD, q.codes_BM)
 
     def every_latent(self) -> Tensor:
-        """All K^M latents there are: z_SZ. Raises ConfigError where they are too many to list."""
+        """Return all K^M latents there are, z_SZ; raise ConfigError where they are too many to list."""
         codes, positions = self.codebook.codes, self.prior.positions
         if codes**positions > STATES:
             raise ConfigError(f"{codes} codes at {positions} positions are too many latents to list")
-        all_SM = torch.tensor(list(itertools.product(range(codes), repeat=positions)))
-        found: Tensor = self.codebook(all_SM.to(self.codebook.vectors_KD.device))
-        return found.flatten(1)
+        codes_SM = torch.tensor(list(itertools.product(range(codes), repeat=positions)))
+        vectors_SMD: Tensor = self.codebook(codes_SM.to(self.codebook.vectors_KD.device))
+        return vectors_SMD.flatten(1)

@@ -1,7 +1,7 @@
 """The base of every network, and the activations that all of them share."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field
@@ -13,6 +13,17 @@ from nelbo.core.vocabulary import Shape
 
 Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh"]
 Width = Annotated[int, Field(ge=1)]
+
+
+class Encoder(nn.Sequential):
+    """A sequence of layers that knows how many features come out."""
+
+    def __init__(self, layers: list[nn.Module], features: int) -> None:
+        super().__init__(*layers)
+        self.features = features
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return super().forward(x_BCHW)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Net(Spec):
@@ -31,41 +42,28 @@ class Net(Spec):
         raise TypeError(f"{type(self).__name__} builds no decoder")
 
 
-class Encoder(nn.Sequential):
-    """A sequence of layers that knows how many features come out."""
-
-    def __init__(self, layers: list[nn.Module], features: int) -> None:
-        super().__init__(*layers)
-        self.features = features
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return super().forward(x_BCHW)  # type: ignore[no-any-return, no-untyped-call]
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),  # one tensor less for each layer
+    "leaky-relu": partial(nn.LeakyReLU, 0.2, inplace=True),
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
 
 
 def activation(name: Activation) -> nn.Module:
-    """The activation layer of that name; `leaky-relu` has slope 0.2."""
-    match name:
-        case "relu":
-            return nn.ReLU(inplace=True)
-        case "leaky-relu":
-            return nn.LeakyReLU(0.2, inplace=True)
-        case "elu":
-            return nn.ELU()
-        case "gelu":
-            return nn.GELU()
-        case "silu":
-            return nn.SiLU()
-        case "tanh":
-            return nn.Tanh()
+    """Return the activation layer of that name; `leaky-relu` has slope 0.2."""
+    return ACTIVATIONS[name]()
 
 
 L = TypeVar("L", bound=nn.Module)
 
 
 def bounded(layer: L, spectral_norm: bool) -> L:
-    """The layer; with `spectral_norm` its matrix is divided by its largest singular value (Miyato et al. 2018).
+    """Return the layer; with `spectral_norm` its matrix is divided by its largest singular value (Miyato et al. 2018).
 
-    Which is estimated by one power iteration at each use in training, and held in evaluation.
+    That value is estimated by one power iteration at each use in training, and held in evaluation.
     """
     if spectral_norm:
         parametrizations.spectral_norm(layer)

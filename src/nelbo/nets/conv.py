@@ -1,7 +1,5 @@
 """Strided convolutions down, transposed convolutions up, for any height and width."""
 
-from __future__ import annotations
-
 from pydantic import Field
 from torch import nn
 
@@ -39,7 +37,7 @@ class Conv(Net):
         for channels in self.channels:
             layers += self._block(Down(here, channels, self.kernel, self.stride, self.padding), channels)
             here = channels
-        if self.top is not None:
+        if self.top is not None:  # a kernel as large as what is left: a linear layer, whose output is 1 x 1
             layers += self._block(Down(here, self.top, (height, width)), self.top)
             here, height, width = self.top, 1, 1
         return Encoder([*layers, nn.Flatten()], features=here * height * width)
@@ -52,15 +50,17 @@ class Conv(Net):
             layers.append(bounded(nn.Linear(latent_dim, self.top), self.spectral_norm))
         layers.append(nn.Unflatten(1, (here, 1, 1)))
         layers += self._block(Up(here, self.channels[0], sizes[0]), self.channels[0])
-        for level, channels in enumerate(self.channels[1:]):
-            up = self._up(self.channels[level], channels, sizes[level], sizes[level + 1])
-            layers += self._block(up, channels)
-        image = self._up(self.channels[-1], shape[0], sizes[-2], sizes[-1])
-        layers.append(bounded(image, self.spectral_norm))
+        for level, channels in enumerate((*self.channels[1:], shape[0])):
+            small, large = sizes[level : level + 2]
+            plain = [(n - 1) * self.stride - 2 * self.padding + self.kernel for n in small]
+            extra = (large[0] - plain[0], large[1] - plain[1])  # rows and columns that the stride left over
+            up = Up(self.channels[level], channels, self.kernel, self.stride, self.padding, extra)
+            is_image = level + 1 == len(self.channels)  # the last layer has neither norm nor activation
+            layers += [bounded(up, self.spectral_norm)] if is_image else self._block(up, channels)
         return nn.Sequential(*layers)
 
     def _sizes(self, shape: Shape) -> list[tuple[int, int]]:
-        """Height and width at every level, from the image inwards."""
+        """Return height and width at every level, from the image inwards."""
         sizes = [shape[1:]]
         for _ in self.channels:
             height, width = ((n + 2 * self.padding - self.kernel) // self.stride + 1 for n in sizes[-1])
@@ -71,11 +71,6 @@ class Conv(Net):
                 )
             sizes.append((height, width))
         return sizes
-
-    def _up(self, here: int, channels: int, small: tuple[int, int], large: tuple[int, int]) -> nn.Module:
-        plain = [(n - 1) * self.stride - 2 * self.padding + self.kernel for n in small]
-        extra = (large[0] - plain[0], large[1] - plain[1])
-        return Up(here, channels, self.kernel, self.stride, self.padding, extra)
 
     def _block(self, layer: nn.Module, channels: int) -> list[nn.Module]:
         norm: list[nn.Module] = [nn.BatchNorm2d(channels)] if self.batch_norm else []

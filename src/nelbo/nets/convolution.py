@@ -1,14 +1,16 @@
 """Convolutions that are written as the matrix product they are, where a library's general kernel is slow."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 FEW = 4  # output channels up to which a transposed convolution is a plain one and a pixel shuffle
+# Kernel, stride and paddings of exactly twice the size, each output pixel from 2 x 2 inputs.
+HALVES = (4, 4), (2, 2), (1, 1), (0, 0)
 
 
 class Down(nn.Conv2d):
@@ -30,37 +32,22 @@ class Up(nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d`. From a single pixel it is a matrix product; to few channels, on a CPU,
     a convolution of the small image whose outputs are woven together (Shi et al. 2016)."""
 
-    def forward(self, x_BCHW: Tensor, output_size: Any = None) -> Tensor:
+    def forward(self, x_BCHW: Tensor, output_size: list[int] | None = None) -> Tensor:
+        geometry = (self.kernel_size, self.stride, self.padding, self.output_padding)
         if x_BCHW.shape[2:] == (1, 1) and self.padding == (0, 0) and self.output_padding == (0, 0):
-            return self._from_a_pixel(x_BCHW)
-        if x_BCHW.device.type == "cpu" and self.out_channels <= FEW and self._halves():
-            return self._woven(x_BCHW)
-        if not mixes(x_BCHW):
+            weight_IF = self.weight.permute(0, 2, 3, 1).flatten(1)
+            y_BF = F.linear(x_BCHW.flatten(1), weight_IF.t(), None)
+            y_BCHW = y_BF.view(len(y_BF), *self.kernel_size, self.out_channels).permute(0, 3, 1, 2)
+        elif x_BCHW.device.type == "cpu" and self.out_channels <= FEW and geometry == HALVES:
+            weight = self.weight
+            if torch.is_autocast_enabled("cpu"):  # what the function saves for its gradient has one precision
+                dtype = torch.get_autocast_dtype("cpu")
+                x_BCHW, weight = x_BCHW.to(dtype), weight.to(dtype)
+            y_BCHW = doubled(x_BCHW, weight)
+        elif mixes(x_BCHW):
+            y_BCHW = mixed(x_BCHW, self.weight, self.stride, self.padding, self.output_padding, True)
+        else:
             return super().forward(x_BCHW)
-        y_BCHW = mixed(x_BCHW, self.weight, self.stride, self.padding, self.output_padding, True)
-        return offset(y_BCHW, self.bias)
-
-    def _from_a_pixel(self, x_BCHW: Tensor) -> Tensor:
-        weight_IF = self.weight.permute(0, 2, 3, 1).flatten(1)
-        y_BF = F.linear(x_BCHW.flatten(1), weight_IF.t(), None)
-        y_BCHW = y_BF.view(len(y_BF), *self.kernel_size, self.out_channels).permute(0, 3, 1, 2)
-        return offset(y_BCHW, self.bias)
-
-    def _halves(self) -> bool:
-        """Kernel 4, stride 2, padding 1: exactly twice the size, each output pixel from 2 x 2 inputs."""
-        return (self.kernel_size, self.stride, self.padding, self.output_padding) == (
-            (4, 4),
-            (2, 2),
-            (1, 1),
-            (0, 0),
-        )
-
-    def _woven(self, x_BCHW: Tensor) -> Tensor:
-        weight = self.weight
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            x_BCHW, weight = x_BCHW.to(dtype), weight.to(dtype)
-        y_BCHW = doubled(x_BCHW, weight)
         return offset(y_BCHW, self.bias)
 
 
@@ -70,6 +57,7 @@ def mixes(x: Tensor) -> bool:
 
 
 def offset(y_BCHW: Tensor, bias_C: Tensor | None) -> Tensor:
+    """Return the image with the bias of each channel added."""
     return y_BCHW if bias_C is None else y_BCHW + bias_C.to(y_BCHW.dtype)[:, None, None]
 
 
@@ -81,66 +69,53 @@ class Mixed(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, stride: Any, padding: Any, output_padding: Any, transposed: bool
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, *geometry: tuple[int, ...] | bool) -> Tensor:
+        stride, padding, output_padding, transposed = geometry
         x = x.to(torch.bfloat16)
         ctx.save_for_backward(x, weight)
-        ctx.how = (stride, padding, (1, 1), transposed, output_padding, 1)
-        return torch.ops.aten.convolution(x, weight.to(x.dtype), None, *ctx.how)  # type: ignore[no-any-return]
+        ctx.geometry = (stride, padding, (1, 1), transposed, output_padding, 1)  # not dilated, one group
+        return torch.ops.aten.convolution(x, weight.to(x.dtype), None, *ctx.geometry)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         backward = torch.ops.aten.convolution_backward
-        by_x = by_weight = None
+        grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            by_x = backward(grad, x, weight.to(x.dtype), None, *ctx.how, [True, False, False])[0]
+            grad_x = backward(grad, x, weight.to(x.dtype), None, *ctx.geometry, [True, False, False])[0]
         if ctx.needs_input_grad[1]:
-            by_weight = backward(grad.float(), x.float(), weight, None, *ctx.how, [False, True, False])[1]
-        return by_x, by_weight, None, None, None, None
+            wide, wide_x = grad.float(), x.float()  # bf16 has no fast kernel for this one
+            grad_weight = backward(wide, wide_x, weight, None, *ctx.geometry, [False, True, False])[1]
+        return grad_x, grad_weight, None, None, None, None
 
 
-mixed: Any = Mixed.apply
+mixed: Callable[..., Tensor] = Mixed.apply
 
 
 class Doubled(torch.autograd.Function):
-    """A transposed convolution (kernel 4, stride 2, padding 1), forward as a convolution and a pixel shuffle."""
+    """A transposed convolution (kernel 4, stride 2, padding 1), forward as a convolution and a pixel shuffle.
+
+    The four interleaved outputs have 3 x 3 kernels: output 2 m + r takes inputs m + d, d = -1, 0, 1, with weight
+    r + 1 - 2 d where that is one of 0 .. 3.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor, weight_IO44: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x_BCHW: Tensor, weight_IO44: Tensor) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight_IO44)
-        return F.pixel_shuffle(F.conv2d(x_BCHW, woven(weight_IO44), padding=1), 2)
+        wide = F.pad(weight_IO44, (1, 1, 1, 1))  # index -1 .. 4 becomes 0 .. 5
+        taps = torch.tensor([[4, 2, 0], [5, 3, 1]], device=weight_IO44.device)  # r + 1 - 2 d + 1
+        picked = wide[:, :, taps][..., taps]  # I, O, r, d, s, e
+        inputs, outputs = weight_IO44.shape[:2]
+        kernels = picked.permute(1, 2, 4, 0, 3, 5).reshape(4 * outputs, inputs, 3, 3)
+        return F.pixel_shuffle(F.conv2d(x_BCHW, kernels, padding=1), 2)
 
     @staticmethod
     def backward(ctx: Any, grad_BCHW: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x_BCHW, weight = ctx.saved_tensors
-        gradients = torch.ops.aten.convolution_backward(
-            grad_BCHW,
-            x_BCHW,
-            weight,
-            None,
-            [2, 2],
-            [1, 1],
-            [1, 1],
-            True,
-            [0, 0],
-            1,
-            [*ctx.needs_input_grad, False],
-        )
-        return gradients[0], gradients[1]
+        # The transposed convolution's own gradient: stride 2, padding 1, not dilated, no output padding, one group.
+        geometry = ([2, 2], [1, 1], [1, 1], True, [0, 0], 1)
+        backward, needs = torch.ops.aten.convolution_backward, [*ctx.needs_input_grad, False]
+        grad_x, grad_weight, _ = backward(grad_BCHW, *ctx.saved_tensors, None, *geometry, needs)
+        return grad_x, grad_weight
 
 
-doubled: Any = Doubled.apply
-
-
-def woven(weight_IO44: Tensor) -> Tensor:
-    """The 3 x 3 kernels of the four interleaved outputs: (I, O, 4, 4) -> (4 O, I, 3, 3).
-
-    Output 2 m + r takes inputs m + d, d = -1, 0, 1, with weight r + 1 - 2 d where that is one of 0 .. 3.
-    """
-    wide = F.pad(weight_IO44, (1, 1, 1, 1))  # index -1 .. 4 becomes 0 .. 5
-    taps = torch.tensor([[4, 2, 0], [5, 3, 1]], device=weight_IO44.device)  # r + 1 - 2 d + 1
-    picked = wide[:, :, taps][..., taps]  # I, O, r, d, s, e
-    inputs, outputs = weight_IO44.shape[:2]
-    return picked.permute(1, 2, 4, 0, 3, 5).reshape(4 * outputs, inputs, 3, 3)
+doubled: Callable[..., Tensor] = Doubled.apply

@@ -1,7 +1,5 @@
 """Fully connected networks."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
@@ -38,7 +36,7 @@ class MLP(Net):
     def _stack(self, width: int) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for wider in self.hidden:
-            out = 2 * wider if self.activation == "gated" else wider
+            out = 2 * wider if self.activation == "gated" else wider  # gated: a and b by one product
             layers.append(bounded(nn.Linear(width, out), self.spectral_norm))
             if self.batch_norm:
                 layers.append(nn.BatchNorm1d(out))

@@ -1,7 +1,5 @@
 """The adversarial autoencoder."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field
@@ -37,14 +35,12 @@ class AAE(Owner):
     def build(self, latent_dim: int, shape: Shape) -> CriticModule:
         return self.critic.build(latent_dim)
 
-    def critic_settings(self) -> dict[str, object]:
-        return self.critic.settings()
-
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
         assert own is not None
         parts, bound_B = halves(draw)
         z_KBZ = draw.z_KBZ
-        fooled_B = taken_for_real(own(z_KBZ)).mean(0)
+        fooled_B = taken_for_real(own(z_KBZ)).mean(0)  # the encoder plays the generator's part
+        # The critic's own loss must not move the encoder: z is a constant to it.
         critic_B = told_apart(own(prior_draws(draw)), own(z_KBZ.detach())).mean(0)
         return Terms(
             loss_B=parts["reconstruction"] + self.weight * fooled_B,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -11,12 +11,18 @@ from torch import Tensor, nn
 from nelbo.core import Draw, Progress, Terms
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
+from nelbo.core.vocabulary import Shape
+from nelbo.objectives.critic import Critic
+
+if TYPE_CHECKING:
+    from nelbo.models import Model
+    from nelbo.posteriors import Posterior
 
 Side = Literal["encoder", "decoder"]
 
 
 class Objective(Spec):
-    """Maps a Draw of `k` samples an image to the loss that is minimised and the bound that is reported.
+    """A map from a Draw of `k` samples an image to the loss that is minimised and the bound that is reported.
 
     `parts` holds at least `reconstruction` (-log p(x|z)) and, where the posterior has one, `kl`, each nats an image
     of shape B (`halves` gives them).
@@ -49,7 +55,7 @@ class Objective(Spec):
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
-        """The same, with what the objective owns: how training and validation call it."""
+        """Return the same, with what the objective owns: how training and validation call it."""
         return self(draw, progress)
 
     @property
@@ -66,10 +72,19 @@ class Objective(Spec):
         """The name of minus the bound in logs and pictures."""
         return "NELBO"
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Model) -> None:
         """Raise ValueError where this objective cannot train a model of this configuration, with what would work."""
-        self._check_codes(model)
-        posterior = model.setting("posterior") or model
+        if model.quantises and not self.commits:
+            raise ValueError(
+                f"objective {self.name} would never bring the encoder of a {model.name} to its codes; use one that "
+                f"does: {listed('objective', lambda entry: entry.commits)}"
+            )
+        if self.commits and not model.quantises:
+            raise ValueError(
+                f"objective {self.name} is for models with a codebook, and a {model.name} has none; use one of these: "
+                f"{listed('model', lambda entry: entry.quantises)}, or another objective"
+            )
+        posterior = facts_of(model)
         if self.needs_density and not posterior.has_density:
             able = listed("objective", lambda entry: not entry.needs_density)
             raise ValueError(
@@ -83,18 +98,6 @@ class Objective(Spec):
                 f"{posterior.name} are not; such are: {able}"
             )
 
-    def _check_codes(self, model: Any) -> None:
-        if model.quantises and not self.commits:
-            raise ValueError(
-                f"objective {self.name} would never bring the encoder of a {model.name} to its codes; use one that "
-                f"does: {listed('objective', lambda entry: entry.commits)}"
-            )
-        if self.commits and not model.quantises:
-            raise ValueError(
-                f"objective {self.name} is for models with a codebook, and a {model.name} has none; use one of these: "
-                f"{listed('model', lambda entry: entry.quantises)}, or another objective"
-            )
-
 
 class Owner(Objective):
     """An objective that owns a module: a critic with weights of its own, or a number that it adapts.
@@ -106,12 +109,13 @@ class Owner(Objective):
 
     axis: ClassVar[str] = "objective"  # abstract: it registers nothing
 
-    def build(self, latent_dim: int, shape: tuple[int, int, int]) -> nn.Module:
+    def build(self, latent_dim: int, shape: Shape) -> nn.Module:
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def critic_settings(self) -> dict[str, Any]:
-        """Return the optimiser's settings for these weights: lr, betas."""
-        return {}
+        """Return the optimiser's settings for these weights: lr and betas of the field `critic`, where there is one."""
+        critic = self.setting("critic")
+        return {"lr": critic.lr, "betas": critic.betas} if isinstance(critic, Critic) else {}
 
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
         raise TypeError(f"{self.name} owns a module: call terms(draw, progress, own) with own = build(...)")
@@ -121,12 +125,13 @@ class Owner(Objective):
 
 
 def halves(draw: Draw, *, closed_form: bool = True) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The two halves of the ELBO as parts, nats an image of shape B, and the bound that they make, or None.
+    """Return the two halves of the ELBO as parts, nats an image of shape B, and the bound that they make, or None.
 
     reconstruction   -log p(x|z), mean over the samples
     kl               KL(q || p): in closed form where there is one, otherwise by the samples. Where samples do not
                      come from the density it is called `surrogate_kl`; a point has none
     """
+    # The mean of one sample would be a kernel more in every step of a plain VAE.
     reconstruction_B = -(draw.log_px_KB[0] if len(draw.log_px_KB) == 1 else draw.log_px_KB.mean(0))
     parts = {"reconstruction": reconstruction_B}
     if draw.posterior.is_point:
@@ -137,13 +142,19 @@ def halves(draw: Draw, *, closed_form: bool = True) -> tuple[dict[str, Tensor], 
     parts["surrogate_kl" if draw.not_a_bound else "kl"] = kl_B
     if kl_BG is not None:
         parts |= {name: kl_BG[:, groups].sum(-1) for name, groups in draw.posterior.kl_groups.items()}
-    return parts, None if draw.not_a_bound else -(reconstruction_B + kl_B)
+    return parts, None if draw.not_a_bound else -(reconstruction_B + kl_B)  # Kingma & Welling 2014, eq. 3
 
 
 def kl_of(parts: Mapping[str, Tensor]) -> Tensor:
-    """The KL of each image among the parts of `halves`, whatever it is called."""
+    """Return the KL of each image among the parts of `halves`, whatever it is called."""
     return parts["kl"] if "kl" in parts else parts["surrogate_kl"]
 
 
-def listed(axis: str, wanted: Any) -> str:
-    return ", ".join(name for name in names(axis) if wanted(lookup(axis, name))) or "there is none"
+def facts_of(model: Model) -> Posterior | Model:
+    """Return the posterior of a model, or the model itself, which without one declares a posterior's facts."""
+    return model.setting("posterior") or model
+
+
+def listed(axis: str, fits: Callable[..., bool]) -> str:
+    """Return the names of the entries of an axis that fit, for a message."""
+    return ", ".join(name for name in names(axis) if fits(lookup(axis, name))) or "there is none"

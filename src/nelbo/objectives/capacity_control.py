@@ -1,7 +1,5 @@
 """A KL that is held at a capacity."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field
@@ -27,6 +25,7 @@ class CapacityControl(Objective):
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
         parts, bound_B = halves(draw)
         kl_B = kl_of(parts)
+        # A sum, and no `full`: in a captured step the scheduled number is a tensor.
         capacity_B = self.capacity(progress) + kl_B.detach() * 0.0
-        loss_B = parts["reconstruction"] + self.gamma * (kl_B.mean() - capacity_B).abs()
+        loss_B = parts["reconstruction"] + self.gamma * (kl_B.mean() - capacity_B).abs()  # eq. 8
         return Terms(loss_B=loss_B, bound_B=bound_B, parts=parts | {"capacity": capacity_B})

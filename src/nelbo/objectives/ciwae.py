@@ -1,7 +1,5 @@
 """The ELBO and the importance-weighted bound, combined."""
 
-from __future__ import annotations
-
 from pydantic import Field
 from torch import Tensor
 
@@ -18,4 +16,5 @@ class CIWAE(ImportanceWeighted):
     share: float = Field(default=0.05, ge=0.0, le=1.0)
 
     def minimised(self, draw: Draw, log_w_KB: Tensor, beta: float) -> Tensor:
+        # Samples of both terms are shared: the second costs no pass of the networks.
         return -(self.share * log_w_KB.mean(0) + (1.0 - self.share) * log_mean(log_w_KB))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -31,15 +31,8 @@ class Critic(Spec):
     betas: tuple[Decay, Decay] = (0.5, 0.9)
 
     def build(self, inputs: int) -> CriticModule:
-        """A module from (..., inputs) to logits of shape (...): above 0 it takes a vector for real."""
-        return CriticModule(self.stack(), inputs)
-
-    def stack(self) -> MLP:
-        return MLP(hidden=self.hidden, activation=self.activation)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the result of `Owner.critic_settings`."""
-        return {"lr": self.lr, "betas": self.betas}
+        """Return a module from (..., inputs) to logits of shape (...): above 0 it takes a vector for real."""
+        return CriticModule(MLP(hidden=self.hidden, activation=self.activation), inputs)
 
 
 class CriticModule(nn.Module):
@@ -65,7 +58,7 @@ class ImageCritic(Critic):
     net: Net = MLP(hidden=(128,), activation="leaky-relu")
 
     def build_for(self, shape: Shape) -> ImageCriticModule:
-        """A critic of images (..., C, H, W)."""
+        """Return a critic of images (..., C, H, W)."""
         return ImageCriticModule(self, shape)
 
 
@@ -80,20 +73,17 @@ class ImageCriticModule(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         return full(self.net(images.flatten(0, -4))).view(*images.shape[:-3], -1)
 
-    def judge(self, features: Tensor) -> Tensor:
-        return self.head(features)  # type: ignore[no-any-return]
-
     def forward(self, images: Tensor) -> Tensor:
-        return self.judge(self.features(images))
+        return self.head(self.features(images))  # type: ignore[no-any-return]
 
 
 def taken_for_real(logits: Tensor) -> Tensor:
-    """-log D: what whoever makes the fakes minimises, without saturating (Goodfellow et al. 2014, section 3)."""
-    return F.softplus(-logits)
+    """Return -log D: what the maker of fakes minimises, without saturating (Goodfellow et al. 2014, section 3)."""
+    return F.softplus(-logits)  # -log sigmoid, whose slope does not vanish where the critic is sure
 
 
 def told_apart(real: Tensor, *fakes: Tensor) -> Tensor:
-    """-log D(real) - sum log(1 - D(fake)): what the critic minimises (Goodfellow et al. 2014, eq. 1)."""
+    """Return -log D(real) - sum log(1 - D(fake)): what the critic minimises (Goodfellow et al. 2014, eq. 1)."""
     loss = F.softplus(-real)
     for fake in fakes:
         loss = loss + F.softplus(fake)

@@ -1,7 +1,5 @@
 """DIP-VAE: the covariance of the aggregated posterior is moved to the identity."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -35,8 +33,8 @@ class DIPVAE(Objective):
         parts, bound_B = halves(draw)
         covariance_ZZ = self._covariance(draw)
         variance_Z = covariance_ZZ.diagonal()
-        off = covariance_ZZ.square().sum() - variance_Z.square().sum()
-        on = (variance_Z - 1.0).square().sum()
+        off = covariance_ZZ.square().sum() - variance_Z.square().sum()  # sum_{i != j} C_ij^2
+        on = (variance_Z - 1.0).square().sum()  # sum_i (C_ii - 1)^2
         loss_B = parts["reconstruction"] + kl_of(parts) + self.off_diagonal * off + self.diagonal * on
         return Terms(loss_B, bound_B, parts | {"off_diagonal": off, "diagonal": on})
 
@@ -45,12 +43,12 @@ class DIPVAE(Objective):
         if self.kind == "I":
             return covariance(q.mean)
         if isinstance(q, DiagonalNormal):
-            return covariance(q.mean) + q.std.square().mean(0).diag()
+            return covariance(q.mean) + q.std.square().mean(0).diag()  # law of total covariance
         return covariance(draw.z_KBZ).mean(0)
 
 
 def covariance(values_NZ: Tensor) -> Tensor:
-    """Covariance over the last axis but one, (..., N, Z) -> (..., Z, Z), divided by N: of one image it is 0."""
+    """Return the covariance over the last axis but one, (..., N, Z) -> (..., Z, Z), divided by N: of one image 0."""
     centred_NZ = values_NZ - values_NZ.mean(-2, keepdim=True)
     # No matrix product: it would be rounded to bfloat16 where the step runs in it.
     return (centred_NZ.unsqueeze(-1) * centred_NZ.unsqueeze(-2)).mean(-3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,7 +13,8 @@ from nelbo.errors import ConfigError
 from nelbo.objectives.base import Objective, halves, kl_of
 from nelbo.schedules import Constant, Schedule
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from nelbo.models import Model
 
 
 class ELBO(Objective):
@@ -40,21 +41,25 @@ class ELBO(Objective):
             raise ValueError("free-bits needs the closed-form KL of each latent dimension; leave kl at auto")
         return self
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Model) -> None:
         super().check(model)
         if not self.free_bits and self.kl != "closed-form":
             return
         try:
-            parts = self._parts(parts_of_kl(model))
+            # Only a built model knows which KLs have a closed form: it draws for one small image, and leaves no trace
+            # in the random stream.
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                draw = model.build((1, 32, 32)).eval().draw(torch.zeros(1, 1, 32, 32))
+                kl_BG = self._closed_form(draw.kl_BG)
             if self.free_bits:
-                self._together(parts, model.latent_dim)
+                self._together(kl_BG.shape[-1], draw.z_KBZ.shape[-1])
         except ConfigError as error:
             raise ValueError(str(error)) from None
 
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
         beta = self.beta(progress)
         if self.kl == "closed-form":
-            self._parts(draw.kl_BG)
+            self._closed_form(draw.kl_BG)
         parts, bound_B = halves(draw, closed_form=self.kl != "monte-carlo")
         charged_B = self._charged(draw, kl_of(parts))
         return Terms(loss_B=parts["reconstruction"] + beta * charged_B, bound_B=bound_B, parts=parts)
@@ -63,28 +68,26 @@ class ELBO(Objective):
         """Return the KL of each image as the loss counts it."""
         if not self.free_bits:
             return kl_B
-        kl_BG = self._parts(draw.kl_BG)
+        kl_BG = self._closed_form(draw.kl_BG)
         together = self._together(kl_BG.shape[-1], draw.z_KBZ.shape[-1])
-        kl_G = kl_BG.mean(0).view(-1, together).sum(-1)
+        kl_G = kl_BG.mean(0).view(-1, together).sum(-1)  # the mean over the batch first: eq. 15
         return kl_G.clamp_min(self.free_bits).sum().expand_as(kl_B)
 
-    def _parts(self, found: T | None) -> T:
+    def _closed_form(self, kl_BG: Tensor | None) -> Tensor:
         """Return the closed-form KL; raise ConfigError where there is none."""
-        if found is None:
+        if kl_BG is None:
             field, way = ("free-bits", "0") if self.free_bits else ("kl", "auto")
             raise ConfigError(
                 f"objective.{field} needs a closed-form KL, and this posterior and prior have none; use "
                 f"--objective.{field} {way}, or the posterior diagonal-gaussian and the prior standard-normal"
             )
-        return found
+        return kl_BG
 
     def _together(self, parts: int, latent_dim: int) -> int:
         """Return how many of the `parts` KLs share free bits; raise ConfigError where groups do not fit."""
         if self.group == 1 and parts > 1:  # which need not be of one size
             return 1
-        size, uneven = divmod(
-            latent_dim, parts
-        )  # latents of a part: 1, or all where they depend on each other
+        size, uneven = divmod(latent_dim, parts)  # latents of a part: 1, or all if they are dependent
         if uneven or latent_dim % self.group or self.group % size:
             fits = [1] if uneven else [n for n in range(size, latent_dim + 1, size) if latent_dim % n == 0]
             raise ConfigError(
@@ -92,10 +95,3 @@ class ELBO(Objective):
                 f"{latent_dim} comes in {parts} part{'s' * (parts > 1)}; use one of {', '.join(map(str, fits))}"
             )
         return self.group // size
-
-
-def parts_of_kl(model: Any) -> int | None:
-    """Return the number of parts of a model's closed-form KL, or None; builds a model for images of 32 x 32."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        kl_BG = model.build((1, 32, 32)).eval().draw(torch.zeros(1, 1, 32, 32)).kl_BG
-    return None if kl_BG is None else int(kl_BG.shape[-1])

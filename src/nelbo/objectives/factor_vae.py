@@ -1,7 +1,5 @@
 """FactorVAE: a critic estimates the total correlation of the latents."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -9,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core import Draw, Progress, Terms
+from nelbo.core.vocabulary import Shape
 from nelbo.objectives.base import Owner, halves, kl_of
 from nelbo.objectives.critic import Critic, CriticModule, told_apart
 
@@ -30,20 +29,18 @@ class FactorVAE(Owner):
     gamma: float = Field(default=10.0, ge=0.0)
     critic: Critic = Critic(hidden=(128, 128))
 
-    def build(self, latent_dim: int, shape: tuple[int, int, int]) -> CriticModule:
+    def build(self, latent_dim: int, shape: Shape) -> CriticModule:
         return self.critic.build(latent_dim)
-
-    def critic_settings(self) -> dict[str, object]:
-        return self.critic.settings()
 
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
         assert own is not None
         parts, bound_B = halves(draw)
-        correlation_B = own(draw.z_KBZ).mean(0)
-        seen_KBZ = draw.z_KBZ.detach()
-        critic_B = told_apart(own(seen_KBZ), own(permuted(seen_KBZ))).mean(0)
+        correlation_B = own(draw.z_KBZ).mean(0)  # the logit is log D / (1 - D): eq. 3
+        z_KBZ = draw.z_KBZ.detach()
+        # The paper permutes the latents of a second batch; these are of the same one, which halves the encoder's work.
+        critic_B = told_apart(own(z_KBZ), own(permuted(z_KBZ))).mean(0)
         return Terms(
-            loss_B=parts["reconstruction"] + kl_of(parts) + self.gamma * correlation_B,
+            loss_B=parts["reconstruction"] + kl_of(parts) + self.gamma * correlation_B,  # eq. 2
             bound_B=bound_B,
             parts=parts | {"total_correlation": correlation_B, "critic_loss": critic_B},
             critic_loss_B=critic_B,
@@ -51,6 +48,6 @@ class FactorVAE(Owner):
 
 
 def permuted(z_KBZ: Tensor) -> Tensor:
-    """Each dimension in an order of its own over the batch: a sample of prod_j q(z_j) (algorithm 1)."""
-    order_KBZ = torch.rand_like(z_KBZ).argsort(-2)
+    """Return each dimension in its own random order over the batch: a sample of prod_j q(z_j) (algorithm 1)."""
+    order_KBZ = torch.rand_like(z_KBZ).argsort(-2)  # `randperm` has one order: this is one for each dimension
     return z_KBZ.gather(-2, order_KBZ)

@@ -62,7 +62,7 @@ class GECO(Owner):
             squared_KB = (draw.x_BCHW - draw.likelihood.mean).square().flatten(2).mean(-1)
             off_B = squared_KB.mean(0) - self.tolerance**2
         weight, smoothed = own.follow(off_B.detach().mean(), self.decay, self.rate)
-        held_B = off_B + (smoothed - off_B.detach().mean())
+        held_B = off_B + (smoothed - off_B.detach().mean())  # value of the average, gradient of this batch
         log = {"constraint": off_B.detach(), "lambda": weight.expand(len(off_B))}
         return Terms(loss_B=kl_of(parts) + weight * pixels * held_B, bound_B=bound_B, parts=parts | log)
 
@@ -81,12 +81,13 @@ class Multiplier(nn.Module):
 
     @torch.no_grad()
     def follow(self, constraint: Tensor, decay: float, rate: float) -> tuple[Tensor, Tensor]:
-        """lambda of this step, and the constraint as it counts: its moving average in training, else itself."""
+        """Return lambda of this step, and the constraint as it counts: its moving average in training, else itself."""
         weight = self.log_lambda.exp()
         if not self.training:
             return weight, constraint
+        # `where`, not `if`: a branch on a buffer would wait for the device, and stop a captured step.
         smoothed = torch.where(self.begun > 0, torch.lerp(constraint, self.average, decay), constraint)
         self.average.copy_(smoothed)
         self.begun.fill_(1.0)
-        self.log_lambda.add_(rate * smoothed).clamp_(-LARGEST, LARGEST)
+        self.log_lambda.add_(rate * smoothed).clamp_(-LARGEST, LARGEST)  # lambda <- lambda exp(rate C_ma)
         return weight, smoothed

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from nelbo.core import Draw, Progress, Terms
-from nelbo.objectives.base import Objective, halves, kl_of
+from nelbo.objectives.base import Objective, facts_of, halves, kl_of
 from nelbo.objectives.matching import Kernel, mmd, prior_draws
+
+if TYPE_CHECKING:
+    from nelbo.models import Model
 
 
 class InfoVAE(Objective):
@@ -40,9 +43,9 @@ class InfoVAE(Objective):
             )
         return self
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Model) -> None:
         super().check(model)
-        posterior = model.setting("posterior") or model
+        posterior = facts_of(model)
         if self.alpha != 1.0 and not posterior.has_density:
             raise ValueError(
                 f"objective {self.name} with alpha {self.alpha:g} needs the density of the posterior for its KL, and "
@@ -54,6 +57,6 @@ class InfoVAE(Objective):
         parts, bound_B = halves(draw)
         distance = mmd(self.kernel, draw.z_KBZ, prior_draws(draw))
         loss_B = parts["reconstruction"] + (self.alpha + self.weight - 1.0) * distance
-        if self.alpha != 1.0:
+        if self.alpha != 1.0:  # a point has no KL to weigh by zero
             loss_B = loss_B + (1.0 - self.alpha) * kl_of(parts)
         return Terms(loss_B=loss_B, bound_B=bound_B, parts=parts | {"mmd": distance})

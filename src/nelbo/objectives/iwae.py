@@ -1,7 +1,5 @@
 """The importance-weighted bound, with three estimators of its gradient."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 
@@ -49,8 +47,9 @@ class IWAE(ImportanceWeighted):
         bound_B = log_mean(log_w_KB)
         if self.gradient == "total":
             return -bound_B
-        share_KB = log_w_KB.softmax(0).detach()
+        share_KB = log_w_KB.softmax(0).detach()  # v_k
+        # The factor of dreg is v_k^2 at beta 1 (Tucker et al. 2019), that of stl v_k (Roeder et al. 2017).
         encoder_KB = (1.0 - beta + beta * share_KB) * share_KB if self.gradient == "dreg" else share_KB
-        rest_KBZ = -beta * encoder_KB[..., None] * slope_of_posterior(draw)
+        minus_log_q_KBZ = -beta * encoder_KB[..., None] * slope_of_posterior(draw)
         joint_B = self.followed(draw, beta, share_KB, encoder_KB)
-        return with_gradient_of(bound_B, joint_B + along(rest_KBZ, draw.z_KBZ).sum(0))
+        return with_gradient_of(bound_B, joint_B + along(minus_log_q_KBZ, draw.z_KBZ).sum(0))

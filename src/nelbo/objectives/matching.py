@@ -1,7 +1,5 @@
 """The base of objectives that match the aggregated posterior to the prior."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch
@@ -12,15 +10,7 @@ from nelbo.core import Draw, Progress, Terms
 from nelbo.objectives.base import Objective, halves
 
 Kernel = Literal["imq", "rbf"]
-SCALES = (
-    0.1,
-    0.2,
-    0.5,
-    1.0,
-    2.0,
-    5.0,
-    10.0,
-)  # those of the authors of the Wasserstein autoencoder, in their code
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # of the Wasserstein autoencoder's authors, in their code
 
 
 class Matching(Objective):
@@ -40,7 +30,7 @@ class Matching(Objective):
     weight: float = Field(default=10.0, ge=0.0)
 
     def distance(self, q_KBZ: Tensor, p_KBZ: Tensor) -> Tensor:
-        """Between samples of q(z) and as many of p(z): one number."""
+        """Return the distance between samples of q(z) and as many of p(z): one number."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
@@ -52,12 +42,12 @@ class Matching(Objective):
 
 @torch.no_grad()
 def prior_draws(draw: Draw) -> Tensor:
-    """As many latents from the prior as from the posterior, z_KBZ; a learned prior learns nothing by them."""
+    """Return as many latents from the prior as from the posterior, z_KBZ; a learned prior learns nothing by them."""
     return torch.as_tensor(draw.prior.sample(draw.z_KBZ[..., 0].numel()).view_as(draw.z_KBZ))
 
 
 def kernel_of(kind: Kernel, a: Tensor, b: Tensor) -> Tensor:
-    """A sum of kernels k(a, b) of seven widths, some of which see the distance whatever it is.
+    """Return a sum of kernels k(a, b) of seven widths, some of which see the distance whatever it is.
 
         imq   C / (C + |a - b|^2): latents far out still have a slope (Tolstikhin et al. 2018, section 4)
         rbf   exp(-|a - b|^2 / C)
@@ -75,19 +65,22 @@ def kernel_of(kind: Kernel, a: Tensor, b: Tensor) -> Tensor:
 
 
 def mmd(kernel: Kernel, q_KBZ: Tensor, p_KBZ: Tensor) -> Tensor:
-    """Unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012, eq. 3), mean over the first axis.
+    """Return an unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012, eq. 3).
 
         mean_{i != j} k(q_i, q_j) + mean_{i != j} k(p_i, p_j) - 2 mean_{i, j} k(q_i, p_j)
 
     It may be negative, since the square it estimates may be 0. The K samples of an image are no independent draws of
-    the aggregate, so that only samples of different images are paired. A single image has none: the estimate is 0.
+    the aggregate, so that only samples of different images are paired, and the estimate is the mean over the first
+    axis. A single image has no pair: the estimate is 0.
     """
     if q_KBZ.shape[-2] < 2:
-        return 0.0 * q_KBZ.sum()
+        return 0.0 * q_KBZ.sum()  # a zero that has a gradient
     between_K = kernel_of(kernel, q_KBZ, p_KBZ).mean((-2, -1))
     return (_within(kernel, q_KBZ) + _within(kernel, p_KBZ) - 2.0 * between_K).mean()
 
 
 def _within(kernel: Kernel, a_KBZ: Tensor) -> Tensor:
+    """Return the mean kernel of pairs of different images, (K,)."""
+    # Less the diagonal: k(a, a) is the largest value there is, and would bias the estimate upwards.
     n, k_KBB = a_KBZ.shape[-2], kernel_of(kernel, a_KBZ, a_KBZ)
     return (k_KBB.sum((-2, -1)) - k_KBB.diagonal(dim1=-2, dim2=-1).sum(-1)) / (n * (n - 1))

@@ -1,7 +1,5 @@
 """The mean of several importance-weighted bounds."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from nelbo.core import Draw
@@ -16,4 +14,4 @@ class MIWAE(Grouped):
     """
 
     def minimised(self, draw: Draw, log_w_KB: Tensor, beta: float) -> Tensor:
-        return -log_mean(self.in_groups(log_w_KB)).mean(0)
+        return -log_mean(self.in_groups(log_w_KB)).mean(0)  # log-mean over K, then mean over the M groups

@@ -1,7 +1,5 @@
 """The ELBO beside structural similarity."""
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar, Self
 
@@ -54,14 +52,12 @@ class MSSSIM(Owner):
         assert draw.x_BCHW is not None
         assert draw.likelihood is not None
         parts, bound_B = halves(draw)
-        kl_B = kl_of(parts)
         low, high = self.pixels
         mean_KBCHW = draw.likelihood.mean
         x_KBCHW = draw.x_BCHW.expand_as(mean_KBCHW)
         similar = own(*((pixels.flatten(0, 1) - low) / (high - low) for pixels in (mean_KBCHW, x_KBCHW)))
         similar_B = similar.view(len(mean_KBCHW), -1).mean(0)
-        dissimilar_B = math.prod(draw.x_BCHW.shape[1:]) * (1 - similar_B)
-        seen_B = (1 - self.weight) * parts["reconstruction"] + self.weight * dissimilar_B
-        return Terms(
-            loss_B=seen_B + self.beta(progress) * kl_B, bound_B=bound_B, parts=parts | {"ms_ssim": similar_B}
-        )
+        dissimilar_B = math.prod(draw.x_BCHW.shape[1:]) * (1 - similar_B)  # D (1 - MS-SSIM): scale of nats
+        image_B = (1 - self.weight) * parts["reconstruction"] + self.weight * dissimilar_B
+        loss_B = image_B + self.beta(progress) * kl_of(parts)
+        return Terms(loss_B=loss_B, bound_B=bound_B, parts=parts | {"ms_ssim": similar_B})

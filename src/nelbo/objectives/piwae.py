@@ -1,7 +1,5 @@
 """One importance-weighted bound for the decoder, another for the encoder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -32,7 +30,7 @@ class PIWAE(Grouped):
         return True
 
     def minimised(self, draw: Draw, log_w_KB: Tensor, beta: float) -> Tensor:
-        decoder_KB = log_w_KB.softmax(0).detach()
-        encoder_KB = self.in_groups(log_w_KB).softmax(0).flatten(0, 1).detach() / self.groups
+        decoder_KB = log_w_KB.softmax(0).detach()  # u
+        encoder_KB = self.in_groups(log_w_KB).softmax(0).flatten(0, 1).detach() / self.groups  # v
         joint_B = self.followed(draw, beta, decoder_KB, encoder_KB)
         return with_gradient_of(log_mean(log_w_KB), joint_B - beta * (encoder_KB * draw.log_qz_KB).sum(0))

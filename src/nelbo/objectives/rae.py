@@ -1,7 +1,5 @@
 """The regularised autoencoder without a penalty on its decoder."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field
@@ -31,9 +29,9 @@ class RAE(Objective):
         return self.regularised(draw)
 
     def regularised(self, draw: Draw, weight: float = 0.0, **penalty: Tensor) -> Terms:
-        """The terms with weight times a penalty, which is logged under its name."""
+        """Return the terms with weight times a penalty, which is logged under its name."""
         parts, bound_B = halves(draw)
-        latent_l2_B = 0.5 * draw.z_KBZ.square().sum(-1).mean(0)
+        latent_l2_B = 0.5 * draw.z_KBZ.square().sum(-1).mean(0)  # what a point has of the KL to N(0, I)
         loss_B = parts["reconstruction"] + self.latent_weight * latent_l2_B
         for value in penalty.values():
             loss_B = loss_B + weight * value

@@ -1,7 +1,5 @@
 """The regularised autoencoder whose decoder's gradient is penalised."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -28,23 +26,24 @@ class RAEGP(RAE):
 
 
 def gradient_penalty(draw: Draw) -> Tensor:
-    """An estimate of |d E[x|z] / dz|^2 at the latents of a draw, mean over its samples: shape (B,).
+    """Return an estimate of |d E[x|z] / dz|^2 at the latents of a draw, mean over its samples: shape (B,).
 
     Where nothing is differentiated (in validation) the latents are decoded once more, so that this can be.
     """
     assert draw.likelihood is not None
     assert draw.decode is not None
     training = torch.is_grad_enabled()
-    followed = draw.z_KBZ.requires_grad
+    has_graph = draw.z_KBZ.requires_grad
     with torch.enable_grad():
-        if followed:
+        if has_graph:
             z_KBZ, mean = draw.z_KBZ, draw.likelihood.mean
         else:
             z_KBZ = draw.z_KBZ.detach().requires_grad_()
             mean = draw.decode(z_KBZ).mean
         signs = torch.randn_like(mean).sign()
+        # One product v' J: the whole Jacobian would take as many passes back as there are pixels.
         (slope_KBZ,) = torch.autograd.grad(
-            mean, z_KBZ, signs, create_graph=training, allow_unused=not followed
+            mean, z_KBZ, signs, create_graph=training, allow_unused=not has_graph
         )
     if slope_KBZ is None:  # of a decoder that is a table of discrete latents
         return torch.zeros_like(draw.log_px_KB[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -10,6 +10,11 @@ from pydantic import Field
 from nelbo.core import Draw, Progress, Terms
 from nelbo.errors import ConfigError
 from nelbo.objectives.rae import RAE
+
+if TYPE_CHECKING:
+    from nelbo.models import Model
+
+NO_DECODER = "this model has no decoder whose weights it tells; use --model vae, or --objective rae or rae-gp"
 
 
 class RAEL2(RAE):
@@ -29,10 +34,7 @@ class RAEL2(RAE):
         squares = [weight.square().sum() for weight in draw.decoder_weights()]
         return self.regularised(draw, self.decoder_weight, decoder_l2=torch.stack(squares).sum())
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Model) -> None:
         super().check(model)
         if "decoder" not in type(model).model_fields:
             raise ValueError(f"objective {self.name}: {NO_DECODER}")
-
-
-NO_DECODER = "this model has no decoder whose weights it tells; use --model vae, or --objective rae or rae-gp"

@@ -1,7 +1,5 @@
 """The Renyi bound."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from nelbo.core import Draw
@@ -23,7 +21,8 @@ class Renyi(ImportanceWeighted):
 
     def minimised(self, draw: Draw, log_w_KB: Tensor, beta: float) -> Tensor:
         mean_B = log_w_KB.mean(0)
-        if self.alpha == 1.0:
+        if self.alpha == 1.0:  # the limit, which the formula has as 0 / 0
             return -mean_B
+        # About the mean: near alpha 1 the quotient is of a small number, and log w of a hundred nats would drown it.
         spread_KB = (1.0 - self.alpha) * (log_w_KB - mean_B)
         return -(mean_B + log_mean(spread_KB) / (1.0 - self.alpha))

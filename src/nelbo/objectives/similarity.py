@@ -1,7 +1,5 @@
 """Structural similarity of images: what the metric reports, and in several scales what an objective trains."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,43 +14,45 @@ FLOOR = 1e-3  # a power below 1 has no slope at 0, and correlations may be negat
 
 
 def window_for(height: int, width: int) -> int:
-    """Side of the window: 11, or the largest odd number that fits a smaller image."""
+    """Return the side of the window: 11, or the largest odd number that fits a smaller image."""
     side = min(WINDOW, height, width)
     return side - 1 + side % 2
 
 
 def window(side: int) -> list[float]:
-    """The weights of one axis of the Gaussian window."""
+    """Return the weights of one axis of the Gaussian window."""
     offsets = torch.arange(side, dtype=torch.float64) - side // 2
     return torch.softmax(-0.5 * (offsets / SIGMA).square(), 0).tolist()
 
 
 def moments(a: Tensor, b: Tensor, weights: list[float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Under the window, at every position where it lies inside the image: the product of the means, the sum of their
-    squares, the covariance, the sum of the variances."""
+    """Return the product of the means under the window, the sum of their squares, the covariance, and the sum of the
+    variances, at every position where the window lies inside the image."""
     mean_a, mean_b = _windowed(a, weights), _windowed(b, weights)
     product = mean_a * mean_b
     squares = mean_a.square() + mean_b.square()
     covariance = _windowed(a * b, weights) - product
+    # SSIM needs the two variances only as a sum, so one window serves both.
     variances = _windowed(a.square() + b.square(), weights) - squares
     return product, squares, covariance, variances
 
 
 def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-    """Structural similarity of images on [0, 1], float64 of shape N, at most 1. Wang et al. 2004, eq. 13.
+    """Return the structural similarity of images on [0, 1], float64 of shape N, at most 1. Wang et al. 2004, eq. 13.
 
     Means, variances and covariance under a Gaussian window of 11 x 11 and sigma 1.5 at every position where it
     lies inside the image, then the mean over positions and channels.
     """
     weights = window(window_for(*a_NCHW.shape[-2:]))
+    # In float64: a variance is a small difference of squares, and C2 is 9e-4.
     product, squares, covariance, variances = moments(a_NCHW.double(), b_NCHW.double(), weights)
     similarity = (2 * product + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))
     return similarity.flatten(1).mean(1)
 
 
 def _windowed(x_NCHW: Tensor, weights: list[float]) -> Tensor:
-    """Weighted means along width, then height: the window is a product."""
-    for axis in (-1, -2):
+    """Return weighted means along width, then height: the window is a product."""
+    for axis in (-1, -2):  # 2 x 11 shifted sums for the 121 of the window itself
         size = x_NCHW.shape[axis] - len(weights) + 1
         total = x_NCHW.narrow(axis, 0, size) * weights[0]
         for start, weight in enumerate(weights[1:], 1):
@@ -91,13 +91,13 @@ class MultiScale(nn.Module):
         self.exponents = [exponent / total for exponent in EXPONENTS[: self.scales]]
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        found = torch.ones(a.shape[:2], dtype=a.dtype, device=a.device)
+        total_NC = torch.ones(a.shape[:2], dtype=a.dtype, device=a.device)
         for scale, exponent in enumerate(self.exponents, 1):
             product, squares, covariance, variances = moments(a, b, self.weights)
-            similarity = (2 * covariance + C2) / (variances + C2)
+            similarity = (2 * covariance + C2) / (variances + C2)  # contrast times structure
             if scale == self.scales:
-                similarity = similarity * (2 * product + C1) / (squares + C1)
-            found = found * similarity.mean((-2, -1)).clamp_min(FLOOR) ** exponent
+                similarity = similarity * (2 * product + C1) / (squares + C1)  # luminance
+            total_NC = total_NC * similarity.mean((-2, -1)).clamp_min(FLOOR) ** exponent
             if scale < self.scales:
                 a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-        return found.mean(1)
+        return total_NC.mean(1)

@@ -1,7 +1,5 @@
 """The sliced Wasserstein autoencoder."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -29,12 +27,12 @@ class SWAE(Matching):
 
     def distance(self, q_KBZ: Tensor, p_KBZ: Tensor) -> Tensor:
         random_LZ = torch.randn(self.projections, q_KBZ.shape[-1], dtype=q_KBZ.dtype, device=q_KBZ.device)
-        directions_LZ = F.normalize(random_LZ, dim=-1)
+        directions_LZ = F.normalize(random_LZ, dim=-1)  # a normal vector points in a uniform direction
         return sliced(q_KBZ, p_KBZ, directions_LZ)
 
 
 def sliced(q_KBZ: Tensor, p_KBZ: Tensor, directions_LZ: Tensor) -> Tensor:
-    """Mean over directions of the squared 2-Wasserstein distance of the projections; too large for few samples."""
+    """Return the mean squared 2-Wasserstein distance of the projections; too large for few samples."""
 
     def ordered(z_KBZ: Tensor) -> Tensor:
         # No matrix product: it would be rounded to bfloat16 where the step runs in it.

@@ -1,7 +1,5 @@
 """beta-TCVAE: the KL taken apart, each piece with a weight of its own."""
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar, Literal
 
@@ -46,10 +44,9 @@ class TCVAE(Objective):
         log_q_KBBZ = pairs(draw)
         kind = "surrogate_" if draw.not_a_bound else ""
         pieces = taken_apart(draw, log_q_KBBZ, log_weights(log_q_KBBZ, progress.images, self.estimator))
-        mutual_B, correlation_B, each_B = pieces
-        loss_B = (
-            parts["reconstruction"] + self.alpha * mutual_B + self.beta * correlation_B + self.gamma * each_B
-        )
+        mutual_B, correlation_B, marginal_B = pieces
+        loss_B = parts["reconstruction"] + self.alpha * mutual_B + self.beta * correlation_B  # eq. 4
+        loss_B = loss_B + self.gamma * marginal_B
         if self.estimator != "stratified":
             with torch.no_grad():
                 pieces = taken_apart(draw, log_q_KBBZ, log_weights(log_q_KBBZ, progress.images, "stratified"))
@@ -59,7 +56,7 @@ class TCVAE(Objective):
 
 
 def pairs(draw: Draw) -> Tensor:
-    """log q(z_ij | x_n) of dimension j of the sample of image i under the posterior of each image n: (K, B, B, Z)."""
+    """Return log q(z_ij | x_n) of dimension j of image i's sample under image n's posterior: (K, B, B, Z)."""
     log_q_KBBZ = draw.posterior.log_prob_each(draw.z_KBZ.unsqueeze(2))
     if log_q_KBBZ is None:
         raise ConfigError(
@@ -69,27 +66,30 @@ def pairs(draw: Draw) -> Tensor:
 
 
 def log_weights(log_q_KBBZ: Tensor, images: int, estimator: Estimator) -> Tensor:
-    """Logarithm of what each image of the batch stands for in q(z), for the sample of each: (B, B).
+    """Return the logarithm of what each image of the batch stands for in q(z), for the sample of each: (B, B).
 
     `images` are N; never fewer than the batch, as when other images than those trained on are measured.
     """
     batch = log_q_KBBZ.shape[1]
     n = max(images, batch)
     if estimator == "weighted":
-        return log_q_KBBZ.new_full((batch, batch), -math.log(n * batch))
+        return log_q_KBBZ.new_full((batch, batch), -math.log(n * batch))  # eq. 3
     # The paper gives one of the others the whole remainder. Which one is chance: here each has its share.
     others = math.log((n - 1) / (n * (batch - 1))) if batch > 1 else 0.0
-    return log_q_KBBZ.new_full((batch, batch), others).fill_diagonal_(-math.log(n))
+    return log_q_KBBZ.new_full((batch, batch), others).fill_diagonal_(-math.log(n))  # appendix C.2
 
 
 def taken_apart(draw: Draw, log_q_KBBZ: Tensor, log_weights_BB: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mutual information, total correlation and dimension-wise KL of each image, means over its samples: nats, (B,)."""
-    own_KBZ = log_q_KBBZ.diagonal(dim1=1, dim2=2).transpose(1, 2)
-    beside_KBBZ = log_q_KBBZ - own_KBZ.unsqueeze(
-        2
-    )  # near 0 where it matters: the pieces are small differences
-    joint_KB = (beside_KBBZ.sum(-1) + log_weights_BB).logsumexp(2)
-    each_KB = (beside_KBBZ + log_weights_BB.unsqueeze(-1)).logsumexp(2).sum(-1)
-    pieces = -joint_KB, joint_KB - each_KB, each_KB + own_KBZ.sum(-1) - draw.log_pz_KB
-    mutual_B, correlation_B, each_B = (piece_KB.mean(0) for piece_KB in pieces)
-    return mutual_B, correlation_B, each_B
+    """Return mutual information, total correlation and dimension-wise KL of each image, nats, (B,) each.
+
+    Means over the image's samples, by eq. 2.
+    """
+    log_q_KBZ = log_q_KBBZ.diagonal(dim1=1, dim2=2).transpose(1, 2)  # log q(z_j | x) of the image itself
+    # Relative to it, near 0 where it matters: the pieces are small differences.
+    beside_KBBZ = log_q_KBBZ - log_q_KBZ.unsqueeze(2)
+    joint_KB = (beside_KBBZ.sum(-1) + log_weights_BB).logsumexp(2)  # log q(z) - log q(z|x)
+    # The same with sum_j log q(z_j) in place of log q(z).
+    marginals_KB = (beside_KBBZ + log_weights_BB.unsqueeze(-1)).logsumexp(2).sum(-1)
+    pieces = -joint_KB, joint_KB - marginals_KB, marginals_KB + log_q_KBZ.sum(-1) - draw.log_pz_KB
+    mutual_B, correlation_B, marginal_B = (piece_KB.mean(0) for piece_KB in pieces)
+    return mutual_B, correlation_B, marginal_B

@@ -1,8 +1,6 @@
 """The VAE whose reconstructions are compared by the features of a critic."""
 
-from __future__ import annotations
-
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -42,29 +40,29 @@ class VAEGAN(Owner):
     def build(self, latent_dim: int, shape: Shape) -> ImageCriticModule:
         return self.critic.build_for(shape)
 
-    def critic_settings(self) -> dict[str, Any]:
-        return self.critic.settings()
-
     def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
         assert isinstance(own, ImageCriticModule)
         assert draw.x_BCHW is not None
         assert draw.likelihood is not None
         assert draw.decode is not None
         parts, bound_B = halves(draw)
-        kl_B = kl_of(parts)
-        decode, z_KBZ = draw.decode, draw.z_KBZ
-        fakes = decode(z_KBZ.detach()).mean, decode(prior_draws(draw)).mean
+        # x' of detached latents, at the cost of another decoding: what only the decoder minimises stops there.
+        fakes = draw.decode(draw.z_KBZ.detach()).mean, draw.decode(prior_draws(draw)).mean
         real_BF = own.features(draw.x_BCHW)
 
         def error(features_KBF: Tensor) -> Tensor:
-            return 0.5 * (features_KBF - real_BF).square().sum(-1).mean(0)
+            return 0.5 * (features_KBF - real_BF).square().sum(-1).mean(0)  # -log of a Gaussian of variance 1
 
         again_KBF = own.features(fakes[0])
         error_B = error(own.features(draw.likelihood.mean))
-        fooled_B = (taken_for_real(own.judge(again_KBF)) + taken_for_real(own(fakes[1]))).mean(0)
-        critic_B = told_apart(own.judge(real_BF), *(own(fake.detach()) for fake in fakes)).mean(0)
+        fooled_B = (taken_for_real(own.head(again_KBF)) + taken_for_real(own(fakes[1]))).mean(0)
+        critic_B = told_apart(own.head(real_BF), *(own(fake.detach()) for fake in fakes)).mean(0)
         return Terms(
-            loss_B=self.beta(progress) * kl_B + error_B + (self.gamma - 1.0) * error(again_KBF) + fooled_B,
+            # error_B reaches encoder and decoder with weight 1; the rest of the decoder's gamma is on detached latents
+            loss_B=self.beta(progress) * kl_of(parts)
+            + error_B
+            + (self.gamma - 1.0) * error(again_KBF)
+            + fooled_B,
             bound_B=bound_B,
             parts=parts | {"feature_error": error_B, "adversarial": fooled_B, "critic_loss": critic_B},
             critic_loss_B=critic_B,

@@ -1,11 +1,9 @@
 """The objective of models whose latents are codes."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from nelbo.core import Draw, Progress, Terms
-from nelbo.objectives.base import Objective, halves
+from nelbo.objectives.base import Objective, halves, kl_of
 from nelbo.schedules import Constant, Schedule
 
 
@@ -25,8 +23,8 @@ class VQ(Objective):
 
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
         parts, bound_B = halves(draw)
-        loss_B = parts["reconstruction"] + parts["surrogate_kl" if draw.not_a_bound else "kl"]
+        loss_B = parts["reconstruction"] + kl_of(parts)
         if (distance_B := draw.posterior.commitment_B) is not None:
-            loss_B = loss_B + self.commitment(progress) * distance_B
+            loss_B = loss_B + self.commitment(progress) * distance_B  # third term of eq. 3
             parts |= {"commitment": distance_B, **draw.posterior.usage}
         return Terms(loss_B=loss_B, bound_B=bound_B, parts=parts)

@@ -1,7 +1,5 @@
 """The Wasserstein autoencoder with a maximum mean discrepancy."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -12,8 +12,11 @@ from torch import Tensor
 
 from nelbo.core import Draw, Progress, Terms
 from nelbo.errors import ConfigError
-from nelbo.objectives.base import Objective, Side, halves, listed
+from nelbo.objectives.base import Objective, Side, facts_of, halves, listed
 from nelbo.schedules import Constant, Schedule
+
+if TYPE_CHECKING:
+    from nelbo.models import Model
 
 TINY = 1e-30  # under a share of zero, which may be divided by and then counts for nothing
 
@@ -54,17 +57,18 @@ class ImportanceWeighted(Objective):
         if self.resample is None or self.follows_samples or not torch.is_grad_enabled():
             loss_B = self.minimised(draw, draw.log_px_KB + beta * log_ratio_KB, beta)
         else:
+            # The k decodings lend their values alone: the gradient through p(x|z) comes from the few decoded again.
             log_w_KB = draw.log_px_KB.detach() + beta * log_ratio_KB
             if not log_w_KB.requires_grad:  # the encoder is frozen
                 log_w_KB.requires_grad_()
             loss_B = self.minimised(draw, log_w_KB, beta)
-            share_KB = -slope(loss_B, log_w_KB)
+            share_KB = -slope(loss_B, log_w_KB)  # d bound / d log p(x|z_k), of any subclass
             loss_B = with_gradient_of(-loss_B, self._by_few(draw, share_KB, share_KB) - loss_B)
-        bound_B = None if draw.not_a_bound else log_mean(draw.log_px_KB + log_ratio_KB)
+        bound_B = None if draw.not_a_bound else log_mean(draw.log_px_KB + log_ratio_KB)  # Burda, eq. 8
         return Terms(loss_B=loss_B, bound_B=bound_B, parts=parts)
 
     def followed(self, draw: Draw, beta: float, decoder_KB: Tensor, encoder_KB: Tensor) -> Tensor:
-        """sum_k of log p(x|z_k) + beta log p(z_k), by decoder and prior with one share, through z with the other."""
+        """Return sum_k log p(x|z_k) + beta log p(z_k): decoder and prior follow one share, z and encoder the other."""
         log_pz_KB = beta * draw.log_pz_KB
         if self.resample is None or not torch.is_grad_enabled():
             return passing(draw.log_px_KB + log_pz_KB, draw.z_KBZ, decoder_KB, encoder_KB)
@@ -84,13 +88,13 @@ class ImportanceWeighted(Objective):
         log_px_SB = draw.decode(z_SBZ).log_prob(draw.x_BCHW)
         # A sample that comes with probability p counts 1 / p times; one without a share counts for nothing.
         often_SB = share_KB.sum(0) / (self.resample * share_KB.take_along_dim(rows_SB, 0)).clamp_min(TINY)
-        decoder_SB = often_SB * decoder_KB.take_along_dim(rows_SB, 0)
-        same = encoder_KB is decoder_KB
-        encoder_SB = decoder_SB if same else often_SB * encoder_KB.take_along_dim(rows_SB, 0)
+        decoder_SB = encoder_SB = often_SB * decoder_KB.take_along_dim(rows_SB, 0)
+        if encoder_KB is not decoder_KB:
+            encoder_SB = often_SB * encoder_KB.take_along_dim(rows_SB, 0)
         return passing(log_px_SB, z_SBZ, decoder_SB, encoder_SB)
 
     def minimised(self, draw: Draw, log_w_KB: Tensor, beta: float) -> Tensor:
-        """loss_B, from the log-weights at today's beta."""
+        """Return loss_B, from the log-weights at today's beta."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     @property
@@ -110,25 +114,21 @@ class ImportanceWeighted(Objective):
         """True if the gradient by z itself is used, which not every posterior passes on to its parameters."""
         return False
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Model) -> None:
         super().check(model)
-        if self.resample is not None:
-            self._check_decoding_twice(model)
-        posterior = model.setting("posterior") or model
+        decoder = model.setting("decoder")
+        # Samples that are decoded again must come out, and be scored, as they were among all.
+        if self.resample is not None and decoder is not None and decoder.batch_norm:
+            raise ValueError(
+                f"objective {self.name} with resample decodes a few samples again, and batch norm makes other images "
+                "of them than among all; use --model.decoder.batch-norm false, or leave resample out"
+            )
+        posterior = facts_of(model)
         if self.follows_samples and not posterior.reparametrised:
             raise ValueError(
                 f"objective {self.name} follows the samples back to the encoder, and those of {posterior.name} "
                 "cannot be; use objective iwae with gradient total, or one of these posteriors: "
                 + listed("posterior", lambda entry: entry.has_density and entry.reparametrised)
-            )
-
-    def _check_decoding_twice(self, model: Any) -> None:
-        """The samples that are decoded again must come out, and be scored, as they were among all."""
-        decoder = model.setting("decoder")
-        if decoder is not None and decoder.batch_norm:
-            raise ValueError(
-                f"objective {self.name} with resample decodes a few samples again, and batch norm makes other images "
-                "of them than among all; use --model.decoder.batch-norm false, or leave resample out"
             )
 
 
@@ -154,34 +154,36 @@ class Grouped(ImportanceWeighted):
         return self
 
     def in_groups(self, value_KB: Tensor) -> Tensor:
-        """(K, B) -> (K / M, M, B)."""
+        """Return (K, B) as (K / M, M, B)."""
         return value_KB.view(-1, self.groups, *value_KB.shape[1:])
 
 
 def log_mean(log_w_KB: Tensor) -> Tensor:
-    """log 1/K sum_k w_k over the first axis."""
+    """Return log 1/K sum_k w_k over the first axis."""
     return log_w_KB.logsumexp(0) - math.log(len(log_w_KB))
 
 
 def slope(value_KB: Tensor, z_KBZ: Tensor) -> Tensor:
-    """The derivative of each value by its own z, as numbers; zero where nothing is differentiated (validation)."""
+    """Return the derivative of each value by its own z, as numbers; zero where nothing has a gradient (validation)."""
     if not (value_KB.requires_grad and z_KBZ.requires_grad):
         return torch.zeros_like(z_KBZ)
-    (found_KBZ,) = torch.autograd.grad(
+    # Of the sum: no value depends on another's z, so that one pass back has all their derivatives.
+    (slope_KBZ,) = torch.autograd.grad(
         value_KB.sum(), z_KBZ, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return found_KBZ.detach()
+    return slope_KBZ.detach()
 
 
 def slope_of_posterior(draw: Draw) -> Tensor:
-    """d log q(z|x) / dz with the parameters of q held: how the density varies around each sample."""
+    """Return d log q(z|x) / dz with the parameters of q held: how the density varies around each sample."""
     # Of another tensor: a posterior may remember the density of the very samples that it drew, as no function of z.
     z_KBZ = draw.z_KBZ.view_as(draw.z_KBZ)
     return slope(draw.posterior.log_prob(z_KBZ), z_KBZ)
 
 
 def passing(value_KB: Tensor, z_KBZ: Tensor, decoder_KB: Tensor, encoder_KB: Tensor) -> Tensor:
-    """sum_k of values, by the weights that make them times `decoder_KB`; by z, and so the encoder, `encoder_KB`."""
+    """Return sum_k of values: the weights behind them get `decoder_KB` times the gradient, z and so the encoder
+    `encoder_KB` times."""
     if encoder_KB is decoder_KB:
         return (decoder_KB * value_KB).sum(0)
     more_KBZ = (encoder_KB - decoder_KB)[..., None] * slope(value_KB, z_KBZ)
@@ -189,7 +191,7 @@ def passing(value_KB: Tensor, z_KBZ: Tensor, decoder_KB: Tensor, encoder_KB: Ten
 
 
 def resampled(share_KB: Tensor, n: int) -> Tensor:
-    """n of the K samples of each image, the k-th in expectation n share_k / sum(share) times: indices (n, B).
+    """Return n of the K samples of each image, the k-th in expectation n share_k / sum(share) times: indices (n, B).
 
     Systematic resampling: one random number an image, and steps of 1/n from it along the cumulative shares.
     """
@@ -200,7 +202,7 @@ def resampled(share_KB: Tensor, n: int) -> Tensor:
 
 
 def along(slope_KBZ: Tensor, z_KBZ: Tensor) -> Tensor:
-    """A term whose gradient reaches the encoder through the samples alone, `slope_KBZ` times dz: shape (K, B)."""
+    """Return a term whose gradient, `slope_KBZ` times dz, reaches the encoder through the samples alone: (K, B)."""
     return (slope_KBZ * z_KBZ).sum(-1)
 
 

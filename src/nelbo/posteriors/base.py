@@ -1,14 +1,17 @@
 """The axis of posteriors: each spec builds a module from features to a value."""
 
-from __future__ import annotations
-
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from nelbo.core.distributions import PosteriorValue
 from nelbo.core.spec import Spec
-from nelbo.dists.base import Space
+from nelbo.dists.base import Space, full
+
+SMALL = 0.01  # of their usual size: the weights of outputs that begin close to zero
 
 
 class Posterior(Spec, abc.ABC):
@@ -29,6 +32,7 @@ class Posterior(Spec, abc.ABC):
 
     def check(self, latent_dim: int) -> None:
         """Raise ValueError for a number of latent dimensions that there cannot be."""
+        self.blocks(latent_dim)
 
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         """Return the sizes of the one-hot vectors that the last latents are made of; the prior's must be the same."""
@@ -37,3 +41,23 @@ class Posterior(Spec, abc.ABC):
     @abc.abstractmethod
     def build(self, features: int, latent_dim: int) -> nn.Module:
         """Return a module: features_BF -> PosteriorValue."""
+
+
+class LinearHead(nn.Module):
+    """features_BF -> the value made of the outputs of one linear layer: one product for all parameters.
+
+    `value` makes it, of outputs in float32 at least. Outputs from number `small` on begin close to zero.
+    """
+
+    def __init__(
+        self, features: int, outputs: int, value: Callable[[Tensor], PosteriorValue], small: int | None = None
+    ) -> None:
+        super().__init__()
+        self.value = value
+        self.linear = nn.Linear(features, outputs)
+        with torch.no_grad():
+            for weight in (self.linear.weight, self.linear.bias):
+                weight[outputs if small is None else small :] *= SMALL
+
+    def forward(self, features_BF: Tensor) -> PosteriorValue:
+        return self.value(full(self.linear(features_BF)))

@@ -1,16 +1,15 @@
 """The Gaussian posterior with a diagonal covariance, in four parametrisations."""
 
-from __future__ import annotations
-
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nelbo.dists.base import full
 from nelbo.dists.normal import DiagonalNormal
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
+Parametrisation = Literal["log-variance", "positive", "raw-sigma", "tanh"]
 SMALLEST_STD = 1e-5  # keeps log(std) finite when softplus underflows
 
 
@@ -28,33 +27,26 @@ class DiagonalGaussian(Posterior):
 
     factorises: ClassVar[bool] = True
 
-    parametrisation: Literal["log-variance", "positive", "raw-sigma", "tanh"] = "log-variance"
+    parametrisation: Parametrisation = "log-variance"
     noise: Literal["independent", "shared"] = "independent"
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return DiagonalGaussianHead(self, features, latent_dim)
+        value = partial(normal, parametrisation=self.parametrisation, shared_noise=self.noise == "shared")
+        return LinearHead(features, 2 * latent_dim, value)
 
 
-class DiagonalGaussianHead(nn.Module):
-    """features_BF -> DiagonalNormal over z_BZ. One matrix for both parameters: one product instead of two."""
-
-    def __init__(self, spec: DiagonalGaussian, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.parametrisation = spec.parametrisation
-        self.shared_noise = spec.noise == "shared"
-        self.linear = nn.Linear(features, 2 * latent_dim)
-
-    def forward(self, features_BF: Tensor) -> DiagonalNormal:
-        mean, raw = full(self.linear(features_BF)).chunk(2, dim=-1)
-        match self.parametrisation:
-            case "log-variance":
-                std, log_var = (0.5 * raw).exp(), raw
-            case "positive":
-                std = F.softplus(raw) + SMALLEST_STD
-                log_var = 2.0 * std.log()
-            case "raw-sigma":
-                std, log_var = raw, raw.square().log()
-            case "tanh":
-                mean, std = mean.tanh(), raw.tanh()
-                log_var = std.square().log()
-        return DiagonalNormal(mean, std, log_var, self.shared_noise)
+def normal(outputs: Tensor, parametrisation: Parametrisation, shared_noise: bool) -> DiagonalNormal:
+    """Return the normal of the outputs of a head: half of them are the mean's, half the deviation's."""
+    mean, raw = outputs.chunk(2, dim=-1)
+    match parametrisation:
+        case "log-variance":
+            std, log_var = (0.5 * raw).exp(), raw  # no logarithm is taken
+        case "positive":
+            std = F.softplus(raw) + SMALLEST_STD
+            log_var = 2.0 * std.log()
+        case "raw-sigma":
+            std, log_var = raw, raw.square().log()
+        case "tanh":
+            mean, std = mean.tanh(), raw.tanh()
+            log_var = std.square().log()
+    return DiagonalNormal(mean, std, log_var, shared_noise)

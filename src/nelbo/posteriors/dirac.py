@@ -1,16 +1,12 @@
 """The deterministic encoder: a posterior that is one point, without a density."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue
-from nelbo.dists.base import full
 from nelbo.errors import NotABound
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
 
 class Point(PosteriorValue):
@@ -25,7 +21,7 @@ class Point(PosteriorValue):
         self.mean = z_BZ
 
     def rsample(self, k: int = 1) -> Tensor:
-        """The same point k times: z_KBZ."""
+        """Return the same point k times: z_KBZ."""
         return self.mean.expand(k, *self.mean.shape)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -43,15 +39,4 @@ class Dirac(Posterior):
     has_density: ClassVar[bool] = False
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return DiracHead(features, latent_dim)
-
-
-class DiracHead(nn.Module):
-    """features_BF -> Point at z_BZ."""
-
-    def __init__(self, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, latent_dim)
-
-    def forward(self, features_BF: Tensor) -> Point:
-        return Point(full(torch.as_tensor(self.linear(features_BF))))
+        return LinearHead(features, latent_dim, Point)

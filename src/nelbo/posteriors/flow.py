@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -45,22 +45,19 @@ class Pushforward(PosteriorValue):
     def rsample_and_log_prob(self, k: int = 1) -> Sample:
         before = self.base.rsample_and_log_prob(k)
         y_KBZ, log_det_KB = self.flow(before.z_KBZ, self.context_BF)
-        return Sample(y_KBZ, self, before.log_prob() - log_det_KB)
+        return Sample(y_KBZ, self, before.log_prob() - log_det_KB)  # eq. 5 of Rezende & Mohamed 2015
 
     def log_prob(self, z: Tensor) -> Tensor:
         before, log_det = self.flow.inverse(z, self.context_BF)
-        log_q: Tensor = self.base.log_prob(before)
-        return log_q + log_det
+        return self.base.log_prob(before) + log_det
 
     def detached(self) -> Pushforward:
-        """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
         if isinstance(self.flow, Stopped):
             return self
         return Pushforward(self.base.detached(), Stopped(self.flow), self.context_BF.detach())
 
-    def kl_to(self, prior: Any) -> Tensor | None:
-        """None: there is no closed form, unless there is no layer."""
-        return None if self.flow.layers else self.base.kl_to(prior)
+    def kl_to(self, prior: object) -> Tensor | None:
+        return None if self.flow.layers else self.base.kl_to(prior)  # a flow leaves no closed form
 
 
 class FlowPosterior(Posterior):
@@ -90,7 +87,7 @@ class FlowPosterior(Posterior):
         self.base.check(latent_dim)
 
     def chain(self, latent_dim: int, context: int) -> Chain:
-        """The maps for that many latents, told of that many features."""
+        """Return the maps for that many latents, told of that many features."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def build(self, features: int, latent_dim: int) -> nn.Module:

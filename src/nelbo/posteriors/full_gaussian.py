@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from nelbo.core.distributions import PosteriorValue, Sample, register_kl
 from nelbo.dists.base import LOG_2PI, full, product
 from nelbo.dists.normal import NormalPrior
-from nelbo.posteriors.base import Posterior
-
-SMALL = 0.01  # of their usual size: correlations at first
+from nelbo.posteriors.base import SMALL, Posterior
 
 
 class FullNormal(PosteriorValue):
@@ -46,15 +44,15 @@ class FullNormal(PosteriorValue):
 
     def log_prob(self, z: Tensor) -> Tensor:
         scaled = (z - self.mean) * (-0.5 * self.log_var).exp()
+        # The noise of z: forward substitution, whose unit diagonal divides by nothing.
         C = self.C_BZZ.expand(*scaled.shape[:-1], *self.C_BZZ.shape[-2:])
         noise = torch.linalg.solve_triangular(C, scaled[..., None], upper=False, unitriangular=True)
         return self._of_noise(noise.squeeze(-1))
 
     def _of_noise(self, noise: Tensor) -> Tensor:
-        return -0.5 * (noise.square() + self.log_var + LOG_2PI).sum(-1)
+        return -0.5 * (noise.square() + self.log_var + LOG_2PI).sum(-1)  # log |C| is 0
 
     def detached(self) -> FullNormal:
-        """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
         return FullNormal(self.mean.detach(), self.log_var.detach(), self.C_BZZ.detach())
 
 
@@ -89,7 +87,7 @@ class FullGaussianHead(nn.Module):
         self.linear = nn.Linear(features, 2 * latent_dim + len(self.places))
         with torch.no_grad():
             for weight in (self.linear.weight, self.linear.bias):
-                weight[2 * latent_dim :] *= SMALL
+                weight[2 * latent_dim :] *= SMALL  # of N
 
     def forward(self, features_BF: Tensor) -> FullNormal:
         Z = self.latent_dim

@@ -1,28 +1,28 @@
 """The categorical posterior with Gumbel-softmax gradients."""
 
-from __future__ import annotations
+from functools import partial
+from typing import ClassVar, Self
 
-from typing import ClassVar
-
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
-from nelbo.dists.base import Space, full
+from nelbo.dists.base import Space
 from nelbo.dists.onehot import CategoricalPriorModule, OneHot, by_variable, variables_in
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
 
 class CategoricalValue(PosteriorValue):
     """The value: independent one-hot variables; z has shape (..., V * C)."""
 
+    mean_is = "mode of the posterior, the most probable category of each variable"
+
     def __init__(self, logits_BVC: Tensor, temperature: float) -> None:
         self.each = OneHot(logits_BVC, temperature)
 
-    @property
-    def mean_is(self) -> str:
-        return "mode of the posterior, the most probable category of each variable"
+    @classmethod
+    def of(cls, logits_BZ: Tensor, blocks: tuple[int, ...], temperature: float) -> Self:
+        return cls(by_variable(logits_BZ, blocks), temperature)
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
@@ -34,11 +34,11 @@ class CategoricalValue(PosteriorValue):
         return self.each.log_p.exp().flatten(-2)
 
     def rsample(self, k: int = 1) -> Tensor:
-        """k exact one-hot samples z_KBZ with the gradient of `relaxed` (straight through; Jang et al. 2017, 2.2)."""
+        """Return k exact one-hot samples z_KBZ, with the gradient of `relaxed` (Jang et al. 2017, 2.2)."""
         return self.each.rsample(k)
 
     def relaxed(self, k: int = 1) -> Tensor:
-        """The relaxed samples whose gradient `rsample` has (Jang et al. 2017, eq. 2; Maddison et al. 2017)."""
+        """Return the relaxed samples whose gradient `rsample` has (Jang et al. 2017, eq. 2; Maddison et al. 2017)."""
         return self.each.relaxed(k).flatten(-2)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -66,25 +66,9 @@ class GumbelSoftmax(Posterior):
     categories: int = Field(default=2, ge=2)
     temperature: float = Field(default=2.0 / 3.0, gt=0.0)
 
-    def check(self, latent_dim: int) -> None:
-        variables_in(latent_dim, self.categories)
-
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         return (self.categories,) * variables_in(latent_dim, self.categories)
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return GumbelSoftmaxHead(self, features, latent_dim)
-
-
-class GumbelSoftmaxHead(nn.Module):
-    """features_BF -> CategoricalValue over z_BZ."""
-
-    def __init__(self, spec: GumbelSoftmax, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.blocks = spec.blocks(latent_dim)
-        self.temperature = spec.temperature
-        self.linear = nn.Linear(features, latent_dim)
-
-    def forward(self, features_BF: Tensor) -> CategoricalValue:
-        logits = full(torch.as_tensor(self.linear(features_BF)))
-        return CategoricalValue(by_variable(logits, self.blocks), self.temperature)
+        value = partial(CategoricalValue.of, blocks=self.blocks(latent_dim), temperature=self.temperature)
+        return LinearHead(features, latent_dim, value)

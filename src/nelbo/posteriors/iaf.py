@@ -1,7 +1,5 @@
 """Posteriors through inverse autoregressive flows."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from nelbo.dists.flows import Chain, InverseAutoregressive, flipping

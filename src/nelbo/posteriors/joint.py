@@ -1,38 +1,42 @@
 """Continuous latents beside categorical ones: the joint posterior."""
 
-from __future__ import annotations
-
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
-from nelbo.dists.base import Space, full
+from nelbo.dists.base import Space
 from nelbo.dists.joint import JointPriorModule, discrete_blocks
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.dists.onehot import OneHot, by_variable
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
 
 class JointValue(PosteriorValue):
     """The value: a diagonal normal beside one-hot variables, independent given x; z is both side by side."""
 
+    mean_is = "mean of the continuous latents, mode of the categorical ones"
+
     def __init__(self, continuous: DiagonalNormal, discrete: OneHot) -> None:
         self.continuous = continuous
         self.discrete = discrete
 
-    @property
-    def mean_is(self) -> str:
-        return "mean of the continuous latents, mode of the categorical ones"
+    @classmethod
+    def of(cls, outputs: Tensor, blocks: tuple[int, ...], temperature: float) -> Self:
+        reals = (outputs.shape[-1] - sum(blocks)) // 2
+        mean, log_var, logits = torch.split(outputs, [reals, reals, sum(blocks)], dim=-1)
+        normal = DiagonalNormal(mean, (0.5 * log_var).exp(), log_var)
+        return cls(normal, OneHot(by_variable(logits, blocks), temperature))
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
         return torch.cat([self.continuous.mean, self.discrete.mode], -1)
 
     def rsample(self, k: int = 1) -> Tensor:
-        """z_KBZ: reparametrised in the continuous part, exact one-hot vectors with relaxed gradients in the other."""
+        """Return z_KBZ: reparametrised reals beside exact one-hot vectors with relaxed gradients."""
         return torch.cat([self.continuous.rsample(k), self.discrete.rsample(k)], -1)
 
     def relaxed(self, k: int = 1) -> Tensor:
@@ -69,29 +73,10 @@ class Joint(Posterior):
     categories: int = Field(default=2, ge=2)
     temperature: float = Field(default=2.0 / 3.0, gt=0.0)
 
-    def check(self, latent_dim: int) -> None:
-        discrete_blocks(latent_dim, self.variables, self.categories)
-
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         return discrete_blocks(latent_dim, self.variables, self.categories)
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return JointHead(self, features, latent_dim)
-
-
-class JointHead(nn.Module):
-    """features_BF -> JointValue over z_BZ, by one matrix."""
-
-    def __init__(self, spec: Joint, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.blocks = spec.blocks(latent_dim)
-        self.temperature = spec.temperature
-        reals = latent_dim - sum(self.blocks)
-        self.sizes = [reals, reals, sum(self.blocks)]
-        self.linear = nn.Linear(features, sum(self.sizes))
-
-    def forward(self, features_BF: Tensor) -> JointValue:
-        outputs = full(torch.as_tensor(self.linear(features_BF)))
-        mean, log_var, logits = torch.split(outputs, self.sizes, dim=-1)
-        normal = DiagonalNormal(mean, (0.5 * log_var).exp(), log_var)
-        return JointValue(normal, OneHot(by_variable(logits, self.blocks), self.temperature))
+        blocks = self.blocks(latent_dim)
+        value = partial(JointValue.of, blocks=blocks, temperature=self.temperature)
+        return LinearHead(features, 2 * latent_dim - sum(blocks), value)

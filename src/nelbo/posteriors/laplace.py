@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
-from nelbo.dists.base import full
 from nelbo.dists.normal import NormalPrior
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
 
 class LaplaceValue(PosteriorValue):
@@ -21,14 +20,19 @@ class LaplaceValue(PosteriorValue):
         self.mean = mean_BZ
         self.log_scale = log_scale_BZ
 
+    @classmethod
+    def of(cls, outputs: Tensor) -> Self:
+        mean, raw = outputs.chunk(2, dim=-1)
+        return cls(mean, 0.5 * raw)
+
     @property
     def std(self) -> Tensor:  # type: ignore[override]
         return math.sqrt(2.0) * self.log_scale.exp()
 
     def rsample(self, k: int = 1) -> Tensor:
-        """mean + scale * (e - f), e and f exponential: z_KBZ."""
+        """Return mean + scale * (e - f), e and f exponential: z_KBZ."""
         noise = torch.empty(2, k, *self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
-        first, second = noise.exponential_().unbind(0)
+        first, second = noise.exponential_().unbind(0)  # no logarithm of a uniform number, which may be 0
         return torch.addcmul(self.mean, self.log_scale.exp(), first - second)
 
     def log_prob_each(self, z: Tensor) -> Tensor:
@@ -38,14 +42,13 @@ class LaplaceValue(PosteriorValue):
         return self.log_prob_each(z).sum(-1)
 
     def detached(self) -> LaplaceValue:
-        """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
         return LaplaceValue(self.mean.detach(), self.log_scale.detach())
 
 
 @register_kl(LaplaceValue, NormalPrior)
 def kl_to_normal_prior(q: LaplaceValue, prior: NormalPrior) -> Tensor:
     """Return the cross-entropy less the entropy 1 + log 2 scale of each dimension, nats."""
-    crossed_BZ = prior.cross_entropy(q.mean, 2.0 * (2.0 * q.log_scale).exp())
+    crossed_BZ = prior.cross_entropy(q.mean, 2.0 * (2.0 * q.log_scale).exp())  # the variance is 2 scale^2
     return crossed_BZ - (1.0 + math.log(2.0) + q.log_scale)
 
 
@@ -60,16 +63,4 @@ class LaplacePosterior(Posterior):
     factorises: ClassVar[bool] = True
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return LaplaceHead(features, latent_dim)
-
-
-class LaplaceHead(nn.Module):
-    """features_BF -> LaplaceValue over z_BZ."""
-
-    def __init__(self, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, 2 * latent_dim)
-
-    def forward(self, features_BF: Tensor) -> LaplaceValue:
-        mean, raw = full(self.linear(features_BF)).chunk(2, dim=-1)
-        return LaplaceValue(mean, 0.5 * raw)
+        return LinearHead(features, 2 * latent_dim, LaplaceValue.of)

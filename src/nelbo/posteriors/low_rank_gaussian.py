@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
-from nelbo.dists.base import LOG_2PI, full, product
+from nelbo.dists.base import LOG_2PI, product
 from nelbo.dists.normal import NormalPrior
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
-SMALL = 0.01  # of their usual size: the directions at first
 LONGEST = 30.0  # entry of U: keeps I + U'U away from what float32 cannot factorise
 
 
@@ -24,6 +24,12 @@ class LowRankNormal(PosteriorValue):
         self.mean = mean_BZ
         self.log_var = log_var_BZ
         self.U_BZR = U_BZR
+
+    @classmethod
+    def of(cls, outputs: Tensor, latent_dim: int) -> Self:
+        mean, log_var = outputs[..., :latent_dim], outputs[..., latent_dim : 2 * latent_dim]
+        U = LONGEST * (outputs[..., 2 * latent_dim :] / LONGEST).tanh()
+        return cls(mean, log_var, U.view(*U.shape[:-1], latent_dim, -1))
 
     @property
     def var(self) -> Tensor:
@@ -37,35 +43,34 @@ class LowRankNormal(PosteriorValue):
     @property
     def _inner(self) -> Tensor:
         """The Cholesky factor of I + U'U, (B, R, R), at least 1 on its diagonal."""
-        rank = self.U_BZR.shape[-1]
-        unit = torch.eye(rank, dtype=self.U_BZR.dtype, device=self.U_BZR.device)
+        unit = torch.eye(self.U_BZR.shape[-1], dtype=self.U_BZR.dtype, device=self.U_BZR.device)
+        # `cholesky_ex` does not wait for the device to say that it worked; I + U'U is always positive.
         inner: Tensor = torch.linalg.cholesky_ex(unit + product(self.U_BZR.mT, self.U_BZR))[0]
         return inner
 
     def _log_volume(self, inner_BRR: Tensor) -> Tensor:
-        """1/2 log |covariance| = 1/2 sum_j log_var_j + 1/2 log |I + U'U| (matrix determinant lemma), (B,)."""
+        """Return 1/2 log |covariance| = 1/2 sum_j log_var_j + 1/2 log |I + U'U| (matrix determinant lemma), (B,)."""
         return 0.5 * self.log_var.sum(-1) + inner_BRR.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def rsample(self, k: int = 1) -> Tensor:
-        """mean + S (e + U f), e and f standard normal: z_KBZ."""
-        kind: Any = {"dtype": self.mean.dtype, "device": self.mean.device}
-        noise_KBZ = torch.randn(k, *self.mean.shape, **kind)
-        shared_KBR = torch.randn(k, *self.mean.shape[:-1], self.U_BZR.shape[-1], **kind)
+        """Return mean + S (e + U f), e and f standard normal: z_KBZ."""
+        images, rank = self.mean.shape[:-1], self.U_BZR.shape[-1]
+        noise_KBZ = torch.randn(k, *self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
+        shared_KBR = torch.randn(k, *images, rank, dtype=self.mean.dtype, device=self.mean.device)
         noise_KBZ = noise_KBZ + product(self.U_BZR, shared_KBR[..., None]).squeeze(-1)
         return torch.addcmul(self.mean, (0.5 * self.log_var).exp(), noise_KBZ)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """With e = (z - mean) / std the square is min over f of |e - U f|^2 + |f|^2, no difference of large numbers."""
         scaled, inner = (z - self.mean) * (-0.5 * self.log_var).exp(), self._inner
         U = self.U_BZR.expand(*scaled.shape[:-1], *self.U_BZR.shape[-2:])
         along = product(U.mT, scaled[..., None])
         shared = torch.cholesky_solve(along, inner.expand(*along.shape[:-2], *inner.shape[-2:]))
-        rest = scaled - product(U, shared).squeeze(-1)
-        square = rest.square().sum(-1) + shared.square().sum((-1, -2))
+        residual = scaled - product(U, shared).squeeze(-1)
+        # e' (I + U U')^-1 e is the minimum over f of |e - U f|^2 + |f|^2: a sum, no difference of large numbers.
+        square = residual.square().sum(-1) + shared.square().sum((-1, -2))
         return -0.5 * (square + LOG_2PI * z.shape[-1]) - self._log_volume(inner)
 
     def detached(self) -> LowRankNormal:
-        """The same distribution with constant parameters: its log_prob has a gradient by z alone."""
         return LowRankNormal(self.mean.detach(), self.log_var.detach(), self.U_BZR.detach())
 
 
@@ -87,23 +92,5 @@ class LowRankGaussian(Posterior):
     rank: int = Field(default=2, ge=1)
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return LowRankGaussianHead(features, latent_dim, self.rank)
-
-
-class LowRankGaussianHead(nn.Module):
-    """features_BF -> LowRankNormal over z_BZ; begins almost without correlations."""
-
-    def __init__(self, features: int, latent_dim: int, rank: int) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.linear = nn.Linear(features, (2 + rank) * latent_dim)
-        with torch.no_grad():
-            for weight in (self.linear.weight, self.linear.bias):
-                weight[2 * latent_dim :] *= SMALL
-
-    def forward(self, features_BF: Tensor) -> LowRankNormal:
-        Z = self.latent_dim
-        outputs = full(self.linear(features_BF))
-        mean, log_var, raw = outputs[..., :Z], outputs[..., Z : 2 * Z], outputs[..., 2 * Z :]
-        U = LONGEST * (raw / LONGEST).tanh()
-        return LowRankNormal(mean, log_var, U.view(*U.shape[:-1], Z, -1))
+        value = partial(LowRankNormal.of, latent_dim=latent_dim)
+        return LinearHead(features, (2 + self.rank) * latent_dim, value, small=2 * latent_dim)

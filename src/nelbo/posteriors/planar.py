@@ -1,7 +1,5 @@
 """Posteriors through planar flows."""
 
-from __future__ import annotations
-
 from nelbo.dists.flows import Chain, PlanarFlow
 from nelbo.posteriors.flow import FlowPosterior
 

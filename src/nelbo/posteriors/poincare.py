@@ -1,16 +1,14 @@
 """The wrapped normal posterior on the Poincare ball."""
 
-from __future__ import annotations
-
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue
-from nelbo.dists.base import Space, full
+from nelbo.dists.base import Space
 from nelbo.dists.hyperbolic import from_origin, log_wrapped_normal, move, square
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
 FARTHEST_MEAN = 10.0  # from the origin, where float32 still tells places 1e-3 apart
 
@@ -22,16 +20,20 @@ class WrappedNormal(PosteriorValue):
     least expected squared distance, which is unique.
     """
 
+    mean_is = "Fréchet mean of the posterior: least squared hyperbolic distance"
+
     def __init__(self, mean_BZ: Tensor, log_scale_BZ: Tensor) -> None:
         self.mean = mean_BZ
         self.log_scale = log_scale_BZ
 
-    @property
-    def mean_is(self) -> str:
-        return "Fréchet mean of the posterior: least squared hyperbolic distance"
+    @classmethod
+    def of(cls, outputs: Tensor) -> Self:
+        toward, log_var = outputs.chunk(2, dim=-1)
+        shorter = (1.0 + square(toward) / FARTHEST_MEAN**2).rsqrt()  # any length -> one below FARTHEST_MEAN
+        return cls(from_origin(toward * shorter), 0.5 * log_var)
 
     def rsample(self, k: int = 1) -> Tensor:
-        """k reparametrised samples z_KBZ (Mathieu et al. 2019, sec. 3; Nagano et al. 2019, algorithm 1)."""
+        """Return k reparametrised samples z_KBZ (Mathieu et al. 2019, sec. 3; Nagano et al. 2019, algorithm 1)."""
         noise_KBZ = torch.randn(k, *self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
         return move(self.mean, self.log_scale.exp() * noise_KBZ)
 
@@ -50,17 +52,4 @@ class Poincare(Posterior):
     space: ClassVar[Space] = "ball"
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return PoincareHead(features, latent_dim)
-
-
-class PoincareHead(nn.Module):
-    """features_BF -> WrappedNormal over z_BZ."""
-
-    def __init__(self, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, 2 * latent_dim)
-
-    def forward(self, features_BF: Tensor) -> WrappedNormal:
-        toward, log_var = full(torch.as_tensor(self.linear(features_BF))).chunk(2, dim=-1)
-        shorter = (1.0 + square(toward) / FARTHEST_MEAN**2).rsqrt()
-        return WrappedNormal(from_origin(toward * shorter), 0.5 * log_var)
+        return LinearHead(features, 2 * latent_dim, WrappedNormal.of)

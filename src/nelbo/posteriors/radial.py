@@ -1,7 +1,5 @@
 """Posteriors through radial flows."""
 
-from __future__ import annotations
-
 from nelbo.dists.flows import Chain, RadialFlow
 from nelbo.posteriors.flow import FlowPosterior
 

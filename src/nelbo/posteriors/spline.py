@@ -1,7 +1,5 @@
 """Posteriors through neural spline flows."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from nelbo.dists.flows import Chain, SplineCoupling, flipping

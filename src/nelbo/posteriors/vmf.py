@@ -1,22 +1,18 @@
 """The von Mises-Fisher posterior on the unit sphere, by one quadrature for density, KL and samples alike."""
 
-from __future__ import annotations
-
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
-from nelbo.dists.base import Space, full
+from nelbo.dists.base import Space
 from nelbo.dists.sphere import UniformSphereModule, check_sphere, log_area, unit
-from nelbo.posteriors.base import Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
-NODES = (
-    160  # of the quadrature: the error is rounding; of the distribution function between two of them, 1e-9
-)
+NODES = 160  # of the quadrature: its error is rounding, that of the distribution function between them 1e-9
 NEWTON = 5  # steps from the chord of a panel; it converges quadratically
 DEEPEST = 40.0  # exp(-40) is what is left out at either end
 SMALLEST = 1e-30
@@ -48,10 +44,9 @@ class Cosines:
             self.width_B1 = (self.order * (1.0 + peak_B1.square())).rsqrt()
             away_BN = self.width_B1 * self.t_N.sinh()
             bent_BN = away_BN.tanh() / (1.0 + peak_B1 * away_BN.tanh())
-            # g at a node less g at the mode; their difference in float32 would be noise
-            fall_BN = peak_B1 * bent_BN - torch.log1p(
-                2.0 * (0.5 * away_BN).sinh().square() + peak_B1 * away_BN.sinh()
-            )
+            # g at a node less g at the mode, written as one: their difference in float32 would be noise.
+            growth_BN = 2.0 * (0.5 * away_BN).sinh().square() + peak_B1 * away_BN.sinh()
+            fall_BN = peak_B1 * bent_BN - torch.log1p(growth_BN)
             stretch_BN = self.width_B1 * self.t_N.cosh()
             log_f_BN = self.order * fall_BN + stretch_BN.log()
             y_BN = self.mode_B1 + away_BN
@@ -77,7 +72,7 @@ class Cosines:
         return self.kappa_B1 * higher_B1 - self.log_share_B1 - self.log_peak_B1
 
     def sample(self, k: int) -> tuple[Tensor, Tensor]:
-        """k draws of w and of sqrt(1 - w^2), each (k, B): the inverse distribution function of uniform noise.
+        """Return k draws of w and of sqrt(1 - w^2), each (k, B): the inverse distribution function of uniform noise.
 
         Its gradient is the true one, -dF/dkappa / p: F is kept in the graph at the point that was found without.
         """
@@ -103,13 +98,14 @@ class Cosines:
 
 
 def panel(x: Tensor, f0: Tensor, f1: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
-    """The integral from 0 to x of the cubic with these values and slopes at 0 and 1, and the cubic at x."""
+    """Return the integral from 0 to x of the cubic with these values and slopes at 0 and 1, and the cubic at x."""
     third, fourth = 3.0 * (f1 - f0) - 2.0 * d0 - d1, 2.0 * (f0 - f1) + d0 + d1
     inside = x * (f0 + x * (d0 / 2.0 + x * (third / 3.0 + x * fourth / 4.0)))
     return inside, f0 + x * (d0 + x * (third + x * fourth))
 
 
 def log_sech(y: Tensor) -> Tensor:
+    # cosh y overflows in float32 from y = 89, and this does not.
     return math.log(2.0) - y.abs() - torch.log1p((-2.0 * y.abs()).exp())
 
 
@@ -120,17 +116,24 @@ def sech(y: Tensor) -> Tensor:
 class VonMisesFisherValue(PosteriorValue):
     """The value vMF(mean direction, kappa): z on the unit sphere in R^Z, with density C(kappa) exp(kappa mean . z)."""
 
+    mean_is = "mean direction of the posterior, a point of the sphere"
+
     def __init__(self, mean_BZ: Tensor, kappa_B1: Tensor) -> None:
         self.mean = mean_BZ
         self.kappa = kappa_B1
         self.cosines = Cosines(kappa_B1, mean_BZ.shape[-1])
 
-    @property
-    def mean_is(self) -> str:
-        return "mean direction of the posterior, a point of the sphere"
+    @classmethod
+    def of(cls, outputs: Tensor) -> Self:
+        """Return the value of Z numbers that are divided by their length, and log(kappa / Z).
+
+        What a kappa means for the KL depends on kappa / Z: starting near Z the noise is neither all nor nothing.
+        """
+        toward, log_kappa = outputs[..., :-1], outputs[..., -1:] + math.log(outputs.shape[-1] - 1)
+        return cls(unit(toward), log_kappa.clamp(*LOG_KAPPA).exp())
 
     def rsample(self, k: int = 1) -> Tensor:
-        """k reparametrised samples z_KBZ = w mean + sqrt(1 - w^2) v, v uniform among the unit vectors across the mean.
+        """Return k samples z_KBZ = w mean + sqrt(1 - w^2) v, v uniform among the unit vectors across the mean.
 
         v is a random direction t across a random axis a, mirrored so that a falls on the mean (the Householder
         reflection of Davidson et al. 2018, with an axis anew for each sample, so that no mean is special).
@@ -145,18 +148,18 @@ class VonMisesFisherValue(PosteriorValue):
         return w_KB[..., None] * self.mean + across_KB[..., None] * v_KBZ
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Nats by surface: kappa (mean . z - 1) = -kappa |z - mean|^2 / 2 loses no digits at a large kappa."""
+        """Return log q by surface, nats: kappa (mean . z - 1) = -kappa |z - mean|^2 / 2 loses no digits at a large kappa."""
         log_normaliser_B = self.cosines.log_mass_B1.squeeze(-1) + log_area(self.mean.shape[-1] - 1)
         return -(self.kappa * half_square(z - self.mean)).squeeze(-1) - log_normaliser_B
 
 
 def across(vector: Tensor, axis: Tensor) -> Tensor:
-    """The unit vector of what is across a unit vector."""
+    """Return the unit vector of what is across a unit vector."""
     return unit(vector - (vector * axis).sum(-1, keepdim=True) * axis)
 
 
 def half_square(difference: Tensor) -> Tensor:
-    """|d|^2 / 2 with the last axis kept, and no zero to divide by."""
+    """Return |d|^2 / 2 with the last axis kept, and no zero to divide by."""
     return 0.5 * difference.square().sum(-1, keepdim=True).clamp_min(SMALLEST)
 
 
@@ -181,20 +184,4 @@ class VMF(Posterior):
         check_sphere(latent_dim)
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return VMFHead(features, latent_dim)
-
-
-class VMFHead(nn.Module):
-    """features_BF -> VonMisesFisherValue: Z numbers that are divided by their length, and log(kappa / Z).
-
-    What a kappa means for the KL depends on kappa / Z: starting near Z the noise is neither all nor nothing.
-    """
-
-    def __init__(self, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, latent_dim + 1)
-
-    def forward(self, features_BF: Tensor) -> VonMisesFisherValue:
-        outputs = full(torch.as_tensor(self.linear(features_BF)))
-        toward, log_kappa = outputs[..., :-1], outputs[..., -1:] + math.log(outputs.shape[-1] - 1)
-        return VonMisesFisherValue(unit(toward), log_kappa.clamp(*LOG_KAPPA).exp())
+        return LinearHead(features, latent_dim + 1, VonMisesFisherValue.of)

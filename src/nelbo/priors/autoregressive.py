@@ -32,20 +32,15 @@ class AutoregressivePrior(Prior):
     categories: int = Field(default=2, ge=2)
     hidden: tuple[Width, ...] = (128,)
 
-    def check(self, latent_dim: int) -> None:
-        variables_in(latent_dim, self.categories)
-
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         return (self.categories,) * variables_in(latent_dim, self.categories)
 
     def build(self, latent_dim: int) -> AutoregressivePriorModule:
-        return AutoregressivePriorModule(
-            variables_in(latent_dim, self.categories), self.categories, self.hidden
-        )
+        return AutoregressivePriorModule(len(self.blocks(latent_dim)), self.categories, self.hidden)
 
 
 class AutoregressivePriorModule(PriorModule):
-    """Begins close to uniform."""
+    """The prior as a module, which begins close to uniform."""
 
     def __init__(self, variables: int, categories: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
@@ -53,7 +48,7 @@ class AutoregressivePriorModule(PriorModule):
         self.made = MADE(variables, categories, hidden, width=categories)
 
     def log_prob_each(self, z: Tensor) -> Tensor:
-        """log p of every variable given those before it: (..., V), nats."""
+        """Return log p of every variable given those before it: (..., V), nats."""
         log_p: Tensor = self.made(z).log_softmax(-1)
         return (z.reshape(*z.shape[:-1], self.variables, self.categories) * log_p).sum(-1)
 

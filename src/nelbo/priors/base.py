@@ -1,7 +1,5 @@
 """The axis of priors: each spec builds a module with a density."""
 
-from __future__ import annotations
-
 import abc
 from typing import ClassVar
 
@@ -21,6 +19,7 @@ class Prior(Spec, abc.ABC):
 
     def check(self, latent_dim: int) -> None:
         """Raise ValueError for a number of latent dimensions that there cannot be."""
+        self.blocks(latent_dim)
 
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         """Return the sizes of the one-hot vectors that the last latents are; the posterior's must be the same."""

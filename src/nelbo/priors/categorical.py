@@ -1,7 +1,5 @@
 """The categorical prior over one-hot vectors."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -23,12 +21,9 @@ class CategoricalPrior(Prior):
     categories: int = Field(default=2, ge=2)
     logits: Literal["uniform", "learned"] = "uniform"
 
-    def check(self, latent_dim: int) -> None:
-        variables_in(latent_dim, self.categories)
-
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         return (self.categories,) * variables_in(latent_dim, self.categories)
 
     def build(self, latent_dim: int) -> CategoricalPriorModule:
-        shape = (variables_in(latent_dim, self.categories), self.categories)
+        shape = (len(self.blocks(latent_dim)), self.categories)
         return CategoricalPriorModule(shape, learned=self.logits == "learned")

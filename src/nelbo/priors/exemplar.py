@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -22,8 +22,7 @@ ENCODED_AT_ONCE = 1000
 SAME = 1e-4  # of two signatures, in units of the deviation that they have over images of random pixels
 UNSEEN = (
     "an exemplar prior is made of training images and has none: call model.observe_training_images(batches), then "
-    "model.refresh(); "
-    "training does both, and a trained model is saved with what it needs"
+    "model.refresh(); training does both, and a trained model is saved with what it needs"
 )
 
 
@@ -67,14 +66,12 @@ class ExemplarModule(GaussianComponents):
     # --- what it is made of ---
 
     def attach(self, encode: Encode, shape: Shape) -> None:
-        """Take the model's encoder, for images of this shape."""
         self.encode = encode
         stream = Generator().manual_seed(SEED)
         sketch_D2 = torch.randn(math.prod(shape), 2, generator=stream, dtype=torch.get_default_dtype())
         self.register_buffer("sketch_D2", sketch_D2 / math.prod(shape) ** 0.5, persistent=False)
 
     def observe_training_images(self, images: TrainingImages) -> None:
-        """Choose the exemplars among the training images."""
         if images.n < 2:
             raise ConfigError("an exemplar prior needs two training images or more: each leaves out itself")
         rows_N = torch.arange(images.n)
@@ -88,8 +85,8 @@ class ExemplarModule(GaussianComponents):
         if self.seen is None:
             return
         stream = Generator(self.mean_NZ.device).manual_seed(SEED)
-        few = torch.split(self.seen.rows_N, ENCODED_AT_ONCE)
-        self.mean_NZ = torch.cat([self._encoded(self.seen.take(rows, stream)) for rows in few])
+        pieces = torch.split(self.seen.rows_N, ENCODED_AT_ONCE)
+        self.mean_NZ = torch.cat([self.encoded(self.seen.take(rows, stream)) for rows in pieces])
 
     def get_extra_state(self) -> Tensor:
         return self.mean_NZ
@@ -97,12 +94,12 @@ class ExemplarModule(GaussianComponents):
     def set_extra_state(self, state: Tensor) -> None:
         self.mean_NZ = state.to(self.mean_NZ)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> ExemplarModule:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExemplarModule:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.mean_NZ = fn(self.mean_NZ)
+        self.mean_NZ = fn(self.mean_NZ)  # to another device or precision with the weights
         return self
 
-    def _encoded(self, x_MCHW: Tensor) -> Tensor:
+    def encoded(self, x_MCHW: Tensor) -> Tensor:
         if self.encode is None:
             raise RuntimeError("an exemplar prior is made of posteriors: attach(encode, shape) comes first")
         return torch.as_tensor(self.encode(x_MCHW.to(self.log_var.dtype)).mean)
@@ -113,73 +110,66 @@ class ExemplarModule(GaussianComponents):
         """Return the mixture of all exemplars, as they were when last refreshed."""
         if not len(self.mean_NZ):
             raise ConfigError(UNSEEN)
-        return self._parts(self.mean_NZ)
+        return self.mixture(self.mean_NZ)
 
-    def _parts(self, mean_MZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mixture(self, mean_MZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weight_M = mean_MZ.new_full((len(mean_MZ),), -math.log(len(mean_MZ)))
         return mean_MZ, self.log_var.expand(1, mean_MZ.shape[-1]), weight_M
 
     def log_prob(self, z: Tensor) -> Tensor:
         if not self.training or self.seen is None:
             return super().log_prob(z)
-        return log_mixture(z, *self._parts(self._encoded(self.seen.some(self.exemplars))))
+        return log_mixture(z, *self.mixture(self.encoded(self.seen.some(self.exemplars))))
 
     def sample(self, n: int) -> Tensor:
         if not self.training or self.seen is None:
             return super().sample(n)
-        mean_NZ = self._encoded(self.seen.drawn(n))
+        mean_NZ = self.encoded(self.seen.drawn(n))
         return torch.addcmul(mean_NZ, (0.5 * self.log_var).exp(), torch.randn_like(mean_NZ))
 
     def leave_out(self, x_BCHW: Tensor) -> PriorDensity:
         """Return the prior for these training images: each is scored without itself as an exemplar."""
-        return Without(self, x_BCHW) if self.training and self.seen is not None else self
+        return Without(self, self.seen, x_BCHW) if self.training and self.seen is not None else self
 
-    def log_prob_without(self, z_KBZ: Tensor, x_BCHW: Tensor) -> Tensor:
-        """log of the mean over a step's exemplars that are not the image itself, recognised by its pixels."""
-        assert self.seen is not None
-        x_MCHW = self.seen.some(self.exemplars)
-        mean_MZ, log_var, _ = self._parts(self._encoded(x_MCHW))
-        own_BM = (self._signature(x_BCHW)[:, None] - self._signature(x_MCHW)).abs().amax(-1) < SAME
-        own_BM = own_BM & ~own_BM.all(-1, keepdim=True)  # all images are alike
-        weight_BM = (
-            torch.zeros_like(own_BM, dtype=mean_MZ.dtype).masked_fill(own_BM, -math.inf).log_softmax(-1)
-        )
-        return log_mixture(z_KBZ, mean_MZ, log_var, weight_BM)
-
-    def _signature(self, x_BCHW: Tensor) -> Tensor:
-        """Two numbers by which an image is known; sums, and no product that another batch size would round else."""
+    def signature(self, x_BCHW: Tensor) -> Tensor:
+        """Return two numbers by which an image is known; sums: a product would round otherwise in another batch."""
         return (x_BCHW.flatten(1)[..., None] * self.sketch_D2).sum(1)
 
 
 class Seen:
     """The training images that are exemplars: `images.take(rows)` of `rows_N`. Copies of a prior look at the same."""
 
-    def __init__(self, images: Any, rows_N: Tensor) -> None:
+    def __init__(self, images: TrainingImages, rows_N: Tensor) -> None:
         self.images, self.rows_N = images, rows_N
 
-    def __deepcopy__(self, memo: Any) -> Seen:
-        return self
+    def __deepcopy__(self, memo: object) -> Seen:
+        return self  # a weight average copies the model; a second copy of the images would be gigabytes
 
     def take(self, rows_M: Tensor, stream: Generator | None = None) -> Tensor:
-        return torch.as_tensor(self.images.take(rows_M, stream))
+        return self.images.take(rows_M, stream)
 
     def drawn(self, n: int) -> Tensor:
-        """n at random, with replacement; from torch's own stream."""
+        """Return n images at random, with replacement; from torch's own stream."""
         return self.take(self.rows_N[torch.randint(len(self.rows_N), (n,), device=self.rows_N.device)])
 
     def some(self, n: int) -> Tensor:
-        """n at random, or each once where there are no more."""
+        """Return n images at random, or each once where there are no more."""
         return self.drawn(n) if len(self.rows_N) > n else self.take(self.rows_N)
 
 
 class Without:
-    """The exemplar prior as training images see it."""
+    """The exemplar prior as training images see it: each is scored by the others, and recognised by its pixels."""
 
-    def __init__(self, prior: ExemplarModule, x_BCHW: Tensor) -> None:
-        self.prior, self.x_BCHW = prior, x_BCHW
+    def __init__(self, prior: ExemplarModule, others: Seen, x_BCHW: Tensor) -> None:
+        self.prior, self.others, self.x_BCHW = prior, others, x_BCHW
 
     def log_prob(self, z_KBZ: Tensor) -> Tensor:
-        return self.prior.log_prob_without(z_KBZ, self.x_BCHW)
+        prior, x_MCHW = self.prior, self.others.some(self.prior.exemplars)
+        mean_MZ, log_var, _ = prior.mixture(prior.encoded(x_MCHW))
+        same_BM = (prior.signature(self.x_BCHW)[:, None] - prior.signature(x_MCHW)).abs().amax(-1) < SAME
+        same_BM = same_BM & ~same_BM.all(-1, keepdim=True)  # all images are alike
+        weight_BM = torch.zeros_like(same_BM, dtype=mean_MZ.dtype).masked_fill(same_BM, -math.inf)
+        return log_mixture(z_KBZ, mean_MZ, log_var, weight_BM.log_softmax(-1))
 
     def sample(self, n: int) -> Tensor:
         return self.prior.sample(n)

@@ -1,7 +1,5 @@
 """A prior that is a flow of the standard normal."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from nelbo.core.distributions import PriorModule
@@ -19,7 +17,7 @@ class FlowPrior(PriorModule):
 
     def log_prob(self, z: Tensor) -> Tensor:
         u, log_det = self.flow.inverse(z)
-        return self.base.log_prob(u) + log_det
+        return self.base.log_prob(u) + log_det  # change of variables
 
     def sample(self, n: int) -> Tensor:
         z_NZ: Tensor = self.flow(self.base.sample(n))[0]

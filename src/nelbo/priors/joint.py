@@ -1,7 +1,5 @@
 """Continuous latents beside categorical ones: the joint prior."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field
@@ -22,9 +20,6 @@ class JointPrior(Prior):
     space: ClassVar[Space] = "mixed"
     variables: int = Field(default=1, ge=1)
     categories: int = Field(default=2, ge=2)
-
-    def check(self, latent_dim: int) -> None:
-        discrete_blocks(latent_dim, self.variables, self.categories)
 
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         return discrete_blocks(latent_dim, self.variables, self.categories)

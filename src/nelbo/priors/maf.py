@@ -1,7 +1,5 @@
 """The masked autoregressive prior."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from nelbo.dists.flows import MaskedAutoregressive, flipping
@@ -25,6 +23,5 @@ class MAF(Prior):
     hidden: tuple[Width, ...] = Field(default=(64, 64), min_length=1)
 
     def build(self, latent_dim: int) -> FlowPrior:
-        return FlowPrior(
-            flipping(lambda: MaskedAutoregressive(latent_dim, self.hidden), self.layers), latent_dim
-        )
+        flow = flipping(lambda: MaskedAutoregressive(latent_dim, self.hidden), self.layers)
+        return FlowPrior(flow, latent_dim)

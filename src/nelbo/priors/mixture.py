@@ -45,8 +45,8 @@ class GaussianComponents(PriorModule, abc.ABC):
 
     def sample(self, n: int) -> Tensor:
         mean_CZ, log_var_CZ, log_weight_C = self.parts()
-        which_N = torch.multinomial(log_weight_C.exp(), n, replacement=True)
-        mean_NZ, std_NZ = mean_CZ[which_N], (0.5 * log_var_CZ.expand_as(mean_CZ)[which_N]).exp()
+        component_N = torch.multinomial(log_weight_C.exp(), n, replacement=True)
+        mean_NZ, std_NZ = mean_CZ[component_N], (0.5 * log_var_CZ.expand_as(mean_CZ)[component_N]).exp()
         return torch.addcmul(mean_NZ, std_NZ, torch.randn_like(mean_NZ))
 
 
@@ -64,7 +64,7 @@ class MixtureModule(GaussianComponents):
 
 
 def log_mixture(z: Tensor, mean_CZ: Tensor, log_var_CZ: Tensor, log_weight_C: Tensor) -> Tensor:
-    """log sum_c w_c N(z; m_c, diag(v_c)), nats; z (..., Z) -> (...). The weights may be one row for each z: (..., C).
+    """Return log sum_c w_c N(z; m_c, diag(v_c)), nats: (..., Z) -> (...). Weights may be a row for each z: (..., C).
 
     (z - m)^2 / v is multiplied out, so that all pairs are matrix products and memory does not grow with Z; in float64
     (never autocast), as its terms cancel. Without gradients a bounded number of pairs is held, whatever their number.
@@ -76,11 +76,11 @@ def log_mixture(z: Tensor, mean_CZ: Tensor, log_var_CZ: Tensor, log_weight_C: Te
     rows, offsets = exact(z).reshape(-1, z.shape[-1]), constant_C + log_weight
     offsets = offsets.expand(*z.shape[:-1], -1).reshape(len(rows), -1) if offsets.dim() > 1 else offsets
     size = max(1, AT_ONCE // len(mean_CZ))
-    found = []
+    pieces = []
     for start in range(0, max(1, len(rows)), size):
         some = rows[start : start + size]
         offset = offsets[start : start + size] if offsets.dim() > 1 else offsets
         pairs = torch.addmm(offset, some, pulled_CZ.T)
-        found.append((pairs - 0.5 * some.square() @ precision_CZ.T).logsumexp(-1))
-    joined = torch.cat(found) if len(found) > 1 else found[0]
-    return joined.view(z.shape[:-1]).to(z)
+        pieces.append((pairs - 0.5 * some.square() @ precision_CZ.T).logsumexp(-1))
+    log_p = torch.cat(pieces) if len(pieces) > 1 else pieces[0]  # of one piece `cat` makes a copy
+    return log_p.view(z.shape[:-1]).to(z)

@@ -1,7 +1,5 @@
 """The real-NVP prior."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from nelbo.dists.flows import AffineCoupling, flipping

@@ -1,7 +1,5 @@
 """The standard normal prior."""
 
-from __future__ import annotations
-
 from nelbo.dists.normal import StandardNormalModule
 from nelbo.priors.base import Prior
 

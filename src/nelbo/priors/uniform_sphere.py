@@ -1,7 +1,5 @@
 """The uniform distribution on the unit sphere, and what is true of the sphere itself."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from nelbo.dists.base import Space

@@ -52,7 +52,7 @@ class Vamp(Prior):
 
 
 class VampModule(PriorModule):
-    """Has its pseudo-inputs once it is attached to an encoder, which belongs to the model and not to this module.
+    """A prior with pseudo-inputs once it is attached to an encoder, which belongs to the model and not to this module.
 
     Nothing that comes from the encoder is kept: its weights change, and it sees C images where it sees a batch.
     """
@@ -69,12 +69,9 @@ class VampModule(PriorModule):
         self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
 
     def attach(self, encode: Encode, shape: Shape) -> None:
-        """Take the model's encoder, for images of this shape."""
         self.encode = encode
-        noise = torch.randn(self.components, *shape)
-        self.inputs_CCHW = nn.Parameter(
-            0.5 * (self.low + self.high) + START_WIDTH * (self.high - self.low) * noise
-        )
+        noise = START_WIDTH * (self.high - self.low) * torch.randn(self.components, *shape)
+        self.inputs_CCHW = nn.Parameter(0.5 * (self.low + self.high) + noise)
 
     def observe_training_images(self, images: TrainingImages) -> None:
         """Begin at training images, once: a run that is resumed goes on with its own pseudo-inputs."""
@@ -90,28 +87,24 @@ class VampModule(PriorModule):
             self.inputs_CCHW.copy_(x_CCHW)
             self.seen.fill_(True)
 
-    def posteriors(self, which: Tensor | None = None) -> PosteriorValue:
+    def posteriors(self, rows: Tensor | None = None) -> PosteriorValue:
         """Return q(z | u) of every pseudo-input, or of those at these positions."""
         if self.encode is None:
-            raise RuntimeError(
-                "a VampPrior is made of a model's posteriors: attach(encode, shape) comes first"
-            )
-        inputs = self.inputs_CCHW if which is None else self.inputs_CCHW[which]
+            message = "a VampPrior is made of a model's posteriors: attach(encode, shape) comes first"
+            raise RuntimeError(message)
+        inputs = self.inputs_CCHW if rows is None else self.inputs_CCHW[rows]
         return self.encode(inputs.clamp(self.low, self.high))
 
     def log_prob(self, z: Tensor) -> Tensor:
         q, components = self.posteriors(), self.components
-        if type(q) is DiagonalNormal:
+        if type(q) is DiagonalNormal:  # by matrix products: memory does not grow with Z
             weight_C = q.mean.new_full((components,), -math.log(components))
             return log_mixture(z, q.mean, q.log_var, weight_C)
-        rows = z.reshape(-1, 1, z.shape[-1])
-        found = [
-            exact(q.log_prob(some.expand(-1, components, -1))).logsumexp(-1)
-            for some in torch.split(rows, max(1, AT_ONCE // (components * z.shape[-1])))
-        ]
-        return (torch.cat(found).view(z.shape[:-1]) - math.log(components)).to(z)
+        pieces = torch.split(z.reshape(-1, 1, z.shape[-1]), max(1, AT_ONCE // (components * z.shape[-1])))
+        log_sums = [exact(q.log_prob(some.expand(-1, components, -1))).logsumexp(-1) for some in pieces]
+        return (torch.cat(log_sums).view(z.shape[:-1]) - math.log(components)).to(z)
 
     def sample(self, n: int) -> Tensor:
-        which_N = torch.randint(self.components, (n,), device=self.inputs_CCHW.device)
-        few = torch.split(which_N, ENCODED_AT_ONCE)
-        return torch.cat([self.posteriors(which).rsample(1)[0] for which in few])
+        component_N = torch.randint(self.components, (n,), device=self.inputs_CCHW.device)
+        pieces = torch.split(component_N, ENCODED_AT_ONCE)
+        return torch.cat([self.posteriors(rows).rsample(1)[0] for rows in pieces])

@@ -31,7 +31,7 @@ class WrappedNormalPrior(Prior):
 
 
 class WrappedNormalModule(PriorModule):
-    """The value, as a module."""
+    """The wrapped normal at the origin, as a module."""
 
     log_scale: Tensor
 
@@ -40,11 +40,10 @@ class WrappedNormalModule(PriorModule):
         self.register_buffer("log_scale", torch.full((latent_dim,), math.log(scale)), persistent=False)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Nats by volume (Lebesgue) of the ball."""
+        """Return log p by volume (Lebesgue) of the ball, nats."""
         return log_wrapped_normal(z, torch.zeros_like(self.log_scale), self.log_scale)
 
     def sample(self, n: int) -> Tensor:
-        noise_NZ = torch.randn(
-            n, *self.log_scale.shape, dtype=self.log_scale.dtype, device=self.log_scale.device
-        )
-        return inside(from_origin(self.log_scale.exp() * noise_NZ))
+        scale_Z = self.log_scale.exp()
+        noise_NZ = torch.randn(n, len(scale_Z), dtype=scale_Z.dtype, device=scale_Z.device)
+        return inside(from_origin(scale_Z * noise_NZ))

@@ -1,10 +1,8 @@
 """The base of every sampler: a spec, the latents that it is fitted to, and the fitted sampler."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, get_args
+from typing import ClassVar, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +13,7 @@ from nelbo.core.spec import Spec
 from nelbo.dists.base import Space
 from nelbo.dists.spaces import IN_WORDS
 from nelbo.errors import ConfigError, DataError
+from nelbo.models import BuiltModel
 
 SPACES: tuple[Space, ...] = get_args(Space)
 SPREAD_DRAWS = 32  # posterior samples that show the deviation of a posterior which does not say it
@@ -45,7 +44,7 @@ class Latents:
 
 
 def of_posterior(posterior: PosteriorValue) -> tuple[Tensor, Tensor, Tensor]:
-    """A sample, the mean and the deviation of each posterior of a batch, BZ each."""
+    """Return a sample, the mean and the deviation of each posterior of a batch, BZ each."""
     z_BZ, mean_BZ = posterior.rsample(1)[0], posterior.mean
     std = posterior.std
     if std is None:
@@ -63,7 +62,7 @@ class Fitted(Protocol):
 
 
 class Sampler(Spec):
-    """Draws latents for a trained model: `fit(model, train, validation)` gives a Fitted.
+    """A source of latents for a trained model: `fit(model, train, validation)` gives a Fitted.
 
     `train` are the latents of training images, `validation` those of others, by which a fit that could go on for too
     long knows when to stop (without them a tenth of `train` is held out). Everything random comes from torch's
@@ -96,11 +95,11 @@ class Sampler(Spec):
             return
         able = [name for name in names("sampler") if space in lookup("sampler", name)().spaces]
         raise ConfigError(
-            f"sampler {self.name} draws {' or '.join(IN_WORDS[known] for known in self.spaces)}, but the latents of "
+            f"sampler {self.name} draws {' or '.join(IN_WORDS[name] for name in self.spaces)}, but the latents of "
             f"this model are {IN_WORDS[space]}; use one of these samplers: {', '.join(able)}"
         )
 
-    def fit(self, model: Any, train: Latents, validation: Latents | None = None) -> Fitted:
+    def fit(self, model: BuiltModel, train: Latents, validation: Latents | None = None) -> Fitted:
         """Fit it to the latents of a model in evaluation mode, on their device.
 
         Raises ConfigError for a space that it does not work in, DataError for too few latents and for latents that
@@ -122,16 +121,16 @@ class Sampler(Spec):
         with torch.no_grad():
             return self.fitted(model, train, validation)
 
-    def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
-        """`fit`, after its checks and without gradients."""
+    def fitted(self, model: BuiltModel, train: Latents, validation: Latents | None) -> Fitted:
+        """Return the result of `fit`, after its checks and without gradients."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
 
 def nonzero(std_Z: Tensor) -> Tensor:
-    """Deviations to divide by: of a dimension that never changes a small one, so that it stays where it is."""
+    """Return deviations to divide by: of a dimension that never changes a small one, so that it stays."""
     return std_Z.clamp_min(max(float(std_Z.max()) * SMALLEST, torch.finfo(std_Z.dtype).tiny ** 0.5))
 
 
 def blocks(n: int, at_once: int) -> list[int]:
-    """n as a sum of `at_once` and a rest."""
+    """Return n as a sum of `at_once` and a rest."""
     return [min(at_once, n - start) for start in range(0, n, at_once)]

@@ -1,15 +1,12 @@
 """Any prior, fitted to the latents afterwards."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nelbo.core.distributions import PriorModule
 from nelbo.dists.base import Space, exact
 from nelbo.errors import ConfigError
+from nelbo.models import BuiltModel
 from nelbo.priors import Prior
 from nelbo.priors.real_nvp import RealNVP
 from nelbo.samplers.base import Fitted, Latents, nonzero
@@ -35,24 +32,16 @@ class Density(Learned):
     def spaces(self) -> tuple[Space, ...]:
         return (self.prior.space,)
 
-    def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
-        module = self._build(train, model.latent_space.blocks)
-        learn_NZ, stop_MZ = self.split(train, validation)
-        white = Whitening(train.z_NZ) if self.prior.space == "real" else None
-        if white is not None:
-            learn_NZ, stop_MZ = white.noisy(learn_NZ), white.noisy(stop_MZ)
-        self.learn(module, lambda u_BZ: -module.log_prob(u_BZ), learn_NZ, stop_MZ)
-        return FromDensity(module, white)
-
-    def _build(self, train: Latents, blocks: tuple[int, ...]) -> PriorModule:
+    def fitted(self, model: BuiltModel, train: Latents, validation: Latents | None) -> Fitted:
         try:
             self.prior.check(train.latent_dim)
         except ValueError as error:
             raise ConfigError(f"sampler.prior: {error}") from None
-        if (own := self.prior.blocks(train.latent_dim)) != blocks:
+        blocks = self.prior.blocks(train.latent_dim)
+        if blocks != model.latent_space.blocks:
             raise ConfigError(
-                f"sampler.prior: one-hot vectors of {self.prior.name} have the sizes {own}, and those of the "
-                f"model {blocks}"
+                f"sampler.prior: one-hot vectors of {self.prior.name} have the sizes {blocks}, and those of the "
+                f"model {model.latent_space.blocks}"
             )
         module = self.prior.build(train.latent_dim).to(train.z_NZ)
         if module.made_of:
@@ -61,7 +50,12 @@ class Density(Learned):
                 f"afterwards; train with --model.prior {self.prior.name}, or use another prior here "
                 "(nelbo list prior)"
             )
-        return module
+        learn_NZ, stop_MZ = self.split(train, validation)
+        white = Whitening(train.z_NZ) if self.prior.space == "real" else None
+        if white is not None:
+            learn_NZ, stop_MZ = white.noisy(learn_NZ), white.noisy(stop_MZ)
+        self.learn(module, lambda u_BZ: -module.log_prob(u_BZ), learn_NZ, stop_MZ)  # maximum likelihood
+        return FromDensity(module, white)
 
 
 class Whitening:
@@ -81,7 +75,7 @@ class Whitening:
         self.log_det = self.L_ZZ.diagonal().log().sum()
 
     def noisy(self, z_NZ: Tensor) -> Tensor:
-        """Whitened, with the noise: to be learned from."""
+        """Return latents whitened, with the noise: to be learned from."""
         return self.of(z_NZ + self.noise * torch.randn(z_NZ.shape).to(z_NZ))
 
     def of(self, z_NZ: Tensor) -> Tensor:
@@ -95,16 +89,16 @@ class Whitening:
 class FromDensity:
     """Latents from a fitted prior, and their density."""
 
-    def __init__(self, module: nn.Module, white: Whitening | None) -> None:
-        self.module: Any = module
-        self.white = white
+    def __init__(self, module: PriorModule, white: Whitening | None) -> None:
+        self.module, self.white = module, white
 
+    @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        with torch.no_grad():
-            u_NZ: Tensor = self.module.sample(n)
-            return u_NZ if self.white is None else self.white.back(u_NZ)
+        u_NZ = self.module.sample(n)
+        return u_NZ if self.white is None else self.white.back(u_NZ)
 
     def log_prob(self, z_BZ: Tensor) -> Tensor:
-        u_BZ = z_BZ if self.white is None else self.white.of(z_BZ)
-        log_pu_B: Tensor = self.module.log_prob(u_BZ)
-        return log_pu_B if self.white is None else log_pu_B - self.white.log_det
+        if self.white is None:
+            return self.module.log_prob(z_BZ)
+        log_pu_B: Tensor = self.module.log_prob(self.white.of(z_BZ))
+        return torch.as_tensor(log_pu_B - self.white.log_det)  # log p(z) = log p(u) - log det L

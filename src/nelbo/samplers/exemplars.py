@@ -1,14 +1,11 @@
 """Posterior samples of training images."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from nelbo.dists.base import Space
+from nelbo.models import BuiltModel
 from nelbo.samplers.base import SPACES, Fitted, Latents, Sampler, blocks
 
 AT_ONCE = 1000  # latents; each is compared with all training latents where neighbours are asked for
@@ -39,7 +36,7 @@ class Exemplars(Sampler):
     def fewest(self, latent_dim: int) -> int:
         return 1 + self.neighbours
 
-    def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
+    def fitted(self, model: BuiltModel, train: Latents, validation: Latents | None) -> Fitted:
         return FromExemplars(train, self.neighbours, self.noise)
 
 
@@ -54,22 +51,23 @@ class FromExemplars:
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        return torch.cat([self._some(m) for m in blocks(n, AT_ONCE)] or [self.train.z_NZ[:0]])
-
-    def _some(self, n: int) -> Tensor:
-        at_N = torch.randint(len(self.train), (n,))
-        z_NZ = self.train.again(at_N)
-        if self.neighbours:
-            share_N1 = torch.rand(n, 1).to(z_NZ)
-            z_NZ = torch.lerp(z_NZ, self.train.again(self._near(at_N)), share_N1)
-        if self.noise_Z is not None:
-            z_NZ = z_NZ + self.noise_Z * torch.randn(z_NZ.shape).to(z_NZ)
-        return z_NZ
+        pieces = [self.train.z_NZ[:0]]
+        for size in blocks(n, AT_ONCE):
+            at_N = torch.randint(len(self.train), (size,))
+            z_NZ = self.train.again(at_N)
+            if self.neighbours:
+                share_N1 = torch.rand(size, 1).to(z_NZ)
+                z_NZ = torch.lerp(z_NZ, self.train.again(self._near(at_N)), share_N1)
+            if self.noise_Z is not None:
+                z_NZ = z_NZ + self.noise_Z * torch.randn(z_NZ.shape).to(z_NZ)
+            pieces.append(z_NZ)
+        return torch.cat(pieces)
 
     def _near(self, at_N: Tensor) -> Tensor:
-        """For each image one of its nearest others."""
+        """Return for each image one of its nearest others."""
         mean_NZ = self.train.mean_NZ
         here_N = at_N.to(mean_NZ.device)
+        # Infinitely far from itself, so that no image is its own neighbour.
         away_NM = torch.cdist(mean_NZ[here_N], mean_NZ).scatter_(1, here_N[:, None], torch.inf)
         nearest_NK = away_NM.topk(self.neighbours, largest=False).indices.cpu()
         choice_N1 = torch.randint(self.neighbours, (len(at_N), 1))

@@ -1,7 +1,5 @@
 """A mixture of Gaussians fitted to the latents."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any, Literal
 
@@ -11,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nelbo.dists.base import LOG_2PI
+from nelbo.models import BuiltModel
 from nelbo.samplers.base import Fitted, Latents, Sampler, nonzero
 
 KINDS = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
@@ -35,7 +34,7 @@ class GaussianMixture(Sampler):
     def fewest(self, latent_dim: int) -> int:
         return max(2, self.components)
 
-    def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
+    def fitted(self, model: BuiltModel, train: Latents, validation: Latents | None) -> Fitted:
         from sklearn import mixture
         from threadpoolctl import threadpool_limits
 
@@ -53,23 +52,19 @@ class GaussianMixture(Sampler):
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore")
             estimator.fit(((z_NZ - mean_Z) / std_Z).cpu().double().numpy())
-        found: list[Any] = [estimator.weights_, estimator.means_, _cholesky(estimator)]
-        weight_K, mean_KZ, root_KZZ = (torch.from_numpy(np.array(each)).to(z_NZ) for each in found)
+        arrays = (estimator.weights_, estimator.means_, _cholesky(estimator))
+        weight_K, mean_KZ, root_KZZ = (torch.from_numpy(np.array(array)).to(z_NZ) for array in arrays)
         return Mixture(weight_K, mean_Z + std_Z * mean_KZ, std_Z[:, None] * root_KZZ)
 
 
 def _cholesky(estimator: Any) -> Any:
-    """Lower roots of the covariances, (K, Z, Z), whatever their kind."""
-    means, kept = estimator.means_, estimator.covariances_
+    """Return lower roots of the covariances, (K, Z, Z), whatever their kind."""
+    means, covariances = estimator.means_, estimator.covariances_
     components, latents = means.shape
-    match estimator.covariance_type:
-        case "full":
-            return np.linalg.cholesky(kept)
-        case "tied":
-            return np.broadcast_to(np.linalg.cholesky(kept), (components, latents, latents))
-        case _:
-            variances = np.broadcast_to(kept.reshape(components, -1), means.shape)
-            return np.sqrt(variances)[:, :, None] * np.eye(latents)
+    if estimator.covariance_type in ("full", "tied"):
+        return np.broadcast_to(np.linalg.cholesky(covariances), (components, latents, latents))
+    variances = np.broadcast_to(covariances.reshape(components, -1), means.shape)
+    return np.sqrt(variances)[:, :, None] * np.eye(latents)
 
 
 class Mixture:
@@ -81,12 +76,13 @@ class Mixture:
         self.root_KZZ = root_KZZ
 
     def sample(self, n: int) -> Tensor:
-        which_N = torch.multinomial(self.weight_K, n, replacement=True)
+        component_N = torch.multinomial(self.weight_K, n, replacement=True)
         noise_NZ = torch.randn(n, self.mean_KZ.shape[1]).to(self.mean_KZ)
         z_NZ = torch.empty_like(noise_NZ)
+        # By component: a root gathered for each sample would hold n Z^2 numbers.
         for k, (mean_Z, root_ZZ) in enumerate(zip(self.mean_KZ, self.root_KZZ, strict=True)):
-            mine_N = which_N == k
-            z_NZ[mine_N] = mean_Z + noise_NZ[mine_N] @ root_ZZ.T
+            rows_N = component_N == k
+            z_NZ[rows_N] = mean_Z + noise_NZ[rows_N] @ root_ZZ.T
         return z_NZ
 
     def log_prob(self, z_BZ: Tensor) -> Tensor:

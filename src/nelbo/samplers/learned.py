@@ -1,7 +1,5 @@
 """The base of samplers that are trained by gradients."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterator
@@ -40,7 +38,7 @@ class Learned(Sampler):
     lr: float = Field(default=5e-3, gt=0.0)
 
     def split(self, train: Latents, validation: Latents | None) -> tuple[Tensor, Tensor]:
-        """The latents to learn from and those to stop by."""
+        """Return the latents to learn from and those to stop by."""
         if validation is not None and len(validation):
             return train.z_NZ, validation.z_NZ
         order_N = torch.randperm(len(train)).to(train.z_NZ.device)
@@ -50,22 +48,13 @@ class Learned(Sampler):
     def learn(
         self, module: nn.Module, loss: Callable[[Tensor], Tensor], z_NZ: Tensor, held_out_MZ: Tensor
     ) -> None:
-        """Minimise the mean of `loss(z_BZ)` -> B by the module's weights, and leaves it in evaluation mode."""
+        """Minimise the mean of `loss(z_BZ)` -> B by the module's weights, and leave it in evaluation mode."""
         weights = [weight for weight in module.parameters() if weight.requires_grad]
-        if weights:
-            self._descend(module, weights, loss, z_NZ, held_out_MZ)
-        module.eval().requires_grad_(False)
-
-    def _descend(
-        self,
-        module: nn.Module,
-        weights: list[nn.Parameter],
-        loss: Callable[[Tensor], Tensor],
-        z_NZ: Tensor,
-        held_out_MZ: Tensor,
-    ) -> None:
+        if not weights:  # a prior without any: there is nothing to learn
+            module.eval()
+            return
         optimizer = Adam(lr=Constant(value=self.lr)).build(weights)
-        best, kept, waited = math.inf, copy.deepcopy(module.state_dict()), 0
+        best, best_state, waited = math.inf, copy.deepcopy(module.state_dict()), 0
         batches = _batches(z_NZ, min(self.batch_size, len(z_NZ)))
         for step in range(self.steps):
             module.train()
@@ -81,14 +70,15 @@ class Learned(Sampler):
                 now = float(torch.cat([loss(some) for some in torch.split(held_out_MZ, AT_ONCE)]).mean())
             waited += 1
             if now < best:
-                best, kept, waited = now, copy.deepcopy(module.state_dict()), 0
+                best, best_state, waited = now, copy.deepcopy(module.state_dict()), 0
             elif waited == PATIENCE:
                 break
-        module.load_state_dict(kept)
+        module.load_state_dict(best_state)
+        module.eval().requires_grad_(False)
 
 
 def _batches(z_NZ: Tensor, size: int) -> Iterator[Tensor]:
-    """Epoch after epoch, each in an order of its own; what does not fill a batch is left out."""
+    """Return batches, epoch after epoch in a new order; what does not fill a batch is left out."""
     while True:
         order_N = torch.randperm(len(z_NZ)).to(z_NZ.device)
         for start in range(0, len(z_NZ) - size + 1, size):

@@ -1,9 +1,7 @@
 """The model's own prior."""
 
-from __future__ import annotations
-
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from nelbo.dists.base import Space
 from nelbo.dists.spaces import LatentSpace
+from nelbo.models import BuiltModel
 from nelbo.samplers.base import SPACES, Fitted, Latents, Sampler
 
 WITH_AN_ORIGIN: tuple[Space, ...] = ("real", "ball", "mixed")
@@ -37,24 +36,22 @@ class Prior(Sampler):
     def fewest(self, latent_dim: int) -> int:
         return 0
 
-    def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
+    def fitted(self, model: BuiltModel, train: Latents, validation: Latents | None) -> Fitted:
         return FromPrior(model, self.temperature)
 
 
 class FromPrior:
     """Latents from the model's prior, scaled."""
 
-    def __init__(self, model: Any, temperature: float) -> None:
-        self.model = model
-        self.temperature = temperature
+    def __init__(self, model: BuiltModel, temperature: float) -> None:
+        self.model, self.temperature = model, temperature
 
     def sample(self, n: int) -> Tensor:
-        z_NZ: Tensor = self.model.latent_space.tempered(self.model.sample_prior(n), self.temperature)
-        return z_NZ
+        return self.model.latent_space.tempered(self.model.sample_prior(n), self.temperature)
 
     def log_prob(self, z_BZ: Tensor) -> Tensor:
-        """log p(z / T) - Z log T, of real latents; at T = 0 all are one, and there is no density."""
+        """Return log p(z / T) - Z log T, of real latents; at T = 0 all are one, and there is no density."""
         if self.temperature == 1.0:
-            return torch.as_tensor(self.model.prior.log_prob(z_BZ))
-        found: Tensor = self.model.prior.log_prob(z_BZ / self.temperature)
-        return found - z_BZ.shape[-1] * math.log(self.temperature)
+            return self.model.prior.log_prob(z_BZ)
+        log_p_B = self.model.prior.log_prob(z_BZ / self.temperature)
+        return log_p_B - z_BZ.shape[-1] * math.log(self.temperature)

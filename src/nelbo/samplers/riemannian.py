@@ -1,15 +1,14 @@
 """Uniform on the Riemannian manifold that the posteriors' covariances make of the latent space."""
 
-from __future__ import annotations
-
 import math
 import warnings
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from nelbo.models import BuiltModel
 from nelbo.samplers.base import Fitted, Latents, Sampler, blocks, nonzero
 
 CANDIDATES = 10_000  # training latents among which centroids are chosen
@@ -45,41 +44,29 @@ class Riemannian(Sampler):
     def fewest(self, latent_dim: int) -> int:
         return LOCAL + 1
 
-    def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
-        at_C = self._chosen(train.mean_NZ)
-        centre_CZ, std_CZ = train.mean_NZ[at_C], train.std_NZ[at_C]
-        local_CZ = _local(train.mean_NZ, centre_CZ)
-        std_CZ = torch.where(std_CZ > 0, std_CZ, local_CZ)
+    def fitted(self, model: BuiltModel, train: Latents, validation: Latents | None) -> Fitted:
+        from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits
+
+        mean_NZ = train.mean_NZ
+        at_C = torch.randperm(len(mean_NZ))[:CANDIDATES].to(mean_NZ.device)
+        if len(at_C) > self.centroids:
+            seed = int(torch.randint(2**31, ()))
+            cluster = KMeans(self.centroids, n_init=1, max_iter=20, random_state=seed)
+            # One thread: the order of a parallel sum is not fixed. Warnings: of fewer different latents than clusters.
+            with warnings.catch_warnings(), threadpool_limits(1):
+                warnings.simplefilter("ignore")
+                cluster.fit(mean_NZ[at_C].cpu().double().numpy())
+            middle_CZ = torch.as_tensor(cluster.cluster_centers_).to(mean_NZ)
+            # The latents nearest to the means, each once: a mean itself may lie where no image is.
+            at_C = at_C[torch.unique(torch.cdist(middle_CZ, mean_NZ[at_C]).argmin(1))]
+        centre_CZ, std_CZ = mean_NZ[at_C], train.std_NZ[at_C]
+        nearest_CK = torch.cdist(centre_CZ, mean_NZ).topk(LOCAL + 1, largest=False).indices
+        std_CZ = torch.where(std_CZ > 0, std_CZ, mean_NZ[nearest_CK].std(1))
         std_CZ = torch.maximum(std_CZ, nonzero(std_CZ.amax(0)))
         apart_CC = torch.cdist(centre_CZ, centre_CZ).fill_diagonal_(torch.inf)
         rho = self.scale * max(float(apart_CC.amin(1).max()), torch.finfo(std_CZ.dtype).eps)
         return FromMetric(centre_CZ, std_CZ, rho, self.moves, self.leapfrog)
-
-    def _chosen(self, mean_NZ: Tensor) -> Tensor:
-        """The rows of the centroids, each once."""
-        from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits
-
-        at_N = torch.randperm(len(mean_NZ))[:CANDIDATES].to(mean_NZ.device)
-        if len(at_N) <= self.centroids:
-            return at_N
-        seed = int(torch.randint(2**31, ()))
-        cluster = KMeans(self.centroids, n_init=1, max_iter=20, random_state=seed)
-        with (
-            warnings.catch_warnings(),
-            threadpool_limits(1),
-        ):  # warnings: of fewer different latents than clusters
-            warnings.simplefilter("ignore")
-            cluster.fit(mean_NZ[at_N].cpu().double().numpy())
-        middle_CZ = torch.as_tensor(cluster.cluster_centers_).to(mean_NZ)
-        nearest_C = torch.cdist(middle_CZ, mean_NZ[at_N]).argmin(1)
-        return at_N[torch.unique(nearest_C)]
-
-
-def _local(mean_NZ: Tensor, centre_CZ: Tensor) -> Tensor:
-    """Deviation of the latents nearest to each centroid: CZ."""
-    nearest_CK = torch.cdist(centre_CZ, mean_NZ).topk(LOCAL + 1, largest=False).indices
-    return mean_NZ[nearest_CK].std(1)
 
 
 class FromMetric:
@@ -91,9 +78,7 @@ class FromMetric:
     def __init__(self, centre_CZ: Tensor, std_CZ: Tensor, rho: float, moves: int, leapfrog: int) -> None:
         self.centre_CZ = centre_CZ
         self.precision_CZ = std_CZ.square().reciprocal()
-        self.rho = rho
-        self.moves = moves
-        self.leapfrog = leapfrog
+        self.rho, self.moves, self.leapfrog = rho, moves, leapfrog
         # Around a lonely centroid p is N(c, S rho^2 / Z): the scale of a step.
         self.unit_Z = std_CZ.log().mean(0).exp() * rho / math.sqrt(std_CZ.shape[1])
         self.acceptance = math.nan
@@ -102,7 +87,7 @@ class FromMetric:
         return self._value_and_slope(z_BZ)[0]
 
     def _value_and_slope(self, z_BZ: Tensor) -> tuple[Tensor, Tensor]:
-        """1/2 log det G(z) and its gradient, by three matrix products; weights relative to the largest, in logs."""
+        """Return 1/2 log det G(z) and its gradient, by matrix products; weights in logs, relative to the largest."""
         p_CZ, pc_CZ = self.precision_CZ, self.precision_CZ * self.centre_CZ
         away_BC = z_BZ.square() @ p_CZ.T - 2.0 * z_BZ @ pc_CZ.T + (pc_CZ * self.centre_CZ).sum(1)
         log_w_BC = -away_BC.clamp_min(0.0) / self.rho**2
@@ -119,9 +104,9 @@ class FromMetric:
         return torch.cat([self._chains(m) for m in blocks(n, CHAINS)] or [self.centre_CZ[:0]])
 
     def _chains(self, n: int) -> Tensor:
-        """The ends of n chains (Neal 2011, section 5.3.2)."""
+        """Return the ends of n chains (Neal 2011, section 5.3.2)."""
         z_BZ = self.centre_CZ[torch.randint(len(self.centre_CZ), (n,)).to(self.centre_CZ.device)]
-        step, accepted, counted = 1.0 / self.leapfrog**0.5, 0.0, 0
+        step, shares = 1.0 / self.leapfrog**0.5, []
         value_B, slope_BZ = self._value_and_slope(z_BZ)
         for move in range(self.moves):
             momentum_BZ = torch.randn(z_BZ.shape).to(z_BZ)
@@ -134,17 +119,17 @@ class FromMetric:
             slope_BZ = torch.where(taken_B[:, None], at_slope_BZ, slope_BZ)
             value_B = torch.where(taken_B, at_value_B, value_B)
             share = float(chance_B.mean())
-            if move < self.moves // 2:
+            if move < self.moves // 2:  # then no more: a step size that follows the chain biases it
                 step *= math.exp(share - ACCEPTED)
             else:
-                accepted, counted = accepted + share, counted + 1
-        self.acceptance = accepted / counted
+                shares.append(share)
+        self.acceptance = sum(shares) / len(shares)
         return z_BZ
 
     def _trajectory(
         self, z_BZ: Tensor, slope_BZ: Tensor, momentum_BZ: Tensor, step: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Leapfrog steps in units of `unit_Z`: the end, its value and slope, and the momentum there."""
+        """Take leapfrog steps in units of `unit_Z`: the end, its value and slope, and the momentum there."""
         value_B = torch.empty(0)
         for _ in range(self.leapfrog):
             momentum_BZ = momentum_BZ + 0.5 * step * self.unit_Z * slope_BZ

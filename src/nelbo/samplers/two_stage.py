@@ -1,9 +1,5 @@
 """A second VAE, of the latents."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -30,7 +26,7 @@ class TwoStage(Learned):
 
     hidden: tuple[Width, ...] = (128, 128)
 
-    def fitted(self, model: Any, train: Latents, validation: Latents | None) -> Fitted:
+    def fitted(self, model: BuiltModel, train: Latents, validation: Latents | None) -> Fitted:
         z_NZ = train.z_NZ
         mean_Z, std_Z = z_NZ.mean(0), nonzero(z_NZ.std(0))
         spec = VAE(

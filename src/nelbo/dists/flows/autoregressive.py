@@ -1,7 +1,5 @@
 """The inverse autoregressive flow."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -26,26 +24,24 @@ class InverseAutoregressive(Flow):
         self.made = MADE(latents, 2, hidden, context)
 
     def _shares(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """s_j and (1 - s_j) m_j."""
+        """Return s_j and (1 - s_j) m_j."""
         m, raw = self.made(z, context).unbind(-1)
         share = SMALLEST + (1.0 - SMALLEST) * (raw + KEPT).sigmoid()
-        return share, (1.0 - share) * m
+        return share, (1.0 - share) * m  # the numerically stable form of algorithm 1: it forgets or keeps
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         share, added = self._shares(z, context)
         return share * z + added, share.log().sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        known: list[Tensor] = []
-        # What the first latent is depends on the context alone: once for all y.
-        z, log_det = (
-            y.new_zeros(*(() if context is None else context.shape[:-1]), y.shape[-1]),
-            y.new_zeros(()),
-        )
+        solved: list[Tensor] = []
+        # The first latent depends on the context alone: one row of zeros does for all y.
+        z = y.new_zeros(*(() if context is None else context.shape[:-1]), y.shape[-1])
+        log_det = y.new_zeros(())
         for place in range(y.shape[-1]):
             share, added = self._shares(z, context)
-            known.append((y[..., place] - added[..., place]) / share[..., place])
+            solved.append((y[..., place] - added[..., place]) / share[..., place])
             log_det = log_det - share[..., place].log()
-            later = [torch.zeros_like(known[0])] * (y.shape[-1] - len(known))
-            z = torch.stack([*known, *later], dim=-1)
+            later = [torch.zeros_like(solved[0])] * (y.shape[-1] - len(solved))
+            z = torch.stack([*solved, *later], dim=-1)  # not in place: the network keeps its input
         return z, log_det.expand_as(z[..., 0])

@@ -1,7 +1,5 @@
 """Invertible maps of R^Z whose log-determinants are known, with or without a context; chains of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import torch
@@ -10,7 +8,7 @@ from torch.func import functional_call
 
 from nelbo.dists.base import full
 
-SMALL = 0.01  # what the weights that leave the identity begin with, of their usual size
+SMALL = 0.01  # of their usual size: the weights that lead away from the identity, at first
 
 
 class Flow(nn.Module):
@@ -25,11 +23,11 @@ class Flow(nn.Module):
     """
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """z -> y and log |det dy/dz|."""
+        """Return y and log |det dy/dz| of z."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """y -> z and log |det dz/dy|."""
+        """Return z and log |det dz/dy| of y."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
 
@@ -43,7 +41,7 @@ class Chain(Flow):
     def forward(
         self, z: Tensor, context: Tensor | None = None, backwards: bool = False
     ) -> tuple[Tensor, Tensor]:
-        if backwards:
+        if backwards:  # `functional_call` of `Stopped` reaches no other method than this one
             return self.inverse(z, context)
         log_det = z.new_zeros(z.shape[:-1])
         for layer in self.layers:
@@ -72,10 +70,10 @@ class Flip(Flow):
 
 def flipping(make: Callable[[], Flow], layers: int) -> Chain:
     """Return that many flows, with the order of the latents reversed between each and the next."""
-    found: list[Flow] = []
+    flows: list[Flow] = []
     for _ in range(layers):
-        found += [Flip(), make()] if found else [make()]
-    return Chain(found)
+        flows += [Flip(), make()] if flows else [make()]
+    return Chain(flows)
 
 
 class Stopped:
@@ -108,12 +106,12 @@ class Amortised(nn.Module):
             self.linear, self.free = None, nn.Parameter(torch.empty(count))
             free = self.free
         with torch.no_grad():
-            nn.init.normal_(free)
+            nn.init.normal_(free)  # layers that began alike would follow the same gradient
             for weight in (free, self.linear.weight) if self.linear else (free,):
                 weight[:identity] *= SMALL
 
     def forward(self, context: Tensor | None = None) -> Tensor:
-        """context_BF -> (B, count); without a context (count,)."""
+        """Return the parameters of context_BF, (B, count); without a context (count,)."""
         if self.linear is None:
             return full(self.free)
         assert context is not None, "this flow was built with a context"

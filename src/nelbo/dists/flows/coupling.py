@@ -1,7 +1,5 @@
 """Couplings: half of the latents stays, and says how the other half is moved."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -20,12 +18,11 @@ class Coupling(Flow):
         self, latents: int, numbers: int, hidden: Sequence[int] = (64, 64), context: int = 0
     ) -> None:
         super().__init__()
-        self.kept = latents // 2
-        bent = latents - self.kept
-        self.network = Perceptron(max(1, self.kept), bent * numbers, hidden, context)
+        self.staying = latents // 2
+        self.network = Perceptron(max(1, self.staying), (latents - self.staying) * numbers, hidden, context)
 
     def bend(self, bent: Tensor, raw: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
-        """The second half moved by raw numbers (..., bent, numbers), and the logarithm of the slope of each."""
+        """Return the second half moved by raw numbers (..., bent, numbers), and the logarithm of the slope of each."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -35,12 +32,13 @@ class Coupling(Flow):
         return self._moved(y, context, backwards=True)
 
     def _moved(self, z: Tensor, context: Tensor | None, backwards: bool) -> tuple[Tensor, Tensor]:
-        kept, bent = z[..., : self.kept], z[..., self.kept :]
-        if not self.kept:  # one latent alone has no other half: what moves it depends on the context only
-            kept = z.new_ones(*(() if context is None else context.shape[:-1]), 1)
-        raw = self.network(kept, context)
+        inputs, bent = z[..., : self.staying], z[..., self.staying :]
+        if not self.staying:  # one latent alone has no other half: what moves it depends on the context only
+            inputs = z.new_ones(*(() if context is None else context.shape[:-1]), 1)
+        raw = self.network(inputs, context)
         bent, log_slope = self.bend(bent, raw.view(*raw.shape[:-1], bent.shape[-1], -1), backwards)
-        stays = z[..., : self.kept].expand(*bent.shape[:-1], -1)
+        stays = z[..., : self.staying].expand(*bent.shape[:-1], -1)
+        # The Jacobian is triangular: its determinant is the product of the slopes (Dinh et al. 2017, eq. 6).
         return torch.cat([stays, bent], dim=-1), log_slope.expand_as(bent).sum(-1)
 
 
@@ -56,10 +54,10 @@ class AffineCoupling(Coupling):
     def bend(self, bent: Tensor, raw: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
         log_scale, shift = limited(raw[..., 0]), raw[..., 1]
         if backwards:
-            return (bent - shift) * (-log_scale).exp(), -log_scale
-        return bent * log_scale.exp() + shift, log_scale
+            return (bent - shift) * (-log_scale).exp(), -log_scale  # eq. 8
+        return bent * log_scale.exp() + shift, log_scale  # eq. 5
 
 
 def limited(log_scale: Tensor) -> Tensor:
-    """Any number -> one between -5 and 5; small ones stay what they are."""
+    """Bend any number into (-5, 5); small ones stay what they are."""
     return STEEPEST * (log_scale / STEEPEST).tanh()

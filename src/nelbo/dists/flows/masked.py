@@ -1,7 +1,5 @@
 """The masked autoregressive flow."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -24,21 +22,19 @@ class MaskedAutoregressive(Flow):
         self.made = MADE(latents, 2, hidden, context)
 
     def _numbers(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """m and a of every latent."""
+        """Return m and a of every latent."""
         m, raw = self.made(y, context).unbind(-1)
         return m, limited(raw)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, log_det = torch.zeros_like(z), z.new_zeros(z.shape[:-1])
-        for place in range(
-            z.shape[-1]
-        ):  # the network looks at what is found already; the rest of y is not read
-            m, a = self._numbers(y, context)
-            found = z * a.exp() + m
-            y = torch.cat([y[..., :place], found[..., place : place + 1], y[..., place + 1 :]], dim=-1)
+        for place in range(z.shape[-1]):
+            m, a = self._numbers(y, context)  # the masks let entry `place` see the latents before it alone
+            moved = z * a.exp() + m
+            y = torch.cat([y[..., :place], moved[..., place : place + 1], y[..., place + 1 :]], dim=-1)
             log_det = log_det + a[..., place]
         return y, log_det
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         m, a = self._numbers(y, context)
-        return (y - m) * (-a).exp(), -a.sum(-1)
+        return (y - m) * (-a).exp(), -a.sum(-1)  # eq. 4 and 5

@@ -1,7 +1,5 @@
 """The networks that say how a latent is transformed: from the latents before it, or from half of them."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 
@@ -45,9 +43,9 @@ class Perceptron(nn.Module):
         sizes = list(itertools.pairwise((inputs, *hidden, outputs)))
         masks: list[Tensor | None] = [None] * len(sizes)
         for place, (before, after) in enumerate(itertools.pairwise(degrees)):
-            masks[place] = (after[:, None] - int(place == len(hidden)) >= before).to(
-                torch.get_default_dtype()
-            )
+            # A hidden unit sees degrees up to its own, an output those below: it may not see its own latent.
+            sees = after[:, None] - int(place == len(hidden)) >= before
+            masks[place] = sees.to(torch.get_default_dtype())
         layers = [Linear(*size, mask) for size, mask in zip(sizes, masks, strict=True)]
         self.first, last = layers[0], layers[-1]
         self.rest = nn.Sequential(*(part for layer in layers[1:] for part in (nn.ReLU(), layer)))
@@ -57,7 +55,7 @@ class Perceptron(nn.Module):
             last.bias.zero_()
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """(..., inputs) and context_BF -> (..., outputs)."""
+        """Return outputs (..., outputs) for inputs (..., inputs) and context_BF."""
         h = self.first(z.to(self.first.weight.dtype))
         if self.context is not None:
             assert context is not None, "this network was built with a context"
@@ -81,12 +79,12 @@ class MADE(Perceptron):
         context: int = 0,
         width: int = 1,
     ) -> None:
-        lowest = min(1, latents - 1) if not context else 0
-        seen = [lowest + torch.arange(units) % (latents - lowest or 1) for units in hidden]
-        first, last = (torch.arange(1, latents + 1).repeat_interleave(each) for each in (width, parameters))
-        super().__init__(latents * width, latents * parameters, hidden, context, (first, *seen, last))
+        lowest = min(1, latents - 1) if not context else 0  # a unit of degree 0 sees the context alone
+        degrees = [lowest + torch.arange(units) % (latents - lowest or 1) for units in hidden]
+        first, last = (torch.arange(1, latents + 1).repeat_interleave(size) for size in (width, parameters))
+        super().__init__(latents * width, latents * parameters, hidden, context, (first, *degrees, last))
         self.parameters_each = parameters
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        found = super().forward(z, context)
-        return found.view(*found.shape[:-1], -1, self.parameters_each)
+        outputs = super().forward(z, context)
+        return outputs.view(*outputs.shape[:-1], -1, self.parameters_each)

@@ -1,7 +1,5 @@
 """The planar flow."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -28,27 +26,27 @@ class PlanarFlow(Flow):
         self.parameters_of = Amortised(2 * latents + 1, context, identity=latents)
 
     def _vectors(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u_BZ, w_BZ, b_B1 and w.u_B1."""
+        """Return u_BZ, w_BZ, b_B1 and w.u_B1."""
         u, w, b = self.parameters_of(context).split([self.latents, self.latents, 1], dim=-1)
         along, square = (w * u).sum(-1, keepdim=True), w.square().sum(-1, keepdim=True) + TINY
         allowed = F.softplus(along + NO_CHANGE) - (1.0 - FLATTEST)  # 0 at 0
-        u = u + (allowed - along) * w / square
+        u = u + (allowed - along) * w / square  # appendix A.1
         return u, w, b, (w * u).sum(-1, keepdim=True)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         u, w, b, along = self._vectors(context)
         bent = ((w * z).sum(-1, keepdim=True) + b).tanh()
-        return z + u * bent, torch.log1p(along * (1.0 - bent.square())).squeeze(-1)
+        return z + u * bent, torch.log1p(along * (1.0 - bent.square())).squeeze(-1)  # eq. 10 and 12
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Along w it is a root of one number, v + (w.u) tanh v = w.y + b with v = w.z + b; across w nothing moves."""
+        """Return z: v + (w.u) tanh v = w.y + b has one root v = w.z + b along w; across w nothing moves."""
         u, w, b, along = self._vectors(context)
         bent = straighten((w * y).sum(-1, keepdim=True) + b, along).tanh()
         return y - u * bent, -torch.log1p(along * (1.0 - bent.square())).squeeze(-1)
 
 
 def straighten(t: Tensor, c: Tensor) -> Tensor:
-    """The v with v + c tanh v = t, for c > -1.
+    """Return the v with v + c tanh v = t, for c > -1.
 
     Odd in t, and for t > 0 concave where c > 0 and convex where c < 0: from the nearer of two bounds of the root
     (0 <= tanh v <= min(v, 1)) Newton's method runs towards it without ever passing it. A last step carries the
