@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from nelbo import cli
 from nelbo.core.catalogue import docline
 from nelbo.core.registry import lookup
 
+ROOT = Path(__file__).parent.parent
 OWN = '''
 import os
 
@@ -40,7 +43,7 @@ def own(run_copy, tmp_path, monkeypatch, capsys, _forgotten):
     config = (run_copy.path / "config.toml").read_text(encoding="utf-8")
     (other / "config.toml").write_text(config.replace("lr = ", "lr = 1"), encoding="utf-8")
 
-    def run(*words):
+    def run(*words, file=file):
         code = cli.main([*words, "--runs", str(runs), "--device", "cpu", "--import", str(file)])
         out, err = capsys.readouterr()
         assert code == 0, err
@@ -68,3 +71,17 @@ def test_a_comparison_knows_its_better_direction_and_its_conditions(own, monkeyp
     (caution,) = [one for one in compared["warnings"] if "pix_level" in one["metrics"]]
     assert caution["about"] == "palette"
     assert caution["message"] == "palette is web in A, pastel in B. Not compared: Level of PIX"
+
+
+def test_the_metric_of_the_page_stands_where_the_page_says(own, tmp_path):
+    page = (ROOT / "docs" / "metrics" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.S | re.M)
+    file = tmp_path / "page.py"
+    file.write_text(code, encoding="utf-8")
+    lines = own(
+        "evaluate", "tiny", "--metrics", "brightness,error,quality", "--samples", "0", file=file
+    ).splitlines()
+    starts = [line.split("  ")[0] for line in lines]
+    assert (
+        starts.index("SSIM") < starts.index("Brightness error") < starts.index("Fréchet classifier distance")
+    )
