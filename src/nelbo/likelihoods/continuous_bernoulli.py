@@ -69,7 +69,7 @@ class ContinuousBernoulliImage(LikelihoodValue):
 
     def sample(self) -> Tensor:
         """Invert F(x) = expm1(x l) / expm1(l), taken for -|l|, where nothing overflows, and mirrored."""
-        falling = -self.logits.abs().clamp_min(1e-6)  # 0 / 0 at 0, uniform to rounding below 1e-6
+        falling = -self.logits.abs().clamp_min(1e-6)  # 0 / 0 at 0; below 1e-6 the law is uniform to 1e-6
         x = (torch.rand_like(falling) * falling.expm1()).log1p() / falling
         return torch.where(self.logits > 0, 1.0 - x, x)
 

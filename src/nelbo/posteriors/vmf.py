@@ -148,8 +148,7 @@ class VonMisesFisherValue(PosteriorValue):
         return w_KB[..., None] * self.mean + across_KB[..., None] * v_KBZ
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Return log q by surface, nats."""
-        # kappa (mean . z - 1) = -kappa |z - mean|^2 / 2, which loses no digits at a large kappa.
+        """Return log q by surface, nats: kappa (mean . z - 1) as -kappa |z - mean|^2 / 2, which keeps its digits."""
         log_normaliser_B = self.cosines.log_mass_B1.squeeze(-1) + log_area(self.mean.shape[-1] - 1)
         return -(self.kappa * half_square(z - self.mean)).squeeze(-1) - log_normaliser_B
 

@@ -143,7 +143,7 @@ class Seen:
         self.images, self.rows_N = images, rows_N
 
     def __deepcopy__(self, memo: object) -> Seen:
-        return self  # a weight average copies the model; a second copy of the images would be gigabytes
+        return self  # a weight average copies the model; the images need no second one
 
     def take(self, rows_M: Tensor, stream: Generator | None = None) -> Tensor:
         return self.images.take(rows_M, stream)

@@ -25,13 +25,9 @@ class Coupling(Flow):
         """Return the second half moved by raw numbers (..., bent, numbers), and the logarithm of the slope of each."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
-    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._moved(z, context, backwards=False)
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._moved(y, context, backwards=True)
-
-    def _moved(self, z: Tensor, context: Tensor | None, backwards: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, z: Tensor, context: Tensor | None = None, backwards: bool = False
+    ) -> tuple[Tensor, Tensor]:
         inputs, bent = z[..., : self.staying], z[..., self.staying :]
         if not self.staying:  # one latent alone has no other half: what moves it depends on the context only
             inputs = z.new_ones(*(() if context is None else context.shape[:-1]), 1)
@@ -40,6 +36,9 @@ class Coupling(Flow):
         stays = z[..., : self.staying].expand(*bent.shape[:-1], -1)
         # The Jacobian is triangular: its determinant is the product of the slopes (Dinh et al. 2017, eq. 6).
         return torch.cat([stays, bent], dim=-1), log_slope.expand_as(bent).sum(-1)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.forward(y, context, backwards=True)
 
 
 class AffineCoupling(Coupling):
