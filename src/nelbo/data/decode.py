@@ -6,12 +6,12 @@ import math
 import os
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 A = TypeVar("A")
 BLOCK, BLOCK_BYTES = 32, 4 << 20  # files to a task, and of large ones fewer
-GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")  # Pillow's, of 1 to 32 bits
 _ORIENTATION = 0x0112  # EXIF tag; values from 5 on turn the picture by 90 degrees
 
 
@@ -78,7 +78,7 @@ def eight_bit(image: PILImage) -> PILImage:
     if not image.mode.startswith("I"):
         return image
     values = np.clip(np.asarray(image, dtype=np.float64), 0, 65535)
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 / 257 = 255
 
 
 def fitted(image: PILImage, size: tuple[int, int] | None) -> PILImage:
@@ -101,7 +101,7 @@ def to_array(image: PILImage, *, grey: bool) -> NDArray[np.uint8]:
         picture = image.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         image = Image.alpha_composite(white, picture)
-    array: NDArray[Any] = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
+    array: NDArray[np.uint8] = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
     return array[None] if grey else array.transpose(2, 0, 1)
 
 
@@ -113,21 +113,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(function: Callable[[A], T], items: Sequence[A]) -> Iterator[T]:
-    """Yield the results in order, from one thread a core; at the first error the rest is given up.
+def in_order(
+    function: Callable[[A], T],
+    items: Sequence[A],
+    *,
+    threads: int | None = None,
+    ahead: int | None = None,
+    begin: Callable[[], object] | None = None,
+) -> Generator[T, None, None]:
+    """Yield the results in order, from one thread a core unless told otherwise; at the first error give up the rest.
 
-    No more than a few results wait to be taken, however many items there are.
+    ahead  results that are under way, or wait to be taken, at most
+    begin  is called in each thread before anything else
     """
-    with ThreadPoolExecutor(cores()) as pool:
+    threads = threads or cores()
+    with ThreadPoolExecutor(threads, "reader", begin) as pool:
         remaining = iter(items)
-        waiting: deque[Future[T]] = deque(
-            pool.submit(function, item) for item in islice(remaining, 4 * cores())
-        )
+        # Not `pool.map`: it would start all at once, and a million results would wait in memory.
+        waiting = deque(pool.submit(function, item) for item in islice(remaining, ahead or 4 * threads))
         try:
             while waiting:
                 yield waiting.popleft().result()
                 waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-        finally:
+        finally:  # also where the caller stops before the end
             for future in waiting:
                 future.cancel()
 

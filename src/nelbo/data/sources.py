@@ -6,11 +6,10 @@ import string
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
@@ -32,22 +31,22 @@ class Dataset(Spec):
     remote: ClassVar[str | None] = None
 
     def load(self, data_dir: Path | None) -> Loaded:
-        """The images, downloaded into `data_dir` where they are missing; raises DataError."""
+        """Return the images, downloaded into `data_dir` where they are missing; raise DataError."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images with these very fields; `shape` is that of the defaults."""
+        """Return (C, H, W) of the images with these very fields; `shape` is that of the defaults."""
         return self.shape
 
     @classmethod
     def present(cls, data_dir: Path | None = None) -> bool:
-        """True if it can be loaded without a download."""
+        """Return True if it can be loaded without a download."""
         return cls.remote is None or is_present(mirrors.REMOTES[cls.remote], data_root(data_dir))
 
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """One row of `nelbo data list`."""
+    """A row of `nelbo data list`."""
 
     name: str
     images: int
@@ -57,7 +56,7 @@ class Available:
 
 
 def available(data_dir: Path | None = None) -> list[Available]:
-    """Every registered data set, and whether its files are already there."""
+    """Return every registered data set, and whether its files are already there."""
     sets = [lookup("dataset", name) for name in names("dataset")]
     return [Available(s.name, s.images, s.shape, s.classes, s.present(data_dir)) for s in sets]
 
@@ -150,19 +149,19 @@ class EMNIST(Dataset):
         arrays = []
         for kind in ("images-idx3", "labels-idx1"):
             member = f"gzip/emnist-{self.split}-{part}-{kind}-ubyte.gz"
-            where = f"{path}:{member}"
             try:
                 content = archive.read(member)
             except KeyError:
                 raise DataError(f"{path}: has no {member}; delete the file and run again") from None
-            arrays.append(parse_idx(gunzip(content, where), where))
+            arrays.append(parse_idx(gunzip(content, f"{path}:{member}"), f"{path}:{member}"))
         pixels, labels = arrays
         first = 1 if self.split == "letters" else 0
+        # EMNIST's images lie on their side: rows and columns are exchanged in its files.
         return _images(pixels.swapaxes(1, 2), labels.astype(np.int64) - first, classes)
 
 
 def _load_idx(remote: Remote, data_dir: Path | None, classes: tuple[str, ...]) -> Loaded:
-    """The four IDX files of a set in MNIST's layout."""
+    """Load the four IDX files of a set in MNIST's layout."""
     arrays = [
         parse_idx(verified_content(path, file), path)
         for path, file in zip(obtain(remote, data_dir), remote.files, strict=True)
@@ -171,6 +170,6 @@ def _load_idx(remote: Remote, data_dir: Path | None, classes: tuple[str, ...]) -
     return Loaded(_images(x_train, y_train, classes), test=_images(x_test, y_test, classes))
 
 
-def _images(pixels_NHW: NDArray[Any], labels_N: NDArray[Any], classes: tuple[str, ...]) -> Images:
+def _images(pixels_NHW: np.ndarray, labels_N: np.ndarray, classes: tuple[str, ...]) -> Images:
     pixels = torch.from_numpy(np.ascontiguousarray(pixels_NHW)).unsqueeze(1)
     return Images(pixels, torch.from_numpy(labels_N.astype(np.int64)), classes)
