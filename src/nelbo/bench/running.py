@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from nelbo.bench.lap import Lap
 from nelbo.data import Splits
 from nelbo.errors import ConfigError, TrainingFailed, did_you_mean
 from nelbo.training import api
+from nelbo.training.loop import Tell
 from nelbo.training.recipe import Recipe, resolve
-
-Tell = Callable[[str, dict[str, Any]], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Side:
 
     what: str
     program: str = "nelbo"
-    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 SIDES = {
@@ -54,7 +53,7 @@ class Settings:
     device: torch.device
     data_dir: Path | None
     sides: Mapping[str, Side]
-    rates: Mapping[str, Any]
+    rates: Mapping[str, machine.Rate]
     tell: Tell
 
 
@@ -80,19 +79,28 @@ def bench(
     a side. What a side cannot do is in `left_out` with the reason. Raises ConfigError, DataError and DeviceError
     before anything is trained.
     """
-    chosen = _checked(sides, repeat, epochs)
+    for name, value, least in (("repeat", repeat, 1), ("epochs", epochs, 2)):
+        if value < least:
+            why = "; the first epoch warms up and is left out" if name == "epochs" else ""
+            raise ConfigError(f"--{name} {value}: expected at least {least}{why}")
+    for name in sides:
+        if name not in SIDES:
+            raise ConfigError(f"--sides {name}: no side is called so; {did_you_mean(name, SIDES)}")
+    if not sides:
+        raise ConfigError(f"--sides: name at least one; known: {', '.join(SIDES)}")
+    chosen = {name: side for name, side in SIDES.items() if name in sides}
     plans = {_name(one): resolve(one) for one in recipes}
     if len(plans) < len(recipes):
         raise ConfigError(f"recipes: one is named twice among {', '.join(map(_name, recipes))}")
-    where = engine.pick_device(device)
+    place = engine.pick_device(device)
     root = Path(data_dir) if data_dir is not None else None
     splits = {name: api.load_data(recipe, root) for name, recipe in plans.items()}
-    rates = {str(name): machine.product_rate(where, name) for name in machine.DTYPES}
-    shared = Settings(repeat, epochs, target, where, root, chosen, rates, tell)
+    rates = {str(name): machine.product_rate(place, name) for name in machine.DTYPES}
+    shared = Settings(repeat, epochs, target, place, root, chosen, rates, tell)
     return {
-        "environment": engine.describe(where) | {"command": engine.command_line()},
+        "environment": engine.describe(place) | {"command": engine.command_line()},
         "machine": {"products": rates},
-        "settings": {"repeat": repeat, "epochs": epochs, "target": target, "device": str(where)},
+        "settings": {"repeat": repeat, "epochs": epochs, "target": target, "device": str(place)},
         "recipes": {
             name: _side_by_side(name, recipe, splits[name], shared) for name, recipe in plans.items()
         },
@@ -103,37 +111,23 @@ def _name(recipe: str | Path | Recipe) -> str:
     return recipe.recipe if isinstance(recipe, Recipe) else str(recipe)
 
 
-def _checked(sides: Sequence[str], repeat: int, epochs: int) -> dict[str, Side]:
-    for name, value, least in (("repeat", repeat, 1), ("epochs", epochs, 2)):
-        if value < least:
-            why = "; the first epoch warms up and is left out" if name == "epochs" else ""
-            raise ConfigError(f"--{name} {value}: expected at least {least}{why}")
-    for name in sides:
-        if name not in SIDES:
-            raise ConfigError(f"--sides {name}: no side is called so; {did_you_mean(name, SIDES)}")
-    if not sides:
-        raise ConfigError(f"--sides: name at least one; known: {', '.join(SIDES)}")
-    return {name: side for name, side in SIDES.items() if name in sides}
-
-
-def _side_by_side(name: str, recipe: Recipe, splits: Splits, shared: Settings) -> dict[str, Any]:
+def _side_by_side(name: str, recipe: Recipe, splits: Splits, shared: Settings) -> dict[str, object]:
+    """Time one recipe: every side once, then every side again, so that a machine that slows down slows all."""
     sides, tell = shared.sides, shared.tell
     tell("recipe", {"recipe": name, "sides": list(sides), "repeat": shared.repeat})
     laps: dict[str, list[Lap]] = {key: [] for key in sides}
     left_out: dict[str, str] = {}
     for turn in range(1, shared.repeat + 1):
-        for key, side in sides.items():
-            if key in left_out:
-                continue
+        for key in list(laps):
             try:
-                lap = lap_of(side, recipe, splits, shared)
+                lap = lap_of(sides[key], recipe, splits, shared)
             except (ConfigError, TrainingFailed) as error:  # this side cannot do this recipe; the others can
                 left_out[key] = str(error)
-                laps.pop(key)
+                laps.pop(key)  # also its laps before: a row of fewer turns would not compare
                 tell("left out", {"side": key, "why": str(error)})
-                continue
-            laps[key].append(lap)
-            tell("lap", {"side": key, "turn": turn, **dataclasses.asdict(lap)})
+            else:
+                laps[key].append(lap)
+                tell("lap", {"side": key, "turn": turn, **dataclasses.asdict(lap)})
     work = machine.flops_an_image(recipe, splits)
     baseline = laps.get("plain", [])
     return {
@@ -160,15 +154,16 @@ def row(
     side: Side,
     laps: Sequence[Lap],
     flops_an_image: float,
-    rates: Mapping[str, Any],
+    rates: Mapping[str, machine.Rate],
     plain_laps: Sequence[Lap],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the row of a side; a value is the median over the timed epochs of one repetition."""
     first = laps[0]
     seconds = [statistics.median(lap.epochs) for lap in laps]
     speeds = [lap.images / time for lap, time in zip(laps, seconds, strict=True)]
     flops = flops_an_image * statistics.median(speeds)
     baseline = [lap.images / statistics.median(lap.epochs) for lap in plain_laps]
+    # Turn by turn: both sides of a ratio ran within minutes, under the same load of the machine.
     ratios = [speed / plain for speed, plain in zip(speeds, baseline, strict=False)]
     memory = [lap.peak_mb for lap in laps if lap.peak_mb is not None]
     reached = [lap.target_seconds for lap in laps if lap.target_seconds is not None]
@@ -190,11 +185,7 @@ def row(
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
+def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
     """Return median, lowest, highest and all values, in the order measured."""
-    return {
-        "median": statistics.median(values),
-        "low": min(values),
-        "high": max(values),
-        "all": list(values),
-    }
+    median = statistics.median(values)
+    return {"median": median, "low": min(values), "high": max(values), "all": list(values)}
