@@ -6,18 +6,17 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 
 @contextlib.contextmanager
 def interruption() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (or SIGTERM) sets instead of raising; a second Ctrl-C raises at once.
+    """Give an event that Ctrl-C (or SIGTERM) sets instead of raising; a second Ctrl-C raises at once.
 
     Only the main thread may handle signals; elsewhere the event is simply never set.
     """
     event = threading.Event()
 
-    def request(number: int, frame: Any) -> None:
+    def request(number: int, frame: object) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
