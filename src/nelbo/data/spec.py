@@ -113,8 +113,8 @@ class Data(Spec):
         check_order(self.transforms)
         if obj is None:
             self.check_source()
-        read = self._resized(from_object(obj, size=self._size()) if obj is not None else self._read(data_dir))
-        raw = self._split(read)
+        loaded = self._read(data_dir) if obj is None else from_object(obj, size=self.height_and_width())
+        raw = self._split(self._resized(loaded))
         train, validation, test = (None if images is None else self._once(images) for images in raw)
         assert train is not None
         assert test is not None
@@ -155,7 +155,8 @@ class Data(Spec):
         path = self.path()
         return self.source if path is None else path.resolve().stem
 
-    def _size(self) -> tuple[int, int] | None:
+    def height_and_width(self) -> tuple[int, int] | None:
+        """Return `size` as height and width, or None where images keep theirs."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def path(self) -> Path | None:
@@ -178,10 +179,10 @@ class Data(Spec):
             return self._dataset().load(data_dir)
         if path.is_file():
             return load_array_file(path)
-        return load_folder(path, size=self._size(), data_dir=data_dir)
+        return load_folder(path, size=self.height_and_width(), data_dir=data_dir)
 
     def _resized(self, loaded: Loaded) -> Loaded:
-        size = self._size()
+        size = self.height_and_width()
         if size is None:
             return loaded
 

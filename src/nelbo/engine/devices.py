@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nelbo.errors import DeviceError
 
@@ -67,6 +67,14 @@ def threads_for(model: nn.Module, images: int, device: torch.device) -> Iterator
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def in_pieces(
+    function: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device, at_once: int
+) -> Tensor:
+    """Return function(rows) as float32 on the CPU: `at_once` rows at a time, so that the device's memory is bounded."""
+    pieces = torch.split(rows, at_once)
+    return torch.cat([function(piece.to(device)).float().cpu() for piece in pieces])
 
 
 def synchronise(device: torch.device) -> None:

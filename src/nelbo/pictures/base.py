@@ -6,21 +6,21 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
 
 from nelbo.core.files import atomic
 from nelbo.core.registry import lookup, names, register
-from nelbo.pictures.view import NotApplicable, View
+from nelbo.pictures.view import NotApplicable, Pictures, View
 
 if TYPE_CHECKING:  # matplotlib takes long to import, and a list of pictures needs none
     from matplotlib.figure import Figure
 
 Drawn: TypeAlias = "Iterator[tuple[str, Figure | bytes]]"
 InReport = Literal["picture", "chart", "both"]
-SHOWN = 10  # columns of a row of examples
+SHOWN = 10  # columns of a row of examples: as many as there are digits
 GROUPS = {
     "images": "Images as they are, reconstructed, drawn from the prior and around examples",
     "latent": "The latent space: what each dimension carries, and where images lie",
@@ -73,7 +73,7 @@ def heading(group: str) -> str:
 
 
 def draw(
-    view: View, what: list[str], folder: Path, *, formats: tuple[str, ...] = ("png",)
+    view: View, named: list[str], folder: Path, *, formats: tuple[str, ...] = ("png",)
 ) -> tuple[list[Path], dict[str, str]]:
     """Draw the named pictures (all, when none is named) into `folder`.
 
@@ -82,31 +82,24 @@ def draw(
     """
     from nelbo.plots import PlotError
 
-    chosen = {name: lookup("picture", name) for name in what or names("picture")}
+    chosen = {name: lookup("picture", name) for name in named or names("picture")}
     files: list[Path] = []
     left_out: dict[str, str] = {}
     for name, chosen_picture in chosen.items():
         try:
             for stem, drawn in chosen_picture(view):
-                files += _write(folder, stem, drawn, formats)
+                for kind in ("gif",) if isinstance(drawn, bytes) else formats:
+                    files.append(folder / f"{stem}.{kind}")
+                    with atomic(files[-1]) as temporary:
+                        if isinstance(drawn, bytes):
+                            temporary.write_bytes(drawn)
+                        else:
+                            drawn.savefig(temporary, format=kind)
         except (NotApplicable, PlotError) as error:
-            if what:
+            if named:
                 raise
             left_out[name] = str(error)
     return files, left_out
-
-
-def _write(folder: Path, stem: str, drawn: Figure | bytes, formats: tuple[str, ...]) -> list[Path]:
-    if isinstance(drawn, bytes):
-        file = folder / f"{stem}.gif"
-        with atomic(file) as temporary:
-            temporary.write_bytes(drawn)
-        return [file]
-    files = [folder / f"{stem}.{kind}" for kind in formats]
-    for file, kind in zip(files, formats, strict=True):
-        with atomic(file) as temporary:
-            drawn.savefig(temporary, format=kind)
-    return files
 
 
 def examples(view: View) -> list[int]:
@@ -116,7 +109,7 @@ def examples(view: View) -> list[int]:
     return list(range(min(len(view), SHOWN)))
 
 
-def reconstructed(view: View, index: list[int]) -> Any:
+def reconstructed(view: View, index: list[int]) -> Pictures:
     """Return the images at these positions after a pass through the model, from their posterior means."""
     return view.decoded(view.mean(view.images_at(index)))
 
@@ -135,26 +128,23 @@ def image_name(view: View, index: int) -> str:
 
 def class_names(view: View) -> list[str] | None:
     """Return the names of the classes, where the data has names for them."""
-    known = view.split.images.class_names
-    return list(known) if known else None
+    names = view.split.images.class_names
+    return list(names) if names else None
 
 
-def line_between(view: View, a: int, b: int, steps: int) -> Any:
+def line_between(view: View, a: int, b: int, steps: int) -> Pictures:
     """Return image a, the decoded line between the two latents, and image b."""
-    ends = view.mean(view.images_at([a, b]))
-    return np.concatenate(
-        [view.inputs([a]), view.decoded(view.line(ends[0], ends[1], steps)), view.inputs([b])]
-    )
+    start, end = view.mean(view.images_at([a, b]))
+    return np.concatenate([view.inputs([a]), view.decoded(view.line(start, end, steps)), view.inputs([b])])
 
 
 def pairs_of_images(view: View) -> list[tuple[int, int]]:
     """Return pairs of images of different classes, 1 and 7 first where there are digits."""
     if view.labels_N is None or len(view.classes) < 2:
         return [(i, i + 1) for i in range(0, min(len(view) - 1, 6), 2)] or [(0, 0)]
-    of_digits = [(1, 7), (1, 8), (0, 4), (3, 5)]
-    pairs = [pair for pair in of_digits if set(pair) <= set(view.classes)] or [
-        (view.classes[0], view.classes[-1])
-    ]
+    digits = [(1, 7), (1, 8), (0, 4), (3, 5)]
+    pairs = [pair for pair in digits if set(pair) <= set(view.classes)]
+    pairs = pairs or [(view.classes[0], view.classes[-1])]
     return [(view.example(a), view.example(b)) for a, b in pairs]
 
 

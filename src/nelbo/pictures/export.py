@@ -40,12 +40,12 @@ class Reference:
 
 def refer(view: View, text: str) -> Reference:
     """Return the latent (posterior mean) that a reference stands for; see the module's docstring."""
-    kind, _, rest = text.partition(":")
-    if kind == "class" and rest:
-        label = view.find_class(rest)
+    kind, _, class_name = text.partition(":")
+    if kind == "class" and class_name:
+        label = view.find_class(class_name)
         return Reference(f"class-{_slug(view.class_name(label))}", view.class_mean(label), None)
-    if kind == "example" and rest:
-        label = view.find_class(rest)
+    if kind == "example" and class_name:
+        label = view.find_class(class_name)
         name, x_CHW = _slug(view.class_name(label)), view.images_at(view.example(label))
     elif text.isdecimal():
         name, x_CHW = f"image{int(text)}", view.images_at(view.check_index(int(text)))
@@ -56,10 +56,6 @@ def refer(view: View, text: str) -> Reference:
             f"{text!r} is no image: give a position in the split (12), an image file, example:CLASS or class:CLASS"
         )
     return Reference(name, view.mean(x_CHW[None])[0], x_CHW)
-
-
-def _of_each_class(view: View) -> list[str]:
-    return [f"example:{label}" for label in view.classes]
 
 
 def _refer_all(view: View, texts: list[str]) -> list[Reference]:
@@ -78,9 +74,10 @@ def _refer_all(view: View, texts: list[str]) -> list[Reference]:
 def from_file(view: View, file: Path) -> Tensor:
     """Read an image file as the model sees it, (C, H, W): with the run's preprocessing, without silent resizing."""
     recipe, shape = view.run.recipe, view.splits.shape
-    size = recipe.data.size
-    box = (size, size) if isinstance(size, int) else size
-    decoded = torch.from_numpy(decode_file(file, grey=shape[0] == 1, size=box).copy())
+    array = decode_file(file, grey=shape[0] == 1, size=recipe.data.height_and_width())
+    decoded = torch.from_numpy(
+        array.copy()
+    )  # torch wants memory that may be written to, which Pillow's may not
     pixels = apply_once(decoded[None], recipe.data.transforms)
     if tuple(pixels.shape[1:]) != shape:
         raise DataError(
@@ -160,8 +157,10 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
         raise ConfigError(
             "samples around a class start from an image of it: use example:CLASS, not class:CLASS"
         )
-    references = [each for text in references for each in (_of_each_class(view) if text == "all" else [text])]
-    images = _refer_all(view, references)
+    texts: list[str] = []
+    for text in references:
+        texts += [f"example:{label}" for label in view.classes] if text == "all" else [text]
+    images = _refer_all(view, texts)
     x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
     z_NBZ, x_NBCHW = view.around(x_BCHW, n)
     pictures = view.pictures(x_NBCHW.transpose(0, 1))
@@ -182,11 +181,9 @@ def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float
     """
     if references:
         images = _refer_all(view, references)
-        missing = [
-            text for text, reference in zip(references, images, strict=True) if reference.x_CHW is None
-        ]
-        if missing:
-            raise ConfigError(f"{missing[0]} is a latent, not an image; use example:CLASS")
+        for text, reference in zip(references, images, strict=True):
+            if reference.x_CHW is None:
+                raise ConfigError(f"{text} is a latent, not an image; use example:CLASS")
         names = [reference.name for reference in images]
         x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
     else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -31,7 +29,7 @@ def kl(view: View) -> Drawn:
 @picture(group="latent", order=2)
 def posterior(view: View) -> Drawn:
     """Distribution of posterior means and standard deviations against the prior."""
-    posterior = view.posterior(view.images_at(slice(2000)))
+    posterior = view.posterior(view.images_at(slice(2000)))  # more would not change what histograms show
     std = posterior.std
     if std is None:
         raise NotApplicable(f"{view.run.name}: this posterior has no standard deviation")
@@ -51,13 +49,8 @@ def scatter(view: View) -> Drawn:
     else:
         flat, index = plots.project(z_NZ, "pca", max_points=None)
         labels = None if view.labels_N is None else view.labels_N[index]
-        figure = plots.scatter(
-            flat,
-            labels,
-            title=f"{view.title} · PCA",
-            class_names=class_names(view),
-            axis_labels=("PC 1", "PC 2"),
-        )
+        title, axes = f"{view.title} · PCA", ("PC 1", "PC 2")
+        figure = plots.scatter(flat, labels, title=title, class_names=class_names(view), axis_labels=axes)
     yield "scatter", figure
 
 
@@ -69,12 +62,16 @@ def tsne(view: View) -> Drawn:
     flat, index = view.tsne
     pca, _ = plots.project(view.z_NZ.numpy()[index], "pca", max_points=None)
     labels = None if view.labels_N is None else view.labels_N[index]
-    words: dict[str, Any] = {"titles": ("PCA", "t-SNE"), "title": f"{view.title} · {len(index)} images"}
-    axes = (("PC 1", "PC 2"), None)
-    yield (
-        "tsne",
-        plots.two_scatters(pca, flat, labels, class_names=class_names(view), axis_labels=axes, **words),
+    figure = plots.two_scatters(
+        pca,
+        flat,
+        labels,
+        titles=("PCA", "t-SNE"),
+        title=f"{view.title} · {len(index)} images",
+        class_names=class_names(view),
+        axis_labels=(("PC 1", "PC 2"), None),
     )
+    yield "tsne", figure
 
 
 @picture(group="latent", order=5)
@@ -103,6 +100,6 @@ def _plane(view: View) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[
     if z_NZ.shape[1] == 2 and isinstance(view.model.prior, StandardNormalModule):
         return torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), ("z0", "z1")
     centre = z_NZ.mean(0)
-    _, spread, axes = torch.linalg.svd(z_NZ - centre, full_matrices=False)
+    _, spread, axes = torch.linalg.svd(z_NZ - centre, full_matrices=False)  # principal axes, largest first
     scale = spread / max(1, len(z_NZ) - 1) ** 0.5
     return centre, scale[0] * axes[0], scale[1] * axes[1], ("PC 1, standard deviations", "PC 2")

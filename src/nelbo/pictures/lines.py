@@ -25,9 +25,9 @@ def class_means(view: View) -> Drawn:
     """The mean latent of every class, decoded."""
     labels = some_classes(view)
     decoded = view.decoded(torch.stack([view.class_mean(label) for label in labels]))
-    names_ = [view.class_name(label) for label in labels]
+    names = [view.class_name(label) for label in labels]
     title = f"{view.title} · class means"
-    yield "class-means", plots.image_grid(decoded, title=title, labels=names_, columns=SHOWN)
+    yield "class-means", plots.image_grid(decoded, title=title, labels=names, columns=SHOWN)
 
 
 @picture(group="walks", order=2)
@@ -60,10 +60,8 @@ def traversal(view: View) -> Drawn:
     order = by_information(view)[:SHOWN]
     rows = [view.decoded(view.traversal(start_of_traversal(view), place, 3.0, 11)) for place in order]
     labels = [view.directions[place] for place in order]
-    columns = (
-        [f"{value:+.1f}" for value in np.linspace(-3, 3, 11)]
-        if view.model.latent_space.space == "real"
-        else None
-    )
+    columns = None  # on a sphere and among categories the steps are no numbers
+    if view.model.latent_space.space == "real":
+        columns = [f"{value:+.1f}" for value in np.linspace(-3, 3, 11)]
     title = f"{view.title} · traversals"
     yield "traversal", plots.rows(rows, title=title, row_labels=labels, column_labels=columns)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nelbo import engine
+from nelbo.core.distributions import PosteriorValue
 from nelbo.data import OnDisk, Splits, materialise
 from nelbo.errors import ConfigError, DataError, NelboError, did_you_mean
 from nelbo.evaluation.samplers import Encoded, RunSampler
@@ -28,8 +28,9 @@ from nelbo.training import api
 from nelbo.training.store import Run
 
 Pictures = NDArray[np.float32]  # (..., H, W, C) in [0, 1]
+Index = int | slice | list[int]  # what indexes a tensor
 DECODE_AT_ONCE = 1000
-TSNE_POINTS = 2000
+TSNE_POINTS = 2000  # at most: its time grows faster than their number
 
 
 class NotApplicable(NelboError):
@@ -103,15 +104,14 @@ class View:
         """Every image of the split as the model sees it."""
         return materialise(self.split.images, self.splits.transforms)
 
-    def images_at(self, index: Any) -> Tensor:
-        """Return the images at these positions (anything that indexes a tensor) as the model sees them."""
+    def images_at(self, index: Index) -> Tensor:
+        """Return the images at these positions as the model sees them."""
         images = self.split.images
         if not isinstance(images.pixels, OnDisk):
             return self.x_NCHW[index]
         at = torch.arange(len(self))[index]
-        return materialise(images, self.splits.transforms, indices=at.flatten()).view(
-            *at.shape, *images.shape
-        )
+        x_NCHW = materialise(images, self.splits.transforms, indices=at.flatten())
+        return x_NCHW.view(*at.shape, *images.shape)
 
     def __len__(self) -> int:
         return len(self.split.images)
@@ -140,18 +140,16 @@ class View:
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or its label where it has no name."""
-        known = self.split.images.class_names
-        return known[label] if known and 0 <= label < len(known) else str(label)
+        names = self.split.images.class_names
+        return names[label] if names and 0 <= label < len(names) else str(label)
 
     def find_class(self, name: str | int) -> int:
         """Return the label of a class from its label or name; raises ConfigError with the nearest."""
         names = {self.class_name(label).lower(): label for label in self.classes}
+        labels = {str(label): label for label in self.classes} | names  # a class may be called like a label
         text = str(name).lower()
-        if text in names:
-            return names[text]
-        by_number = {str(label): label for label in self.classes}
-        if text in by_number:
-            return by_number[text]
+        if text in labels:
+            return labels[text]
         raise ConfigError(
             f"no class of {self.splits.name} is called {str(name)!r}; {did_you_mean(text, names)}"
         )
@@ -175,7 +173,7 @@ class View:
         array: Pictures = scaled.movedim(-3, -1).numpy()
         return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
 
-    def inputs(self, index: Any) -> Pictures:
+    def inputs(self, index: Index) -> Pictures:
         """Return the images at these positions as pictures."""
         return self.pictures(self.images_at(index))
 
@@ -200,7 +198,7 @@ class View:
         """Return the mean of the posterior means of every image of a class: z_Z."""
         return self.model.latent_space.middle(self.z_NZ[torch.from_numpy(self.need_labels() == label)])
 
-    def posterior(self, x_BCHW: Tensor) -> Any:
+    def posterior(self, x_BCHW: Tensor) -> PosteriorValue:
         """Return q(z | x) of images on the model's scale."""
         with exactly(self.device):
             return self.model.encode(x_BCHW.to(self.device))
@@ -208,13 +206,14 @@ class View:
     def mean(self, x_BCHW: Tensor) -> Tensor:
         """Return posterior means, z_BZ, float32 on the CPU."""
         with exactly(self.device):
-            return torch.as_tensor(self.model.encode(x_BCHW.to(self.device)).mean.float().cpu())
+            return self.model.encode(x_BCHW.to(self.device)).mean.float().cpu()
 
     def decode(self, z_MZ: Tensor) -> Tensor:
         """Return means of p(x | z) on the CPU, in pieces of bounded size: (M, C, H, W)."""
-        pieces = torch.split(z_MZ.to(self.device, torch.float32), DECODE_AT_ONCE)
         with exactly(self.device):
-            return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
+            return engine.in_pieces(
+                lambda z_BZ: self.model.decode(z_BZ).mean, z_MZ.float(), self.device, DECODE_AT_ONCE
+            )
 
     def reconstruct(self, x_NCHW: Tensor) -> Tensor:
         """Return means of p(x | z) at the posterior means, on the CPU, in pieces of bounded size: (N, C, H, W)."""

@@ -173,7 +173,7 @@ def _points(
     order = np.random.default_rng(0).permutation(n)
     x, y = points[order, 0], points[order, 1]
     size, alpha = float(np.clip(12000 / n, 3.5, 26)), float(np.clip(45 / np.sqrt(n), 0.55, 0.9))
-    # Many points are an image in a PDF too: as shapes they would be megabytes that a reader draws for seconds.
+    # Many points are an image in a PDF too: as shapes they would make it large and slow to show.
     look: dict[str, Any] = {"s": size, "alpha": alpha, "linewidths": 0, "rasterized": n > 2000}
     if labels is None or classes is None:
         ax.scatter(x, y, color=BLUE, **look)

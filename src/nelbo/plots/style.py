@@ -46,7 +46,7 @@ def class_colours(n: int) -> list[str]:
         return list(PALETTE[:n])
     return [
         to_hex(colormaps["turbo"](float(x))) for x in np.linspace(0.03, 0.95, n)
-    ]  # its ends are near black
+    ]  # its ends are dark
 
 
 def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
