@@ -82,8 +82,6 @@ class Memory:
             return float(torch.cuda.max_memory_allocated(self.device) / 2**20)
         if self.device.type != "cpu" or not self.known:
             return None
-        status = (PROCESS / "status").read_text(
-            encoding="utf-8"
-        )  # VmHWM: the high-water mark of resident memory
+        status = (PROCESS / "status").read_text(encoding="utf-8")  # VmHWM: the high-water mark
         kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
         return int(kilobytes) / 1024

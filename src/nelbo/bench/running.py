@@ -29,7 +29,7 @@ class Side:
     overrides: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
-SIDES = {
+SIDES = {  # in the order in which they run and are shown
     "plain": Side(
         "a tutorial's loop: PIL pictures one by one, torch's own layers, a loss read a step", "plain"
     ),
@@ -40,7 +40,6 @@ SIDES = {
     "nelbo-fp32-compiled": Side("float32, compiled", overrides={"precision": "fp32", "compile": "on"}),
     "nelbo-bf16-compiled": Side("bfloat16, compiled", overrides={"precision": "bf16", "compile": "on"}),
 }
-"""Name -> side, in the order in which they run and are shown."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,9 +100,7 @@ def bench(
         "environment": engine.describe(place) | {"command": engine.command_line()},
         "machine": {"products": rates},
         "settings": {"repeat": repeat, "epochs": epochs, "target": target, "device": str(place)},
-        "recipes": {
-            name: _side_by_side(name, recipe, splits[name], shared) for name, recipe in plans.items()
-        },
+        "recipes": {name: _side_by_side(name, plan, splits[name], shared) for name, plan in plans.items()},
     }
 
 

@@ -77,8 +77,7 @@ def keep(path: Path, pixels: NDArray[np.uint8]) -> None:
         _forget_others(path)
 
 
-Blocks = Callable[[int], Iterator[NDArray[np.uint8]]]
-"""The position of the first image -> blocks (n, C, H, W) of it and those that follow."""
+Blocks = Callable[[int], Iterator[NDArray[np.uint8]]]  # position of the first image -> blocks (n, C, H, W)
 
 
 def written(path: Path, shape: tuple[int, ...], blocks: Blocks) -> OnDisk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import struct
@@ -21,6 +22,7 @@ from nelbo.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
+    from PIL.ImageFile import ImageFile
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -40,33 +42,39 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Return mode and size; raise DataError naming the file."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Behind the pixels of a PNG Pillow could look only by decoding all of them.
-            ahead = image.format != "PNG" or "exif" in image.info
-            if ahead and image.getexif().get(_ORIENTATION, 1) >= 5:
-                height, width = width, height
-            return Header(image.mode in GREY_MODES, height, width)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
+    with _opened(path) as image:
+        width, height = image.size
+        # Behind the pixels of a PNG Pillow could look only by decoding all of them.
+        ahead = image.format != "PNG" or "exif" in image.info
+        if ahead and image.getexif().get(_ORIENTATION, 1) >= 5:
+            height, width = width, height
+        return Header(image.mode in GREY_MODES, height, width)
 
 
 def decode_file(path: Path, *, grey: bool, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """Return uint8 (C, H, W), fitted to `size` (height, width) unless None; raise DataError naming the file."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    with _opened(path) as image:
+        if size is not None:  # lets a JPEG decoder skip detail; twice the size keeps the filter's quality
+            image.draft("L" if grey else "RGB", (2 * max(size), 2 * max(size)))
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return to_array(fitted(eight_bit(upright), size), grey=grey)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[ImageFile]:
+    """Open an image file; raise DataError naming it where it cannot be read, here or in the block."""
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            if size is not None:  # lets a JPEG decoder skip detail; twice the size keeps the filter's quality
-                image.draft("L" if grey else "RGB", (2 * max(size), 2 * max(size)))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return to_array(fitted(eight_bit(upright), size), grey=grey)
+            yield image
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
+        raise DataError(
+            f"{path}: cannot be read as an image ({error}); repair the file or take it out of the folder"
+        ) from None
 
 
 def eight_bit(image: PILImage) -> PILImage:
@@ -170,9 +178,3 @@ def decode_block(
             raise DataError(f"{path}: decodes to {image.shape} (C, H, W), but its header says {shape}")
         pixels[:] = image
     return out
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: cannot be read as an image ({error}); repair the file or take it out of the folder"
-    )

@@ -58,9 +58,7 @@ def is_present(remote: Remote, root: Path) -> bool:
 def obtain(remote: Remote, data_dir: Path | None) -> list[Path]:
     """Return the paths of the files, in their order; download what is missing. Raises DataError."""
     root = data_root(data_dir)
-    return [
-        find(remote, file, root) or _download(remote, file, root / remote.folder) for file in remote.files
-    ]
+    return [find(remote, file, root) or _download(remote, file, root) for file in remote.files]
 
 
 def verified_content(path: Path, file: RemoteFile) -> bytes:
@@ -91,10 +89,11 @@ def _differs(path: Path, file: RemoteFile) -> DataError:
     )
 
 
-def _download(remote: Remote, file: RemoteFile, folder: Path) -> Path:
+def _download(remote: Remote, file: RemoteFile, root: Path) -> Path:
     """Try each mirror; the file appears in its folder complete and checked, or not at all."""
-    missing = [other for other in remote.files if not find(remote, other, folder.parent)]
-    created = [path for path in (folder, folder.parent) if not path.exists()]
+    folder = root / remote.folder
+    missing = [other for other in remote.files if not find(remote, other, root)]
+    created = [path for path in (folder, root) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -19,7 +19,7 @@ from nelbo.data.cache import cache_path, from_cache, keep, written
 from nelbo.data.decode import Header, decode_folder, in_order, read_header
 from nelbo.data.download import data_root
 from nelbo.data.images import Images
-from nelbo.data.ondisk import OnDisk
+from nelbo.data.ondisk import OnDisk, filled
 from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
 
@@ -114,10 +114,7 @@ def _decode(folder: Path, files: Sequence[str], size: tuple[int, int] | None, ca
     everything = (len(files), *shape)
     if math.prod(everything) > ondisk.THRESHOLD:
         return written(cache, everything, lambda first: decode_folder(folder, files[first:], shape, size))
-    pixels, done = np.empty(everything, np.uint8), 0
-    for block in decode_folder(folder, files, shape, size):
-        pixels[done : done + len(block)] = block
-        done += len(block)
+    pixels = filled(np.empty(everything, np.uint8), decode_folder(folder, files, shape, size))
     keep(cache, pixels)
     return torch.from_numpy(pixels)
 

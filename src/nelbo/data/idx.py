@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from nelbo.errors import DataError
 
-TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-"""IDX type code -> NumPy dtype."""
+TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # type code -> NumPy dtype
 
 
 def read_bytes(path: Path) -> bytes:
@@ -44,9 +43,8 @@ def parse_idx(content: bytes, path: Path | str) -> NDArray[np.generic]:
         raise _damaged(path, f"{len(content)} bytes are too few for an IDX header")
     zero, code, ndim = struct.unpack(">HBB", content[:4])
     if zero != 0 or code not in TYPES:
-        raise _damaged(
-            path, f"not an IDX file: it starts with {content[:4].hex()}, not with 0000 and a type code"
-        )
+        begins = content[:4].hex()
+        raise _damaged(path, f"not an IDX file: it starts with {begins}, not with 0000 and a type code")
     start = 4 + 4 * ndim
     if len(content) < start:
         raise _damaged(path, f"the header is cut off: {len(content)} bytes of {start}")

@@ -90,9 +90,7 @@ class Images:
         """Yield all pixels in the images' order, a few MiB at a time."""
         if isinstance(self.pixels, OnDisk):
             return self.pixels.chunks()
-        return iter(
-            torch.split(self.pixels, max(1, CHUNK // max(1, self.pixels[:1].nbytes)))
-        )  # views, no copies
+        return iter(torch.split(self.pixels, max(1, CHUNK // max(1, self.pixels[:1].nbytes))))  # views
 
     def extremes(self) -> tuple[float, float]:
         """Return the smallest and the largest value of any pixel."""
@@ -132,15 +130,11 @@ class Images:
         """Return the SHA-256 (hex) of shape, dtype, pixel bytes, labels and factors, without any names."""
         header = [list(self.pixels.shape), str(self.dtype), self.labels_N is not None]
         digest = hashlib.sha256(json.dumps(header).encode())
-        for (
-            part
-        ) in self.chunks():  # chunks do not enter: the same bytes one after the other, however they are cut
+        for part in self.chunks():  # the same bytes one after the other, however they are cut
             digest.update(part.contiguous().numpy().data)
         if self.labels_N is not None:
             digest.update(self.labels_N.to(torch.int64).contiguous().numpy().data)
-        if (
-            self.factors_NF is not None
-        ):  # not in the header: hashes of sets without factors stay what they were
+        if self.factors_NF is not None:  # not in the header: sets without factors keep their hashes
             digest.update(f"factors {list(self.factors_NF.shape)}".encode())
             digest.update(self.factors_NF.contiguous().numpy().data)
         return digest.hexdigest()

@@ -11,8 +11,9 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ RESIDENT = 64 << 20  # a selection of fewer bytes is read at once and resident f
 CHUNK = 4 << 20  # bytes of a sequential scan at a time
 _DENSE = 4  # where rows lie among fewer than this many times as many, they are read together
 
+R = TypeVar("R", Tensor, NDArray[np.uint8])
 Step = Callable[[Tensor, Tensor], Tensor]
 """(pixels of some images, their positions) -> pixels; each image's from that image and its position alone."""
 
@@ -161,12 +163,16 @@ class OnDisk:
                 f"{len(self):,} images ({_gigabytes(self.nbytes)}) are asked for at once, and {_gigabytes(free)} of "
                 "memory are available; take fewer, as with --data.validation 10000 or --data.test 10000"
             )
-        out = torch.empty(self.shape, dtype=self.dtype)
-        start = 0
-        for chunk in self.chunks():
-            out[start : start + len(chunk)] = chunk
-            start += len(chunk)
-        return out
+        return filled(torch.empty(self.shape, dtype=self.dtype), self.chunks())
+
+
+def filled(rows: R, parts: Iterable[R]) -> R:
+    """Copy successive parts into the rows of an array or tensor, and return it: no two copies at a time."""
+    done = 0
+    for part in parts:
+        rows[done : done + len(part)] = part
+        done += len(part)
+    return rows
 
 
 def check_memory(nbytes: int, source: str, instead: str) -> None:

@@ -106,9 +106,7 @@ def _coverage(
 ) -> NDArray[np.uint8]:
     """Return the share of each pixel that the form covers, 0..255, by SAMPLES x SAMPLES points: (patch, patch)."""
     n = patch * SAMPLES
-    at = (
-        ((np.arange(n) + 0.5) / n - 0.5) * PATCH / radius
-    )  # the middles of the samples; the form has radius 1
+    at = ((np.arange(n) + 0.5) / n - 0.5) * PATCH / radius  # where samples lie in the form of radius 1
     right, up = at[None, :], -at[:, None]
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     hit = inside(cos * right + sin * up, cos * up - sin * right)  # the points are turned back, not the form

@@ -113,7 +113,16 @@ class Data(Spec):
         check_order(self.transforms)
         if obj is None:
             self.check_source()
-        loaded = self._read(data_dir) if obj is None else from_object(obj, size=self.height_and_width())
+        size = self.height_and_width()
+        if obj is not None:
+            name, loaded = "object", from_object(obj, size=size)
+        elif (path := self.path()) is None:
+            name, loaded = self.source, self._dataset().load(data_dir)
+        else:
+            name = path.resolve().stem
+            loaded = (
+                load_array_file(path) if path.is_file() else load_folder(path, size=size, data_dir=data_dir)
+            )
         raw = self._split(self._resized(loaded))
         train, validation, test = (None if images is None else self._once(images) for images in raw)
         assert train is not None
@@ -122,23 +131,23 @@ class Data(Spec):
         shapes = sorted({images.shape for images in splits})
         if len({channels for channels, *_ in shapes}) > 1:
             raise DataError(
-                f"{self._name(obj)}: the splits have different numbers of channels: {shapes} (C, H, W); "
+                f"{name}: the splits have different numbers of channels: {shapes} (C, H, W); "
                 "make all images grey, or all of them colour"
             )
         if len(shapes) > 1:
             raise DataError(
-                f"{self._name(obj)}: the splits have different shapes (C, H, W): {shapes}; "
+                f"{name}: the splits have different shapes (C, H, W): {shapes}; "
                 "--data.size makes height and width equal"
             )
         low, high = _range(splits, self.transforms)
         pixels = _kind(splits, self.transforms, low, high)
         if pixels == "dequantised" and not all(images.eight_bit for images in splits):
             raise DataError(
-                f"{self._name(obj)}: dequantise needs 8-bit levels, but these pixels are floating-point numbers "
+                f"{name}: dequantise needs 8-bit levels, but these pixels are floating-point numbers "
                 "between them; store the images as uint8, or drop it from --data.transforms"
             )
         return Splits(
-            name=self._name(obj),
+            name=name,
             train=train,
             validation=validation,
             test=test,
@@ -148,12 +157,6 @@ class Data(Spec):
             transforms=self.transforms,
             eight_bit=_eight_bit(splits, self.transforms, low, high),
         )
-
-    def _name(self, obj: object | None) -> str:
-        if obj is not None:
-            return "object"
-        path = self.path()
-        return self.source if path is None else path.resolve().stem
 
     def height_and_width(self) -> tuple[int, int] | None:
         """Return `size` as height and width, or None where images keep theirs."""
@@ -172,14 +175,6 @@ class Data(Spec):
         if not concrete.scalar:
             raise ConfigError(f"data.source {self.source!r}: {name} has no variants; write {name!r}")
         return build(concrete, {concrete.scalar: value}, f"data.source {self.source!r}")
-
-    def _read(self, data_dir: Path | None) -> Loaded:
-        path = self.path()
-        if path is None:
-            return self._dataset().load(data_dir)
-        if path.is_file():
-            return load_array_file(path)
-        return load_folder(path, size=self.height_and_width(), data_dir=data_dir)
 
     def _resized(self, loaded: Loaded) -> Loaded:
         size = self.height_and_width()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nelbo.data.decode import in_order
 from nelbo.data.images import Images
-from nelbo.data.ondisk import OnDisk
+from nelbo.data.ondisk import OnDisk, filled
 
 MARGIN = 0.25  # of a device's memory that stays free of pixels, for weights, activations and their gradients,
 LEAST_MARGIN = 2 << 30  # and at least this many bytes,
@@ -33,15 +33,9 @@ def resident(images: Images, device: torch.device, *, repeated: bool) -> Tensor 
         return images.pixels.reshape(len(images), -1).contiguous().to(device)
     if device.type != "cuda" or not repeated:
         return None
-    with contextlib.suppress(
-        torch.cuda.OutOfMemoryError
-    ):  # what is free may be in pieces: then they are streamed
+    with contextlib.suppress(torch.cuda.OutOfMemoryError):  # memory that is free may be in pieces
         pixels_ND = torch.empty(len(images), math.prod(images.shape), dtype=images.dtype, device=device)
-        done = 0
-        for part in images.chunks():
-            pixels_ND[done : done + len(part)] = part.view(len(part), -1).to(device)
-            done += len(part)
-        return pixels_ND
+        return filled(pixels_ND, (part.view(len(part), -1) for part in images.chunks()))
     return None
 
 

@@ -11,7 +11,7 @@ import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from typing import Generic, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -42,17 +42,13 @@ def compiles(choice: Compile, device: torch.device, steps: int, model: nn.Module
 
 def why_not(device: torch.device) -> str | None:
     """Return the reason why nothing can be compiled for this device, or None."""
-    if not hasattr(_dynamo_config(), "trace_autograd_ops"):
+    from torch._dynamo import config  # half a second that only compiled runs pay
+
+    if not hasattr(config, "trace_autograd_ops"):
         return f"torch {torch.__version__} cannot compile a step with its gradients; 2.13 can"
     if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         return "there is no C++ compiler (g++, or the one that CXX names)"
     return None
-
-
-def _dynamo_config() -> Any:
-    from torch._dynamo import config  # half a second that only compiled runs pay
-
-    return config
 
 
 class Compiled(Generic[P, R]):
@@ -101,10 +97,12 @@ class Compiled(Generic[P, R]):
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
     """Let steps with their gradients be compiled during a block; torch's settings are put back afterwards."""
-    if not hasattr(config := _dynamo_config(), "trace_autograd_ops"):
+    from torch._dynamo import config
+    from torch._inductor import config as inductor
+
+    if not hasattr(config, "trace_autograd_ops"):
         yield
         return
-    from torch._inductor import config as inductor
 
     # torch 2.13.0 can unload a compiled kernel while its fast launcher still points to it: a segmentation fault
     # (github.com/pytorch/pytorch/pull/190502). Launching the ordinary way costs nothing where steps are captured.

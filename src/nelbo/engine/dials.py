@@ -85,9 +85,7 @@ def moving(spec: Spec) -> list[Schedule]:
     for field in type(spec).model_fields:
         value = spec.setting(field)
         if isinstance(value, Schedule):
-            schedules += (
-                [] if isinstance(value, Constant) else [value]
-            )  # a constant may be built into the step
+            schedules += [] if isinstance(value, Constant) else [value]  # a constant may be built in
         elif isinstance(value, Spec):
             schedules += moving(value)
     return schedules

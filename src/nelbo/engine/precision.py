@@ -44,9 +44,7 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 def features() -> frozenset[str]:
     """Return those of `avx512`, `bf16` (AVX-512, AMX or Arm) and `amx` that this processor has."""
     flags = (processor("flags") or processor("Features")).split()
-    parts = {
-        part for flag in flags for part in flag.split("_")
-    }  # as in amx_bf16 and avx512_bf16; Arm has bf16
+    parts = {part for flag in flags for part in flag.split("_")}  # of amx_bf16, avx512_bf16; Arm has bf16
     return frozenset(parts & {"avx512", "amx", "bf16"} | ({"avx512"} if "avx512f" in flags else set()))
 
 

@@ -95,9 +95,8 @@ class Step:
         if self.by_dials and rate:
             numbers.append(rate)
         self.dials = Dials(numbers, device)
-        self.fixed = Now(
-            with_dials(objective, self.dials), Hidden(images), self.dials.of(share) if share else None
-        )
+        dial = self.dials.of(share) if share else None
+        self.fixed = Now(with_dials(objective, self.dials), Hidden(images), dial)
         if self.by_dials and rate:
             optimizer.param_groups[0]["lr"] = self.dials.of(rate)
 
@@ -170,10 +169,10 @@ class Step:
         if steps not in self._graphs:
             assert self.recorder
             try:
+                batch = rows[: self.batch_size]
                 with self.clock("compile"):
-                    self._graphs[steps] = Captured(
-                        self._fixed, rows[: self.batch_size], steps, self.dials, self.recorder(self.device)
-                    )
+                    recorder = self.recorder(self.device)
+                    self._graphs[steps] = Captured(self._fixed, batch, steps, self.dials, recorder)
             except Exception as error:  # from now on no graphs
                 # What ends a recording complains that something went wrong before; that is what was raised before.
                 reason = str(error.__context__ or error).partition("\n")[0]

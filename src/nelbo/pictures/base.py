@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # matplotlib takes long to import, and a list of pictures nee
 Drawn: TypeAlias = "Iterator[tuple[str, Figure | bytes]]"
 InReport = Literal["picture", "chart", "both"]
 SHOWN = 10  # columns of a row of examples: as many as there are digits
-GROUPS = {
+GROUPS = {  # heading by name, in the order of a report; any other name is a group too
     "images": "Images as they are, reconstructed, drawn from the prior and around examples",
     "latent": "The latent space: what each dimension carries, and where images lie",
     "walks": "Walks in the latent space: class means, interpolations, traversals",
@@ -30,7 +30,6 @@ GROUPS = {
     "factors": "Images whose factors of variation are known: one factor at a time, and their traces in the latent",
     "training": "The course of training",
 }
-"""The groups of pictures in the order of a report, each with its heading there; any other name is a group too."""
 
 
 @dataclasses.dataclass

@@ -24,13 +24,7 @@ def iw_curve(view: View) -> Drawn:
         "nested samples of each image; where the curve still falls, more samples would lower it further",
         "pixels are grey: a cross-entropy, not a likelihood" if "grey" in metrics["iw_nll"]["note"] else "",
     ]
-    yield (
-        "iw-curve",
-        plots.estimate_curve(
-            curve_points(saved["samples"]),
-            metrics["iw_nll_curve"]["value"],
-            title=f"{view.title} · importance-weighted NLL",
-            nelbo=bound.get("metrics", {}).get("nelbo", {}).get("value"),
-            notes=notes,
-        ),
-    )
+    nelbo = bound.get("metrics", {}).get("nelbo", {}).get("value")
+    title = f"{view.title} · importance-weighted NLL"
+    points, values = curve_points(saved["samples"]), metrics["iw_nll_curve"]["value"]
+    yield "iw-curve", plots.estimate_curve(points, values, title=title, nelbo=nelbo, notes=notes)

@@ -48,7 +48,10 @@ def refer(view: View, text: str) -> Reference:
         label = view.find_class(class_name)
         name, x_CHW = _slug(view.class_name(label)), view.images_at(view.example(label))
     elif text.isdecimal():
-        name, x_CHW = f"image{int(text)}", view.images_at(view.check_index(int(text)))
+        if (index := int(text)) >= len(view):
+            last = len(view) - 1
+            raise ConfigError(f"no image {index} in the {view.split_name} split; it has 0 to {last}")
+        name, x_CHW = f"image{index}", view.images_at(index)
     elif Path(text).is_file():
         name, x_CHW = Path(text).stem, from_file(view, Path(text))
     else:
@@ -75,9 +78,7 @@ def from_file(view: View, file: Path) -> Tensor:
     """Read an image file as the model sees it, (C, H, W): with the run's preprocessing, without silent resizing."""
     recipe, shape = view.run.recipe, view.splits.shape
     array = decode_file(file, grey=shape[0] == 1, size=recipe.data.height_and_width())
-    decoded = torch.from_numpy(
-        array.copy()
-    )  # torch wants memory that may be written to, which Pillow's may not
+    decoded = torch.from_numpy(array.copy())  # Pillow's memory may not be written to; torch wants to
     pixels = apply_once(decoded[None], recipe.data.transforms)
     if tuple(pixels.shape[1:]) != shape:
         raise DataError(

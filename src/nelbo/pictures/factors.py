@@ -24,16 +24,11 @@ def factor_sweeps(view: View) -> Drawn:
     varied = {name: x_NCHW for name, x_NCHW in rows.items() if len(x_NCHW) > 1}
     if not varied:
         raise NotApplicable(f"{view.splits.name}: no two images differ from a middle one in one factor alone")
-    yield (
-        "factor-sweeps",
-        plots.side_by_side(
-            [view.pictures(x_NCHW) for x_NCHW in varied.values()],
-            [view.decoded(view.mean(x_NCHW)) for x_NCHW in varied.values()],
-            titles=("images, one factor varied", "reconstructions"),
-            title=view.title,
-            row_labels=list(varied),
-        ),
-    )
+    images = [view.pictures(x_NCHW) for x_NCHW in varied.values()]
+    decoded = [view.decoded(view.mean(x_NCHW)) for x_NCHW in varied.values()]
+    titles = ("images, one factor varied", "reconstructions")
+    figure = plots.side_by_side(images, decoded, titles=titles, title=view.title, row_labels=list(varied))
+    yield "factor-sweeps", figure
 
 
 @picture(group="factors", order=2)
@@ -44,16 +39,14 @@ def factor_information(view: View) -> Drawn:
     if codes is None:
         raise NotApplicable(f"{view.run.name}: {about}")
     shared_AF, entropy_F = disentangle.information(disentangle.discretised(codes.z_NA), codes.factors_NF)
-    yield (
-        "factor-information",
-        plots.factor_table(
-            shared_AF / entropy_F,
-            title=f"{view.title} · I(z; factor) / H(factor)",
-            dimensions=[f"z{dimension}" for dimension in codes.active_A],
-            factors=codes.names,
-            notes=[f"posterior means in {disentangle.BINS} bins; {about}"],
-        ),
+    figure = plots.factor_table(
+        shared_AF / entropy_F,
+        title=f"{view.title} · I(z; factor) / H(factor)",
+        dimensions=[f"z{dimension}" for dimension in codes.active_A],
+        factors=codes.names,
+        notes=[f"posterior means in {disentangle.BINS} bins; {about}"],
     )
+    yield "factor-information", figure
 
 
 def _with_factors(view: View) -> tuple[tuple[str, ...], NDArray[np.int64], Factored]:

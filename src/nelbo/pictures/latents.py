@@ -40,17 +40,14 @@ def posterior(view: View) -> Drawn:
 @picture(group="latent", order=3)
 def scatter(view: View) -> Drawn:
     """Posterior means by class: the latent plane itself when Z = 2, otherwise its first two principal axes."""
-    z_NZ = view.z_NZ.numpy()
+    z_NZ, labels, names = view.z_NZ.numpy(), view.labels_N, class_names(view)
     if z_NZ.shape[1] == 2:
         circles = isinstance(view.model.prior, StandardNormalModule)
-        figure = plots.scatter(
-            z_NZ, view.labels_N, title=view.title, class_names=class_names(view), prior_circles=circles
-        )
+        figure = plots.scatter(z_NZ, labels, title=view.title, class_names=names, prior_circles=circles)
     else:
-        flat, index = plots.project(z_NZ, "pca", max_points=None)
-        labels = None if view.labels_N is None else view.labels_N[index]
+        flat, _ = plots.project(z_NZ, "pca", max_points=None)
         title, axes = f"{view.title} · PCA", ("PC 1", "PC 2")
-        figure = plots.scatter(flat, labels, title=title, class_names=class_names(view), axis_labels=axes)
+        figure = plots.scatter(flat, labels, title=title, class_names=names, axis_labels=axes)
     yield "scatter", figure
 
 
@@ -62,14 +59,10 @@ def tsne(view: View) -> Drawn:
     flat, index = view.tsne
     pca, _ = plots.project(view.z_NZ.numpy()[index], "pca", max_points=None)
     labels = None if view.labels_N is None else view.labels_N[index]
+    names, axes = class_names(view), (("PC 1", "PC 2"), None)
+    title = f"{view.title} · {len(index)} images"
     figure = plots.two_scatters(
-        pca,
-        flat,
-        labels,
-        titles=("PCA", "t-SNE"),
-        title=f"{view.title} · {len(index)} images",
-        class_names=class_names(view),
-        axis_labels=(("PC 1", "PC 2"), None),
+        pca, flat, labels, titles=("PCA", "t-SNE"), title=title, class_names=names, axis_labels=axes
     )
     yield "tsne", figure
 

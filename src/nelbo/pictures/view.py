@@ -158,12 +158,6 @@ class View:
         """Return the position of the first image of a class: the same one in every picture."""
         return int(np.flatnonzero(self.need_labels() == label)[0])
 
-    def check_index(self, index: int) -> int:
-        """Return a position in the split; raises ConfigError where there is no such image."""
-        if not 0 <= index < len(self):
-            raise ConfigError(f"no image {index} in the {self.split_name} split; it has 0 to {len(self) - 1}")
-        return index
-
     # --- between images, latents and pictures ---
 
     def pictures(self, x: Tensor) -> Pictures:
@@ -210,10 +204,12 @@ class View:
 
     def decode(self, z_MZ: Tensor) -> Tensor:
         """Return means of p(x | z) on the CPU, in pieces of bounded size: (M, C, H, W)."""
+
+        def decoded(z_BZ: Tensor) -> Tensor:
+            return self.model.decode(z_BZ).mean
+
         with exactly(self.device):
-            return engine.in_pieces(
-                lambda z_BZ: self.model.decode(z_BZ).mean, z_MZ.float(), self.device, DECODE_AT_ONCE
-            )
+            return engine.in_pieces(decoded, z_MZ.float(), self.device, DECODE_AT_ONCE)
 
     def reconstruct(self, x_NCHW: Tensor) -> Tensor:
         """Return means of p(x | z) at the posterior means, on the CPU, in pieces of bounded size: (N, C, H, W)."""

@@ -32,8 +32,8 @@ from nelbo.plots.style import (
 Floats = NDArray[np.float64]
 Series = Mapping[str, Sequence[float | None]]
 
+# Colour, dashes and marker of a split; lines of other names take the colours in order.
 LOOKS = {"train": (BLUE, "-", "o"), "validation": (ORANGE, "--", "s"), "test": (CURVES[2], ":", "^")}
-"""Colour, dashes and marker of a split; lines of other names take the colours in order."""
 
 
 def epoch_curves(
@@ -116,9 +116,7 @@ def step_curve(losses: ArrayLike, *, title: str) -> Figure:
     drawn = np.where(finite, y, np.nan)
     few = y.size <= 40
     ax.plot(steps, drawn, color=BLUE, alpha=0.3, linewidth=0.6, marker="o" if few else None, markersize=3)
-    handles = [
-        Line2D([], [], color=BLUE, alpha=0.4, linewidth=1)
-    ]  # thicker and darker than the curve: it is short
+    handles = [Line2D([], [], color=BLUE, alpha=0.4, linewidth=1)]  # short, so thicker than the curve
     names = ["each step"]
     if window > 1:
         centres, medians = running_median(drawn, window)
@@ -143,9 +141,8 @@ def step_curve(losses: ArrayLike, *, title: str) -> Figure:
 
 def running_median(values: Floats, window: int, points: int = 1000) -> tuple[Floats, Floats]:
     """Return centres (counted from 0) and medians of up to `points` windows; NaN is left out."""
-    starts = np.unique(
-        np.linspace(0, values.size - window, min(points, values.size - window + 1)).astype(int)
-    )
+    last = values.size - window
+    starts = np.unique(np.linspace(0, last, min(points, last + 1)).astype(int))
     # A view of all windows costs no memory; only those that begin at `starts` are copied.
     windows = np.lib.stride_tricks.sliding_window_view(values, window)[starts]
     finite = np.isfinite(windows).any(axis=1)
@@ -178,9 +175,7 @@ def _focus(ax: Axes, x: Floats, lines: Sequence[Floats]) -> None:
         return
     low, high = float(np.nanmin(late)), float(np.nanmax(late))
     least, most = float(np.nanmin(every)), float(np.nanmax(every))
-    if (
-        most - least <= 3 * (high - low) or high == low
-    ):  # the later epochs have a third of the height as it is
+    if most - least <= 3 * (high - low) or high == low:  # a third of the height is enough to see
         return
     room = 0.08 * (high - low)
     bottom, top = max(least, low - 0.5 * (high - low)), min(most, high + 0.5 * (high - low))

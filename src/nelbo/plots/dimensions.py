@@ -28,8 +28,7 @@ from nelbo.plots.style import (
     panel_title,
 )
 
-NAMED = 40
-"""Up to this many dimensions each has its name on the axis."""
+NAMED = 40  # up to this many dimensions each has its name on the axis
 
 
 def kl_per_dimension(

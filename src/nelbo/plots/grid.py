@@ -143,10 +143,8 @@ def _rows_panel(
     groups = [as_images(row, f"row {i}") for i, row in enumerate(rows_NHWC)]
     if not groups or len(row_labels) != len(groups):
         raise PlotError(f"{len(groups)} rows of images need as many row labels, got {len(row_labels)}")
-    most = max(group.shape[-1] for group in groups)
-    groups = [
-        np.repeat(group, most // group.shape[-1], axis=-1) for group in groups
-    ]  # grey rows among colour
+    most = max(group.shape[-1] for group in groups)  # grey rows among rows in colour become colour
+    groups = [np.repeat(group, most // group.shape[-1], axis=-1) for group in groups]
     shapes = {group.shape[1:] for group in groups}
     if len(shapes) > 1:
         raise PlotError(f"all rows need images of one size, got {sorted(shapes)}")

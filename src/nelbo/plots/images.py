@@ -11,8 +11,7 @@ from PIL import Image
 
 from nelbo.plots.style import PlotError
 
-SHOWN_PIXELS = 280
-"""A small image is enlarged to about this many pixels, so that 28 x 28 can be looked at."""
+SHOWN_PIXELS = 280  # a small image is enlarged to about as many, so that 28 x 28 can be looked at
 
 
 def as_images(images: ArrayLike, name: str = "images") -> np.ndarray:

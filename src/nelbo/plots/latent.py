@@ -180,7 +180,18 @@ def _points(
     else:
         colours = np.array(classes.colours)[np.searchsorted(classes.values, labels[order])]
         ax.scatter(x, y, c=colours, **look)
-        _names(ax, points, labels, classes, inches)
+        figure = ax.get_figure(root=True)
+        assert isinstance(figure, Figure)
+        unit = float(np.ptp(points, axis=0).max()) / inches or 1.0  # of the data, in an inch
+        centres = np.array([np.median(points[labels == value], axis=0) for value in classes.values])
+        measured = np.array([text_size(figure, name, TEXT) for name in classes.names])
+        # Bold type is a little wider than measured, and "9" beside "0" must not read as 90.
+        places = _spread(centres, (measured * [1.1, 1] + [0.09, 0]) * unit)
+        for name, colour, place in zip(classes.names, classes.colours, places, strict=True):
+            ax.text(
+                place[0], place[1], name, color=colour, fontsize=TEXT, fontweight="bold",
+                ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
+            )  # fmt: skip
     # The box keeps its shape and the limits widen: equal units without blank margins.
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.04)
@@ -192,22 +203,6 @@ def _points(
         ax.spines[["left", "bottom"]].set_color("#c8c8c8")
     else:
         name_axes(ax, *axis_labels)
-
-
-def _names(ax: Axes, points: Floats, labels: np.ndarray, classes: Classes, inches: float) -> None:
-    """Write each class's name at its median, which a few points far away do not move."""
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    unit = float(np.ptp(points, axis=0).max()) / inches or 1.0  # of the data, in an inch
-    centres = np.array([np.median(points[labels == value], axis=0) for value in classes.values])
-    measured = np.array([text_size(figure, name, TEXT) for name in classes.names])
-    # Bold type is a little wider than measured, and "9" beside "0" must not read as 90.
-    sizes = (measured * [1.1, 1] + [0.09, 0]) * unit
-    for name, colour, (x, y) in zip(classes.names, classes.colours, _spread(centres, sizes), strict=True):
-        ax.text(
-            x, y, name, color=colour, fontsize=TEXT, fontweight="bold",
-            ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
-        )  # fmt: skip
 
 
 def _spread(centres: Floats, sizes: Floats) -> Floats:

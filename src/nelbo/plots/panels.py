@@ -15,20 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nelbo.plots.images import to_uint8
-from nelbo.plots.style import (
-    DPI,
-    INK,
-    SMALL,
-    TEXT,
-    TITLE,
-    new_figure,
-    renderer_of,
-    text_size,
-    wrapped,
-)
+from nelbo.plots.style import DPI, INK, SMALL, TEXT, TITLE, new_figure, renderer_of, text_size, wrapped
 
-TILE, WIDE, HIGH = 0.62, 9.6, 11.5
-"""Inches: how large a tile is when there is room, and how large a figure's pictures may become."""
+TILE, WIDE, HIGH = 0.62, 9.6, 11.5  # inches: a tile where there is room, a figure's pictures at most
 MARGIN, GAP = 0.1, 0.3
 
 
@@ -60,9 +49,7 @@ def _draw(figure: Figure, ax: Axes, panel: Panel, scale: float) -> None:
     show(ax, panel.picture, (0, wide, high, 0), scale)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    type_size = min(
-        TEXT, max(5.0, panel.tile[0] * scale / DPI * 72 * 0.8)
-    )  # a line of type fits beside a row
+    type_size = min(TEXT, max(5.0, panel.tile[0] * scale / DPI * 72 * 0.8))  # no higher than a row
     plain: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
     plain |= {"parse_math": False, "color": INK}
     for y, name in panel.left:
@@ -85,9 +72,7 @@ def _draw(figure: Figure, ax: Axes, panel: Panel, scale: float) -> None:
             text = name[:end].rstrip() + "…"
         ax.annotate(text, (x, y), xytext=(0, -1.5), ha="center", va="top", fontsize=small, **plain)
     if panel.title:
-        tallest = max(
-            (width if turn else height for width, height in sizes), default=0.0
-        )  # inches of the labels
+        tallest = max((width if turn else height for width, height in sizes), default=0.0)
         above = 16 + ((float(tallest) - 0.1) * 72 if panel.top else -12)
         ax.annotate(panel.title, (0, 0), xytext=(0, above), ha="left", va="bottom", fontsize=TEXT, **plain)
 

@@ -44,19 +44,15 @@ def class_colours(n: int) -> list[str]:
     """Return n colours: the colour-blind-safe ten, or evenly spaced hues where there are more classes."""
     if n <= len(PALETTE):
         return list(PALETTE[:n])
-    return [
-        to_hex(colormaps["turbo"](float(x))) for x in np.linspace(0.03, 0.95, n)
-    ]  # its ends are dark
+    hues = np.linspace(0.03, 0.95, n)  # without the ends, which are dark
+    return [to_hex(colormaps["turbo"](float(x))) for x in hues]
 
 
 def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
     """Return an Agg figure of this size in inches, on white, unknown to pyplot."""
-    figure = Figure(
-        figsize=(width, height), dpi=DPI, layout="constrained" if constrained else None, facecolor="white"
-    )
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08) if constrained else None
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)  # else a figure outside of pyplot has no renderer, and no text a size
-    if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
-        engine.set(w_pad=0.08, h_pad=0.08)
     return figure
 
 
