@@ -77,7 +77,13 @@ def load_array_file(path: Path) -> Loaded:
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return Loaded(images_from_array(content, source=str(path)))
-            arrays = {key: content[key] for key in content.files if not _holds_objects(content, key)}
+            arrays = {}
+            for key in content.files:
+                name = key if key in content.zip.namelist() else f"{key}.npy"
+                with content.zip.open(name) as member:
+                    unpickled = _header(member)[2].hasobject  # read from the header alone
+                if not unpickled:
+                    arrays[key] = content[key]
             if content.files and not arrays:
                 raise DataError(f"{path}: holds nothing but Python objects, which are never unpickled")
     except DataError:
@@ -107,13 +113,6 @@ def loaded_from_mapping(arrays: Mapping[str, object], source: str) -> Loaded:
             f"it has {', '.join(sorted(arrays)) or 'nothing'}"
         )
     return Loaded(**splits)
-
-
-def _holds_objects(archive: np.lib.npyio.NpzFile, key: str) -> bool:
-    """Return True if an array of an .npz would have to be unpickled; only its header is read."""
-    assert archive.zip is not None  # it is while the file is open
-    with archive.zip.open(key if key in archive.zip.namelist() else f"{key}.npy") as member:
-        return bool(_header(member)[2].hasobject)
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

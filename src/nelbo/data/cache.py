@@ -35,7 +35,7 @@ _VERSION = 1  # of the decoding; raised when the same files would give other pix
 
 
 def cache_path(folder: Path, files: Sequence[str], size: tuple[int, int] | None, cache: Path) -> Path:
-    """One file a folder and size; its second part changes with any path, time or length of a file."""
+    """Return one file for a folder and size; its second part changes with any path, time or length of a file."""
     source = hashlib.sha256(json.dumps([str(folder.resolve()), size]).encode())
     # Piece by piece the bytes of one JSON list of all files; the list itself, of a million, would fill memory.
     listing = hashlib.sha256(f"[{_VERSION}, [".encode())
@@ -81,15 +81,13 @@ Blocks = Callable[[int], Iterator[NDArray[np.uint8]]]  # position of the first i
 
 
 def written(path: Path, shape: tuple[int, ...], blocks: Blocks) -> OnDisk:
-    """Write images that are too large for memory, as they come; raise DataError where there is no room for them.
-
-    Waits for another process that decodes the same folder.
-    """
+    """Write images that are too large for memory, as they come; raise DataError where there is no room for them."""
     part = path.with_name(f".{path.stem}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab+") as stream:
-            if fcntl is not None:  # given back when the file is closed, or its process ends in whatever way
+            # Another process that decodes the same folder is waited for, until it closes the file or ends.
+            if fcntl is not None:
                 fcntl.flock(stream, fcntl.LOCK_EX)
             if not isinstance(from_cache(path, shape[0]), OnDisk):  # else the process before has written it
                 _append(stream, path, shape, blocks)

@@ -154,10 +154,9 @@ def decode_folder(
     """Yield uint8 (n, C, H, W) of successive files; raise DataError naming the first that cannot be read.
 
     shape  (C, H, W) that every image has, or is brought to where `size` (height, width) is given
-
-    Threads, for Pillow decodes without Python's lock. JPEG files of 256 x 256 kept two cores 87 % busy; processes kept
-    them 99 % busy and cost a protocol (docs/log.md, 2026-11-27).
     """
+    # Threads, for Pillow decodes without Python's lock. JPEG files of 256 x 256 kept two cores 87 % busy; processes
+    # kept them 99 % busy and cost a protocol (docs/log.md, 2026-11-27).
     # Blocks bound the memory: a few wait for the caller, of BLOCK files or BLOCK_BYTES each.
     n = max(1, min(BLOCK, BLOCK_BYTES // math.prod(shape)))
 

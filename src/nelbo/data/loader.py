@@ -16,12 +16,8 @@ from nelbo.errors import ConfigError
 
 
 def materialise(images: Images, transforms: Sequence[Transform], *, indices: Tensor | None = None) -> Tensor:
-    """Return the images as evaluation sees them, float32 (N, C, H, W) on the CPU; all, or those at `indices`.
-
-    `images` is a split of `Splits`: its pixels are past `once`. Random transforms are frozen over the
-    whole split before indexing, so that an image looks the same in every subset.
-    """
-    images = frozen(images, transforms)
+    """Return a split of `Splits` as evaluation sees it, float32 (N, C, H, W) on the CPU; all, or those at `indices`."""
+    images = frozen(images, transforms)  # before indexing: an image looks the same in every subset
     x_NCHW = _to_float(images.pixels_NCHW if indices is None else images.rows(indices))
     for transform in _of_batches(transforms, training=False):
         x_NCHW = transform.batch(x_NCHW, None)

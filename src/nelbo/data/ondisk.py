@@ -28,8 +28,8 @@ CHUNK = 4 << 20  # bytes of a sequential scan at a time
 _DENSE = 4  # where rows lie among fewer than this many times as many, they are read together
 
 R = TypeVar("R", Tensor, NDArray[np.uint8])
+# (pixels of some images, their positions) -> pixels; each image's from that image and its position alone.
 Step = Callable[[Tensor, Tensor], Tensor]
-"""(pixels of some images, their positions) -> pixels; each image's from that image and its position alone."""
 
 
 class ArrayFile:

@@ -35,13 +35,13 @@ SAMPLES = 16  # to a pixel and axis: coverage is right to a few grey levels of 2
 
 HALF = math.sqrt(math.pi) / 2.0  # half of the rectangle's length
 FLAT = 4.0 / (3.0 * math.pi)  # from the centroid of the half disc down to its flat side
+# True where a point (x to the right, y upwards) is inside. Each form has its centroid at 0, its long axis across and
+# the area pi/2, so that neither size nor position depends on it.
 FORMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "ellipse": lambda x, y: x**2 + (2.0 * y) ** 2 <= 1.0,
     "rectangle": lambda x, y: (np.abs(x) <= HALF) & (np.abs(y) <= HALF / 2.0),
     "half disc": lambda x, y: (y + FLAT >= 0.0) & (x**2 + (y + FLAT) ** 2 <= 1.0),
 }
-"""Whether a point (x to the right, y upwards) is inside. Each form has its centroid at 0, its long axis across and the
-area pi/2, so that neither size nor position depends on it."""
 
 
 class Shapes(Dataset):

@@ -140,7 +140,10 @@ class Data(Spec):
                 "--data.size makes height and width equal"
             )
         low, high = _range(splits, self.transforms)
-        pixels = _kind(splits, self.transforms, low, high)
+        last = decisive(self.transforms)
+        pixels = _kind(splits, last, low, high)
+        # A model sees only level / 255; black and white are the first and the last level.
+        levels = last.binary if last else all(images.eight_bit for images in splits)
         if pixels == "dequantised" and not all(images.eight_bit for images in splits):
             raise DataError(
                 f"{name}: dequantise needs 8-bit levels, but these pixels are floating-point numbers "
@@ -155,7 +158,7 @@ class Data(Spec):
             pixels=pixels,
             range=(low, high),
             transforms=self.transforms,
-            eight_bit=_eight_bit(splits, self.transforms, low, high),
+            eight_bit=levels and (low, high) == (0.0, 1.0),
         )
 
     def height_and_width(self) -> tuple[int, int] | None:
@@ -267,8 +270,8 @@ def _range(splits: Sequence[Images], transforms: Sequence[Transform]) -> tuple[f
     return low, high
 
 
-def _kind(splits: Sequence[Images], transforms: Sequence[Transform], low: float, high: float) -> Pixels:
-    last = decisive(transforms)  # whatever pixels were before it, this one decides
+def _kind(splits: Sequence[Images], last: Transform | None, low: float, high: float) -> Pixels:
+    """Return the kind of pixels that a model sees; the last decisive transform decides, whatever was before it."""
     if last is not None and last.dequantises:
         return "dequantised"
     if low < 0 or high > 1:
@@ -283,10 +286,3 @@ def _kind(splits: Sequence[Images], transforms: Sequence[Transform], low: float,
             if not ((part == 0) | (part == white)).all():  # of most sets in the first few MiB
                 return "grey"
     return "binary"
-
-
-def _eight_bit(splits: Sequence[Images], transforms: Sequence[Transform], low: float, high: float) -> bool:
-    """Return True if a model sees only level / 255; black and white are the first and the last level."""
-    last = decisive(transforms)
-    as_loaded = last is None and all(images.eight_bit for images in splits)
-    return (low, high) == (0.0, 1.0) and (as_loaded or (last is not None and last.binary))

@@ -73,8 +73,7 @@ def streamed(
         if device.type == "cuda":  # else pinning would wake the first device
             torch.cuda.set_device(device)
 
-    starts = range(first, len(images), task)
-    blocks = in_order(read, starts, threads=READERS, ahead=ahead + 1, begin=begin)
+    blocks = in_order(read, range(first, len(images), task), threads=READERS, ahead=ahead + 1, begin=begin)
     with contextlib.closing(blocks):  # the threads end at once where the caller stops in mid-epoch
         for rows_MD in blocks:
             yield from torch.split(rows_MD.to(device, non_blocking=True), size)

@@ -109,9 +109,8 @@ class Binarise(Transform):
     threshold: int = Field(default=128, ge=0, le=254)
 
     def once(self, pixels_NCHW: Tensor) -> Tensor:
-        if pixels_NCHW.dtype == torch.uint8:
-            return (pixels_NCHW > self.threshold).to(torch.uint8) * 255
-        return (pixels_NCHW > self.threshold / 255).to(torch.uint8) * 255
+        threshold = self.threshold if pixels_NCHW.dtype == torch.uint8 else self.threshold / 255
+        return (pixels_NCHW > threshold).to(torch.uint8) * 255
 
 
 class DynamicBinarise(Transform):
@@ -205,10 +204,8 @@ def _sixteen_bits(like: Tensor, generator: Generator | None) -> Tensor:
 
 
 def _noise_at(seed: int, at_B: Tensor, shape: Sequence[int]) -> NDArray[np.uint16]:
-    """Draw uniform uint16 of this shape; image i's depend on the seed and on its position `at_B[i]` alone.
-
-    SplitMix64 (Steele et al. 2014) of a counter: the n-th number without the ones before it.
-    """
+    """Draw uniform uint16 of this shape; image i's depend on the seed and on its position `at_B[i]` alone."""
+    # SplitMix64 (Steele et al. 2014) of a counter: the n-th number without the ones before it.
     numbers = math.prod(shape[1:])
     words = -(-numbers // 4)  # a word of 64 bits is noise for four pixels
     first = at_B.numpy().astype(np.uint64) * np.uint64(words)
@@ -251,10 +248,7 @@ def prepared(images: Images, transforms: Sequence[Transform]) -> Images:
 
 
 def frozen(images: Images, transforms: Sequence[Transform]) -> Images:
-    """Return the images that evaluation starts from: every random transform replaced by its fixed outcome.
-
-    In a file every image has noise of its own, by its position.
-    """
+    """Return the images that evaluation starts from: every random transform replaced by its fixed outcome."""
     if isinstance(pixels := images.pixels, Tensor):
         for transform in transforms:
             pixels = transform.frozen(pixels)
@@ -263,7 +257,7 @@ def frozen(images: Images, transforms: Sequence[Transform]) -> Images:
         return images
 
     def step(pixels_BCHW: Tensor, at_B: Tensor) -> Tensor:
-        for transform in transforms:
+        for transform in transforms:  # noise by the position in the file: the same however images are batched
             pixels_BCHW = transform.frozen_at(pixels_BCHW, at_B)
         return pixels_BCHW
 

@@ -56,19 +56,15 @@ class CUDARecorder:
 
 @functools.cache
 def _side_stream(index: int) -> torch.cuda.Stream:
-    """Return the stream on which a device records: one, as each has work space of its own that is never given back.
-
-    torch's own is on whichever device was recorded first in this process.
-    """
+    """Return the stream on which a device records: one, as each has work space of its own that is never given back."""
+    # Not torch's own, which is on whichever device was recorded first in this process.
     return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
 def _without_collecting() -> Iterator[None]:
-    """Collect no garbage during a block; what there is goes before it.
-
-    Garbage may be a graph or a compiled kernel of an earlier run, and to unload one ends a recording.
-    """
+    """Collect no garbage during a block; what there is goes before it."""
+    # Garbage may be a graph or a compiled kernel of an earlier run, and to unload one ends a recording.
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()
@@ -80,7 +76,7 @@ def _without_collecting() -> Iterator[None]:
 
 
 class Captured:
-    """`steps` steps of training as one launch.
+    """A launch of `steps` steps of training.
 
     one       a whole step: rows of a batch -> names and sums of what it measured; updates weights and optimiser
     rows      an example of the rows of one batch

@@ -103,7 +103,6 @@ def compiling() -> Iterator[None]:
     if not hasattr(config, "trace_autograd_ops"):
         yield
         return
-
     # torch 2.13.0 can unload a compiled kernel while its fast launcher still points to it: a segmentation fault
     # (github.com/pytorch/pytorch/pull/190502). Launching the ordinary way costs nothing where steps are captured.
     safe = {"use_fast_triton_launcher": False} if hasattr(inductor, "use_fast_triton_launcher") else {}
@@ -121,10 +120,8 @@ def compiling() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep Ctrl-C from a block's child processes; it is heard here, at the latest when the block ends.
-
-    A terminal sends it to every process: the C++ compiler would die, and the step seem one that cannot be compiled.
-    """
+    """Keep Ctrl-C from a block's child processes; it is heard here, at the latest when the block ends."""
+    # A terminal sends it to every process: the C++ compiler would die, and the step seem one that cannot be compiled.
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

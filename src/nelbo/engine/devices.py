@@ -53,12 +53,10 @@ def convolves(model: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def threads_for(model: nn.Module, images: int, device: torch.device) -> Iterator[int]:
-    """Use one CPU thread for steps so small that a second one only waits; give the number of threads.
-
-    Without convolutions a step costs about images x weights multiplications. Under some ten million it is
-    faster on one thread, and far faster when another program has the other core: threads meet several hundred
-    times a step, and each meeting then waits for the scheduler.
-    """
+    """Use one CPU thread for steps so small that a second one only waits; give the number of threads."""
+    # Without convolutions a step costs about images x weights multiplications. Under some ten million it is
+    # faster on one thread, and far faster when another program has the other core: threads meet several hundred
+    # times a step, and each meeting then waits for the scheduler.
     before = torch.get_num_threads()
     work = images * sum(p.numel() for p in model.parameters())
     if device.type == "cpu" and not convolves(model) and work < SMALL_STEP:

@@ -17,10 +17,8 @@ Asked = Literal["auto", "fp32", "bf16"]
 
 
 def pick_precision(choice: Asked, device: torch.device) -> Precision:
-    """Return the precision; `auto` is bf16 where the hardware has it: CUDA from compute capability 8.0 on, processors
-    with bf16 instructions. Never by timing: the same machine gives the same numbers.
-    """
-    if choice != "auto":
+    """Return the precision; `auto` is bf16 where the hardware has instructions for it."""
+    if choice != "auto":  # never by timing: the same machine gives the same numbers
         return choice
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
@@ -50,13 +48,11 @@ def features() -> frozenset[str]:
 
 @contextlib.contextmanager
 def products() -> Iterator[None]:
-    """Multiply float32 matrices by the faster of torch's two CPU libraries during a block.
-
-    On AMD processors with AVX-512 torch multiplies float32 matrices with a library (MKL) that keeps to half the
-    vector width there, and convolves with one (oneDNN) that does not: 1.5 to 2 times faster. torch hands
-    products to oneDNN when they may be rounded to bf16, and oneDNN rounds only where it has units for it (AMX). So on a
-    processor without them the permission changes the library and not the arithmetic, which is verified once.
-    """
+    """Multiply float32 matrices by the faster of torch's two CPU libraries during a block."""
+    # On AMD processors with AVX-512 torch multiplies float32 matrices with a library (MKL) that keeps to half the
+    # vector width there, and convolves with one (oneDNN) that does not: 1.5 to 2 times faster. torch hands
+    # products to oneDNN when they may be rounded to bf16, and oneDNN rounds only where it has units for it (AMX). So on
+    # a processor without them the permission changes the library and not the arithmetic, which is verified once.
     if not onednn_is_faster():
         yield
         return
