@@ -29,11 +29,7 @@ class Rate(TypedDict):
 
 
 def product_rate(device: torch.device, precision: Precision, size: int | None = None) -> Rate:
-    """Measure floating-point operations a second in a square matrix product: 2 n^3 over the shortest of its times.
-
-    The shortest, because a training is compared with it as with a limit; with the library and the threads of a
-    training.
-    """
+    """Measure floating-point operations a second in a square matrix product, by the library that a training uses."""
     n = size or LARGE[device.type]
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(n, n, generator=generator).to(device, DTYPES[precision]) for _ in range(2))
@@ -44,8 +40,9 @@ def product_rate(device: torch.device, precision: Precision, size: int | None = 
             a @ b
             engine.synchronise(device)  # a GPU only notes down what it is told to do
             seconds.append(time.perf_counter() - begun)
+    # The first two warm up. Of the others the shortest: a training is compared with it as with a limit.
     return {
-        "flops_per_second": 2 * n**3 / min(seconds[2:]),  # the first two warm up
+        "flops_per_second": 2 * n**3 / min(seconds[2:]),
         "size": n,
         "tries": TRIES,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
@@ -53,13 +50,11 @@ def product_rate(device: torch.device, precision: Precision, size: int | None = 
 
 
 def flops_an_image(recipe: Recipe, splits: Splits) -> float:
-    """Count operations an image in the products and convolutions of a step, both passes; a multiply-add is two.
-
-    Counted by torch on the plain network: what a faster kernel leaves out or recomputes does not change the work.
-    """
+    """Count operations an image in the products and convolutions of a step, both passes; a multiply-add is two."""
     cpu = torch.device("cpu")
     batches = Batches(splits.train, splits.transforms, recipe.batch_size, device=cpu, training=True)
     with engine.fixed_seed(recipe.seed, cpu):
+        # The plain network: what a faster kernel leaves out or recomputes does not change the work.
         model = stock(recipe.model.build(splits.shape)).train()
         optimizer = torch.optim.SGD(model.parameters())  # whichever: an update multiplies no matrices
         x_BCHW = next(batches.epoch())

@@ -70,6 +70,7 @@ def run(
     `overrides` are dotted fields of the recipe. The clock `train` holds neither compilation, validation, latent
     statistics nor checkpoints. Where a step could not be compiled, `notes` say why. Raises what `nelbo.train` does.
     """
+    # All epochs of the recipe, although training ends before: schedules and what `auto` chooses depend on them.
     plan = resolve(recipe, {**overrides, "epochs": max(epochs, recipe.epochs), "patience": None})
     memory = Memory(device)
     listener = Listener(epochs)

@@ -88,10 +88,11 @@ def bench(
     if not sides:
         raise ConfigError(f"--sides: name at least one; known: {', '.join(SIDES)}")
     chosen = {name: side for name, side in SIDES.items() if name in sides}
-    plans = {_name(one): resolve(one) for one in recipes}
+    recipe_names = [one.recipe if isinstance(one, Recipe) else str(one) for one in recipes]
+    plans = dict(zip(recipe_names, map(resolve, recipes), strict=True))
     if len(plans) < len(recipes):
-        raise ConfigError(f"recipes: one is named twice among {', '.join(map(_name, recipes))}")
-    place = engine.pick_device(device)
+        raise ConfigError(f"recipes: one is named twice among {', '.join(recipe_names)}")
+    place = engine.pick_device(device)  # mistakes are told before anything is trained
     root = Path(data_dir) if data_dir is not None else None
     splits = {name: api.load_data(recipe, root) for name, recipe in plans.items()}
     rates = {str(name): machine.product_rate(place, name) for name in machine.DTYPES}
@@ -102,10 +103,6 @@ def bench(
         "settings": {"repeat": repeat, "epochs": epochs, "target": target, "device": str(place)},
         "recipes": {name: _side_by_side(name, plan, splits[name], shared) for name, plan in plans.items()},
     }
-
-
-def _name(recipe: str | Path | Recipe) -> str:
-    return recipe.recipe if isinstance(recipe, Recipe) else str(recipe)
 
 
 def _side_by_side(name: str, recipe: Recipe, splits: Splits, shared: Settings) -> dict[str, object]:

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-import torch
 
 from nelbo.core.files import atomic
 from nelbo.core.registry import lookup, names, register
-from nelbo.pictures.view import NotApplicable, Pictures, View
+from nelbo.pictures.view import SHOWN, NotApplicable, Pictures, View
 
 if TYPE_CHECKING:  # matplotlib takes long to import, and a list of pictures needs none
     from matplotlib.figure import Figure
 
 Drawn: TypeAlias = "Iterator[tuple[str, Figure | bytes]]"
 InReport = Literal["picture", "chart", "both"]
-SHOWN = 10  # columns of a row of examples: as many as there are digits
 GROUPS = {  # heading by name, in the order of a report; any other name is a group too
     "images": "Images as they are, reconstructed, drawn from the prior and around examples",
     "latent": "The latent space: what each dimension carries, and where images lie",
@@ -95,17 +93,10 @@ def draw(
                         else:
                             drawn.savefig(temporary, format=kind)
         except (NotApplicable, PlotError) as error:
-            if named:
+            if named:  # of all pictures a few are not for this run, which is no failure
                 raise
             left_out[name] = str(error)
     return files, left_out
-
-
-def examples(view: View) -> list[int]:
-    """Return the position of one image of each class, or of the first images where there are no classes."""
-    if view.labels_N is not None and 1 < len(view.classes) <= 2 * SHOWN:
-        return [view.example(label) for label in view.classes][:SHOWN]
-    return list(range(min(len(view), SHOWN)))
 
 
 def reconstructed(view: View, index: list[int]) -> Pictures:
@@ -125,12 +116,6 @@ def image_name(view: View, index: int) -> str:
     return f"image {index}" if view.labels_N is None else view.class_name(int(view.labels_N[index]))
 
 
-def class_names(view: View) -> list[str] | None:
-    """Return the names of the classes, where the data has names for them."""
-    names = view.split.images.class_names
-    return list(names) if names else None
-
-
 def line_between(view: View, a: int, b: int, steps: int) -> Pictures:
     """Return image a, the decoded line between the two latents, and image b."""
     start, end = view.mean(view.images_at([a, b]))
@@ -145,17 +130,3 @@ def pairs_of_images(view: View) -> list[tuple[int, int]]:
     pairs = [pair for pair in digits if set(pair) <= set(view.classes)]
     pairs = pairs or [(view.classes[0], view.classes[-1])]
     return [(view.example(a), view.example(b)) for a, b in pairs]
-
-
-def start_of_traversal(view: View) -> torch.Tensor:
-    """Return the posterior mean of the first example."""
-    return view.mean(view.images_at([examples(view)[0]]))[0]
-
-
-def by_information(view: View) -> list[int]:
-    """Return the directions by falling KL, or by the variance of their means where not each has a KL."""
-    weight, sizes = view.statistics.kl_Z, [1] * view.model.latent_space.reals(view.model.latent_dim)
-    if weight is None or len(weight) != len(view.directions):
-        pieces = torch.split(view.statistics.mean_variance_Z, [*sizes, *view.model.latent_space.blocks])
-        weight = torch.stack([piece.sum() for piece in pieces])
-    return [int(direction) for direction in torch.argsort(weight, descending=True)]

@@ -6,17 +6,7 @@ import functools
 from typing import Any
 
 from nelbo import plots
-from nelbo.pictures.base import (
-    Drawn,
-    by_information,
-    class_names,
-    image_name,
-    line_between,
-    pairs_of_images,
-    picture,
-    reconstructed,
-    start_of_traversal,
-)
+from nelbo.pictures.base import Drawn, image_name, line_between, pairs_of_images, picture, reconstructed
 from nelbo.pictures.view import View
 
 
@@ -37,9 +27,9 @@ def first_against_best(view: View) -> Drawn:
     lines = [[line_between(side, a, b, 8) for a, b in ends] for side in sides]
     labels = [f"{image_name(view, a)} to {image_name(view, b)}" for a, b in ends]
     yield f"{stem}-interpolation", beside(*lines, row_labels=labels, apart="ends")
-    order = by_information(sides[1])[:4]  # of the best: the same four dimensions on both sides
+    order = sides[1].by_information()[:4]  # of the best: the same four dimensions on both sides
     moved = [
-        [side.decoded(side.traversal(start_of_traversal(side), place, 3.0, 9)) for place in order]
+        [side.decoded(side.traversal(side.start_of_traversal(), place, 3.0, 9)) for place in order]
         for side in sides
     ]
     span = ", -3 to 3" if view.model.latent_space.space == "real" else ""
@@ -49,7 +39,7 @@ def first_against_best(view: View) -> Drawn:
 
 def _latents(sides: tuple[View, View], stem: str, *, titles: tuple[str, str], title: str) -> Drawn:
     """Draw the plane itself when Z = 2, otherwise principal axes, and t-SNE of at most 2,000 images."""
-    shared: dict[str, Any] = {"titles": titles, "class_names": class_names(sides[0])}
+    shared: dict[str, Any] = {"titles": titles, "class_names": sides[0].split.images.class_names}
     labels = sides[0].labels_N
     latents = [side.z_NZ.numpy() for side in sides]
     if latents[0].shape[1] == 2:

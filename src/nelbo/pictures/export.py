@@ -133,26 +133,20 @@ class Folder:
 
 
 def sample(view: View, out: Folder, n: int, temperature: float = 1.0, sampler: Sampler | None = None) -> None:
-    """Write n images from the prior, or from a sampler: one PNG each, a grid of the first 1,000, and arrays.
-
-    The arrays are of images (n, H, W, C) and of latents (n, Z).
-    """
+    """Write n images from the prior, or a sampler: PNGs, a grid of the first 1,000, arrays (n, H, W, C) and (n, Z)."""
     _positive("n", n)
     z_NZ, x_NCHW = view.samples(n, temperature, sampler)
     pictures = view.pictures(x_NCHW)
     out.grid("samples", pictures[:IN_A_GRID])
     out.array("samples", pictures)
     out.array("samples-latents", z_NZ.numpy())
-    digits = len(str(n - 1))
+    digits = len(str(n - 1))  # names then sort in the order of the draws
     for index, image in enumerate(pictures):
         out.image(f"sample-{index:0{digits}}", image)
 
 
 def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
-    """Write n decoded draws from the posterior of each reference image: `sample-<name>-<number>.png`.
-
-    Arrays hold them all, and a grid the first 100 of each image.
-    """
+    """Write n decoded draws from the posterior of each image: PNGs, a grid of the first 100 of each, and arrays."""
     _positive("n", n)
     if any(text.startswith("class:") for text in references):
         raise ConfigError(
@@ -176,10 +170,7 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
 
 
 def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float:
-    """Write reconstructions from the posterior mean: one PNG each, an array, and a grid of the first 100.
-
-    The grid has the inputs above them. Returns the mean squared error a pixel.
-    """
+    """Write images decoded from posterior means: PNGs, an array, a grid of 100 below their inputs. Return the MSE."""
     if references:
         images = _refer_all(view, references)
         for text, reference in zip(references, images, strict=True):
@@ -197,7 +188,7 @@ def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float
     out.array("reconstructions", pictures)
     for name, image in zip(names, pictures, strict=True):
         out.image(f"reconstruction-{name}", image)
-    return float((decoded - x_BCHW).square().mean())
+    return float((decoded - x_BCHW).square().mean())  # a pixel
 
 
 def encode(view: View, file: Path) -> dict[str, list[int]]:
@@ -238,12 +229,9 @@ def interpolate(view: View, out: Folder, start: str, end: str, steps: int) -> No
 
 
 def traverse(view: View, out: Folder, start: str, dimensions: list[int], span: float, steps: int) -> None:
-    """Write latent dimensions moved one at a time over +-span from a reference: a row and an animation each, arrays.
-
-    Categorical variables are counted after the dimensions, and go through their categories.
-    """
+    """Write latent dimensions moved one at a time over +-span from a reference: a row and an animation each, arrays."""
     reference = refer(view, start)
-    if not dimensions:
+    if not dimensions:  # all; categorical variables come after them, and go through their categories
         dimensions = list(range(len(view.directions)))
     rows = [view.decoded(view.traversal(reference.z_Z, dimension, span, steps)) for dimension in dimensions]
     name = f"traversal-{reference.name}"

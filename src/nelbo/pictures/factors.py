@@ -10,8 +10,8 @@ from nelbo import plots
 from nelbo.data import Images, materialise
 from nelbo.metrics import disentangle
 from nelbo.metrics.factors import prepared
-from nelbo.pictures.base import SHOWN, Drawn, picture
-from nelbo.pictures.view import NotApplicable, View
+from nelbo.pictures.base import Drawn, picture
+from nelbo.pictures.view import SHOWN, NotApplicable, View
 
 Factored = dict[str, tuple[Images, torch.Tensor]]  # by split: its images and their factors
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nelbo import plots
-from nelbo.pictures.base import SHOWN, Drawn, examples, image_name, picture, reconstructed, some_classes
-from nelbo.pictures.view import Pictures, View
+from nelbo.pictures.base import Drawn, image_name, picture, reconstructed, some_classes
+from nelbo.pictures.view import SHOWN, Pictures, View
 
 
 @picture(group="images", order=1)
@@ -37,7 +37,7 @@ def samples(view: View) -> Drawn:
 @picture(group="images", order=4)
 def around(view: View) -> Drawn:
     """Draws from the posterior of one image, decoded, beside the image."""
-    index = examples(view)[:4]
+    index = view.examples()[:4]
     row_labels = [image_name(view, i) for i in index]
     title = f"{view.title} · draws from q(z|x)"
     rows = _draws_beside(view, index, SHOWN - 1)

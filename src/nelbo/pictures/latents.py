@@ -8,7 +8,7 @@ import torch
 from nelbo import plots
 from nelbo.dists.normal import StandardNormalModule
 from nelbo.metrics.latent import ACTIVE_VARIANCE
-from nelbo.pictures.base import Drawn, class_names, picture
+from nelbo.pictures.base import Drawn, picture
 from nelbo.pictures.view import NotApplicable, View
 
 
@@ -40,7 +40,7 @@ def posterior(view: View) -> Drawn:
 @picture(group="latent", order=3)
 def scatter(view: View) -> Drawn:
     """Posterior means by class: the latent plane itself when Z = 2, otherwise its first two principal axes."""
-    z_NZ, labels, names = view.z_NZ.numpy(), view.labels_N, class_names(view)
+    z_NZ, labels, names = view.z_NZ.numpy(), view.labels_N, view.split.images.class_names
     if z_NZ.shape[1] == 2:
         circles = isinstance(view.model.prior, StandardNormalModule)
         figure = plots.scatter(z_NZ, labels, title=view.title, class_names=names, prior_circles=circles)
@@ -59,7 +59,7 @@ def tsne(view: View) -> Drawn:
     flat, index = view.tsne
     pca, _ = plots.project(view.z_NZ.numpy()[index], "pca", max_points=None)
     labels = None if view.labels_N is None else view.labels_N[index]
-    names, axes = class_names(view), (("PC 1", "PC 2"), None)
+    names, axes = view.split.images.class_names, (("PC 1", "PC 2"), None)
     title = f"{view.title} · {len(index)} images"
     figure = plots.two_scatters(
         pca, flat, labels, titles=("PCA", "t-SNE"), title=title, class_names=names, axis_labels=axes
@@ -72,13 +72,11 @@ def manifold(view: View) -> Drawn:
     """The decoded latent plane: both dimensions of a standard normal with Z = 2, or the first two principal axes."""
     if view.z_NZ.shape[1] < 2:
         raise NotApplicable("a plane needs two latent dimensions")
-    if view.model.latent_space.space != "real":
-        raise NotApplicable(
-            f"no plane lies in the latent's space: latents are {view.model.latent_space.words}"
-        )
+    if (space := view.model.latent_space).space != "real":
+        raise NotApplicable(f"no plane lies in the latent's space: latents are {space.words}")
     size = 20
     centre, first, second, labels = _plane(view)
-    ticks = torch.linspace(-2.5, 2.5, size)
+    ticks = torch.linspace(-2.5, 2.5, size)  # of a normal, 99 % lie within 2.5 standard deviations
     grid = centre + ticks[None, :, None] * first + ticks[:, None, None] * second
     decoded = view.decoded(grid.flatten(0, 1))
     images = decoded.reshape(size, size, *decoded.shape[1:])

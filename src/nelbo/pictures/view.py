@@ -29,7 +29,8 @@ from nelbo.training.store import Run
 
 Pictures = NDArray[np.float32]  # (..., H, W, C) in [0, 1]
 Index = int | slice | list[int]  # what indexes a tensor
-DECODE_AT_ONCE = 1000
+SHOWN = 10  # columns of a row of examples: as many as there are digits
+DECODE_AT_ONCE = 1000  # images: a bound on the device's memory, whatever is drawn
 TSNE_POINTS = 2000  # at most: its time grows faster than their number
 
 
@@ -41,7 +42,7 @@ class NotApplicable(NelboError):
 
 @dataclasses.dataclass
 class View:
-    """One checkpoint and one split of a run. See `View.open`."""
+    """A checkpoint and a split of a run. See `View.open`."""
 
     run: Run
     checkpoint: str
@@ -158,6 +159,12 @@ class View:
         """Return the position of the first image of a class: the same one in every picture."""
         return int(np.flatnonzero(self.need_labels() == label)[0])
 
+    def examples(self) -> list[int]:
+        """Return the position of one image of each class, or of the first images where there are no classes."""
+        if self.labels_N is not None and 1 < len(self.classes) <= 2 * SHOWN:
+            return [self.example(label) for label in self.classes][:SHOWN]
+        return list(range(min(len(self), SHOWN)))
+
     # --- between images, latents and pictures ---
 
     def pictures(self, x: Tensor) -> Pictures:
@@ -165,6 +172,7 @@ class View:
         low, high = self.splits.range
         scaled = (x.detach().float().cpu() - low).div_(high - low).clamp_(0.0, 1.0)
         array: Pictures = scaled.movedim(-3, -1).numpy()
+        # A fourth channel is transparency. What is neither grey nor colour is shown by its first channel.
         return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
 
     def inputs(self, index: Index) -> Pictures:
@@ -223,12 +231,10 @@ class View:
     def samples(
         self, n: int, temperature: float = 1.0, sampler: Sampler | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw n latents from the prior, or from a sampler fitted to the training images, and decode their mean images.
-
-        Draws from the prior are the same for every checkpoint.
-        """
+        """Draw n latents from the prior, or from a sampler fitted to training images, and decode their mean images."""
         spec = sampler or FromPrior(temperature=temperature)
         fitted = Encoded(self.model, self.split, self.seed).fit(spec)
+        # One seed: of a fixed prior the draws are the same for every checkpoint.
         z_NZ = RunSampler(spec, self.model, fitted, self.device).latents(n, self.seed)
         return z_NZ, self.decode(z_NZ)
 
@@ -249,6 +255,19 @@ class View:
     def directions(self) -> list[str]:
         """The names of the directions in the latent: its dimensions, then categorical variables."""
         return self.model.latent_space.directions(self.model.latent_dim)
+
+    def by_information(self) -> list[int]:
+        """Return the directions by falling KL, or by the variance of their means where not each has a KL."""
+        space, weight = self.model.latent_space, self.statistics.kl_Z
+        if weight is None or len(weight) != len(self.directions):
+            sizes = [1] * space.reals(self.model.latent_dim)
+            pieces = torch.split(self.statistics.mean_variance_Z, [*sizes, *space.blocks])
+            weight = torch.stack([piece.sum() for piece in pieces])
+        return [int(direction) for direction in torch.argsort(weight, descending=True)]
+
+    def start_of_traversal(self) -> Tensor:
+        """Return the posterior mean of the first example."""
+        return self.mean(self.images_at([self.examples()[0]]))[0]
 
     def line(self, start_Z: Tensor, end_Z: Tensor, steps: int) -> Tensor:
         """Return `steps` latents from one to another, both ends included, straight in their space: (steps, Z)."""

@@ -70,9 +70,8 @@ def epoch_curves(
         lines: dict[str, Floats] = {}
         for i, (split, values) in enumerate(splits.items()):
             if len(values) != len(x):
-                raise PlotError(
-                    f"{quantity}, {split}: {len(x)} epochs need {len(x)} values, got {len(values)}"
-                )
+                needed = f"{quantity}, {split}: {len(x)} epochs need {len(x)} values"
+                raise PlotError(f"{needed}, got {len(values)}")
             y = np.array(values, dtype=float)  # None is NaN
             lines[split] = np.where(np.isfinite(y), y, np.nan)
             handles.setdefault(split, _line(ax, x, lines[split], split, i))
@@ -201,10 +200,7 @@ def _epoch_axis(ax: Axes, x: np.ndarray, name: str = "epoch") -> None:
 
 
 def _robust_axis(ax: Axes, y: Floats, finite: NDArray[np.bool_]) -> list[str]:
-    """Set limits that leave out spikes but not a long descent, and a logarithmic axis for a wide range.
-
-    Returns notes on the values beyond the limits.
-    """
+    """Leave out spikes but no long descent, in a logarithm of a wide range; return notes on what is beyond."""
     values = y[finite]
     low, high = np.quantile(values, [0.005, 0.995])
     # The first steps of a run are few and far above the others, and no spikes: a median of nine keeps them.

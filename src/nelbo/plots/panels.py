@@ -23,7 +23,7 @@ MARGIN, GAP = 0.1, 0.3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One picture (H, W, C) and the texts around it, at pixel coordinates of the picture."""
+    """A picture (H, W, C) and the texts around it, at pixel coordinates of the picture."""
 
     picture: np.ndarray
     title: str = ""
