@@ -24,7 +24,7 @@ from nelbo.training.recipe import Recipe, resolve
 class Side:
     """A way to train: the program, and fields of the recipe that it changes."""
 
-    what: str
+    description: str
     program: str = "nelbo"
     overrides: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
@@ -162,7 +162,7 @@ def row(
     memory = [lap.peak_mb for lap in laps if lap.peak_mb is not None]
     reached = [lap.target_seconds for lap in laps if lap.target_seconds is not None]
     return {
-        "what": side.what,
+        "what": side.description,
         "precision": first.precision,
         "how": first.how,
         "threads": first.threads,
