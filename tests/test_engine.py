@@ -176,6 +176,15 @@ def test_the_other_library_multiplies_in_float32_and_the_switch_is_put_back():
     assert (inner - exact).abs().max() < 1e-3
 
 
+def test_a_function_of_many_rows_is_computed_a_few_at_a_time():
+    sizes = []
+    rows = torch.arange(10, dtype=torch.float64)[:, None]
+    doubled = engine.in_pieces(lambda piece: sizes.append(len(piece)) or 2 * piece, rows, CPU, 4)
+    assert sizes == [4, 4, 2]
+    assert doubled.dtype == torch.float32
+    assert torch.equal(doubled, 2 * rows.float())
+
+
 @pytest.mark.parametrize(("vendor", "features"), [("GenuineIntel", "avx512"), ("AuthenticAMD", "avx512 amx")])
 def test_the_switch_is_left_alone_where_it_would_round(monkeypatch, vendor, features):
     monkeypatch.setattr(precision, "processor", lambda name: vendor)

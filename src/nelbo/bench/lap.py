@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 PROCESS = Path("/proc/self")
-WINDOW = 10  # batches whose mean bound is held against a target
+WINDOW = 10  # batches whose mean bound is held against a target: one lucky batch is no target reached
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,11 +51,11 @@ def seconds_to_target(
     """
     if target is None:
         return None
-    recent: list[float] = []
+    recent: deque[float] = deque(maxlen=WINDOW)
     done = 0.0
     for row, epoch_seconds in zip(bounds, seconds, strict=True):
         for index, bound in enumerate(row, 1):
-            recent = [*recent[1 - WINDOW :], -bound]
+            recent.append(-bound)
             if math.fsum(recent) / len(recent) <= target:
                 return done + epoch_seconds * index / len(row)
         done += epoch_seconds
@@ -81,6 +82,6 @@ class Memory:
             return float(torch.cuda.max_memory_allocated(self.device) / 2**20)
         if self.device.type != "cpu" or not self.known:
             return None
-        status = (PROCESS / "status").read_text(encoding="utf-8")
+        status = (PROCESS / "status").read_text(encoding="utf-8")  # VmHWM: the high-water mark
         kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
         return int(kilobytes) / 1024

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from nelbo.bench.lap import Lap, Memory, seconds_to_target
 from nelbo.core.layout import Execution
-from nelbo.engine import Measured
 from nelbo.errors import Interrupted
 from nelbo.training import api, events
 from nelbo.training.recipe import Recipe, resolve
@@ -40,32 +39,25 @@ class Listener:
         match event:
             case events.DataRead():
                 self.images = event.n["train"]
-            case events.StepDone():
-                self._step(event.measured)
+            case events.StepDone(measured=measured):
+                if "bound" in measured.names:  # kept on the device: reading it would wait
+                    self._sums.append(measured.sums_SQ[:, measured.names.index("bound")])
+                    self._counts += measured.counts
             case events.Warned():
                 self.notes.append(event.message)
             case events.EpochDone():
                 self.clocks.append(event.row["seconds"])
                 self.how = event.row["how"]
-                self._close()
+                sums_S = torch.cat(self._sums).tolist() if self._sums else []
+                self.bounds.append([total / n for total, n in zip(sums_S, self._counts, strict=True)])
+                self._sums, self._counts = [], []
                 if len(self.clocks) == self.epochs:
                     raise Enough
-
-    def _step(self, measured: Measured) -> None:
-        if "bound" in measured.names:  # kept on the device: reading it would wait
-            self._sums.append(measured.sums_SQ[:, measured.names.index("bound")])
-            self._counts += measured.counts
-
-    def _close(self) -> None:
-        """Append the bound of each batch of the epoch that ended."""
-        sums_S = torch.cat(self._sums).tolist() if self._sums else []
-        self.bounds.append([total / n for total, n in zip(sums_S, self._counts, strict=True)])
-        self._sums, self._counts = [], []
 
 
 def run(
     recipe: Recipe,
-    overrides: Mapping[str, Any],
+    overrides: Mapping[str, object],
     *,
     epochs: int,
     device: torch.device,
@@ -77,6 +69,7 @@ def run(
     `overrides` are dotted fields of the recipe. The clock `train` holds neither compilation, validation, latent
     statistics nor checkpoints. Where a step could not be compiled, `notes` say why. Raises what `nelbo.train` does.
     """
+    # All epochs of the recipe, although training ends before: schedules and what `auto` chooses depend on them.
     plan = resolve(recipe, {**overrides, "epochs": max(epochs, recipe.epochs), "patience": None})
     memory = Memory(device)
     listener = Listener(epochs)
@@ -85,8 +78,8 @@ def run(
             api.train(plan, runs=runs, name="bench", device=str(device), data_dir=data_dir, tell=listener)
         except Interrupted:  # whose message promises that the run goes on; its folder is about to go
             raise KeyboardInterrupt from None
-    train = [clock["train"] for clock in listener.clocks]
-    seconds = [after - before for before, after in zip([0.0, *train], train, strict=False)]
+    train = [clock["train"] for clock in listener.clocks]  # since the beginning, at the end of each epoch
+    seconds = [after - before for before, after in itertools.pairwise([0.0, *train])]
     return Lap(
         epochs=tuple(seconds[1:]),
         images=listener.images,
@@ -100,9 +93,9 @@ def run(
     )
 
 
-def words(how: Mapping[str, Any]) -> str:
+def words(ran: Execution) -> str:
     """Return in words how the steps were run."""
-    ways = ["compiled"] if how["compiled"] else []
-    if (at_once := how["steps_at_once"]) > 1:
+    ways = ["compiled"] if ran["compiled"] else []
+    if (at_once := ran["steps_at_once"]) > 1:
         ways.append(f"captured, {at_once} steps at once")
     return ", ".join(ways) or "eager"

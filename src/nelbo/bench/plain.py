@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from nelbo.bench.lap import Lap, Memory, seconds_to_target
 from nelbo.core import Progress
 from nelbo.data import Splits
 from nelbo.errors import ConfigError
+from nelbo.models import BuiltModel
 from nelbo.objectives import Owner
 from nelbo.optim import Adam, AdamW, Optimizer
 from nelbo.training.recipe import Recipe
 
+M = TypeVar("M", bound=nn.Module)
 STOCK = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -41,12 +43,12 @@ class Pictures(Dataset[Tensor]):
             return pixels_CHW.float() / (255 if self.eight_bit else 1)
         array_HWC = pixels_CHW.permute(1, 2, 0).numpy()
         picture = Image.fromarray(array_HWC[..., 0] if array_HWC.shape[2] == 1 else array_HWC)
-        tensor = torch.from_numpy(np.array(picture, copy=True))
+        tensor = torch.from_numpy(np.array(picture, copy=True))  # torchvision's ToTensor, step by step
         tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
         return tensor.contiguous().to(torch.float32).div(255)
 
 
-def stock(model: nn.Module) -> nn.Module:
+def stock(model: M) -> M:
     """Turn the layers into torch's, with the same parameters and without this project's faster subclasses."""
     for layer in model.modules():
         for kind in STOCK:
@@ -76,13 +78,25 @@ def run(
         raise ConfigError(f"the plain loop cannot train {recipe.objective.name}, which owns a module")
     memory = Memory(device)
     with engine.fixed_seed(recipe.seed, device):
-        model: Any = stock(recipe.model.build(splits.shape)).to(device).train()
+        model = stock(recipe.model.build(splits.shape)).to(device).train()
         optimizer = optimizer_of(recipe.optimizer, model)
         loader = DataLoader(Pictures(splits), batch_size=recipe.batch_size, shuffle=True)
-        seconds, bounds = [], []
+        batches, seconds = len(loader), []
+        bounds: list[list[float]] = []
         for epoch in range(1, epochs + 1):
-            begun = time.perf_counter()
-            bounds.append(_epoch(recipe, splits, model, optimizer, loader, epoch, target is not None))
+            begun, total = time.perf_counter(), 0.0
+            bounds.append([])
+            for index, x_BCHW in enumerate(loader):
+                x_BCHW = x_BCHW.to(device)
+                for transform in splits.transforms:
+                    x_BCHW = transform.batch(x_BCHW, None)
+                done = (epoch - 1) * batches + index
+                loss, bound_B = step(
+                    recipe, model, optimizer, x_BCHW, epoch, done, batches, len(splits.train)
+                )
+                total += loss.item()  # as tutorials do; it waits for the device in every step
+                if target is not None and bound_B is not None:  # a second number read a step
+                    bounds[-1].append(float(bound_B.detach().mean()))
             engine.synchronise(device)
             seconds.append(time.perf_counter() - begun)
     return Lap(
@@ -95,27 +109,8 @@ def run(
     )
 
 
-def _epoch(
-    recipe: Recipe, splits: Splits, model: Any, optimizer: torch.optim.Optimizer, loader: DataLoader[Tensor],
-    epoch: int, with_bounds: bool,
-) -> list[float]:  # fmt: skip
-    """Train one epoch and return the bound of each batch `with_bounds`, which reads a second number a step."""
-    device = next(model.parameters()).device
-    batches, bounds, total = len(loader), [], 0.0
-    for index, x_BCHW in enumerate(loader):
-        x_BCHW = x_BCHW.to(device)
-        for transform in splits.transforms:
-            x_BCHW = transform.batch(x_BCHW, None)
-        done = (epoch - 1) * batches + index
-        loss, bound_B = step(recipe, model, optimizer, x_BCHW, epoch, done, batches, len(splits.train))
-        total += loss.item()
-        if with_bounds and bound_B is not None:
-            bounds.append(float(bound_B.detach().mean()))
-    return bounds
-
-
 def step(
-    recipe: Recipe, model: Any, optimizer: torch.optim.Optimizer, x_BCHW: Tensor, epoch: int, done: int,
+    recipe: Recipe, model: BuiltModel, optimizer: torch.optim.Optimizer, x_BCHW: Tensor, epoch: int, done: int,
     batches: int, images: int,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Take one step, forward, backward and update, and return the loss and the bound of each image."""

@@ -24,12 +24,12 @@ from nelbo.training.recipe import Recipe, resolve
 class Side:
     """A way to train: the program, and fields of the recipe that it changes."""
 
-    what: str
+    description: str
     program: str = "nelbo"
-    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
-SIDES = {
+SIDES = {  # in the order in which they run and are shown
     "plain": Side(
         "a tutorial's loop: PIL pictures one by one, torch's own layers, a loss read a step", "plain"
     ),
@@ -40,7 +40,6 @@ SIDES = {
     "nelbo-fp32-compiled": Side("float32, compiled", overrides={"precision": "fp32", "compile": "on"}),
     "nelbo-bf16-compiled": Side("bfloat16, compiled", overrides={"precision": "bf16", "compile": "on"}),
 }
-"""Name -> side, in the order in which they run and are shown."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Settings:
     device: torch.device
     data_dir: Path | None
     sides: Mapping[str, Side]
-    rates: Mapping[str, Any]
+    rates: Mapping[str, machine.Rate]
     tell: Tell
 
 
@@ -79,30 +78,6 @@ def bench(
     a side. What a side cannot do is in `left_out` with the reason. Raises ConfigError, DataError and DeviceError
     before anything is trained.
     """
-    chosen = _checked(sides, repeat, epochs)
-    plans = {_name(one): resolve(one) for one in recipes}
-    if len(plans) < len(recipes):
-        raise ConfigError(f"recipes: one is named twice among {', '.join(map(_name, recipes))}")
-    where = engine.pick_device(device)
-    root = Path(data_dir) if data_dir is not None else None
-    splits = {name: api.load_data(recipe, root) for name, recipe in plans.items()}
-    rates = {str(name): machine.product_rate(where, name) for name in machine.DTYPES}
-    shared = Settings(repeat, epochs, target, where, root, chosen, rates, tell)
-    return {
-        "environment": engine.describe(where) | {"command": engine.command_line()},
-        "machine": {"products": rates},
-        "settings": {"repeat": repeat, "epochs": epochs, "target": target, "device": str(where)},
-        "recipes": {
-            name: _side_by_side(name, recipe, splits[name], shared) for name, recipe in plans.items()
-        },
-    }
-
-
-def _name(recipe: str | Path | Recipe) -> str:
-    return recipe.recipe if isinstance(recipe, Recipe) else str(recipe)
-
-
-def _checked(sides: Sequence[str], repeat: int, epochs: int) -> dict[str, Side]:
     for name, value, least in (("repeat", repeat, 1), ("epochs", epochs, 2)):
         if value < least:
             why = "; the first epoch warms up and is left out" if name == "epochs" else ""
@@ -112,27 +87,41 @@ def _checked(sides: Sequence[str], repeat: int, epochs: int) -> dict[str, Side]:
             raise ConfigError(f"--sides {name}: no side is called so; {did_you_mean(name, SIDES)}")
     if not sides:
         raise ConfigError(f"--sides: name at least one; known: {', '.join(SIDES)}")
-    return {name: side for name, side in SIDES.items() if name in sides}
+    chosen = {name: side for name, side in SIDES.items() if name in sides}
+    recipe_names = [one.recipe if isinstance(one, Recipe) else str(one) for one in recipes]
+    plans = dict(zip(recipe_names, map(resolve, recipes), strict=True))
+    if len(plans) < len(recipes):
+        raise ConfigError(f"recipes: one is named twice among {', '.join(recipe_names)}")
+    place = engine.pick_device(device)  # mistakes are told before anything is trained
+    root = Path(data_dir) if data_dir is not None else None
+    splits = {name: api.load_data(recipe, root) for name, recipe in plans.items()}
+    rates = {str(name): machine.product_rate(place, name) for name in machine.DTYPES}
+    shared = Settings(repeat, epochs, target, place, root, chosen, rates, tell)
+    return {
+        "environment": engine.describe(place) | {"command": engine.command_line()},
+        "machine": {"products": rates},
+        "settings": {"repeat": repeat, "epochs": epochs, "target": target, "device": str(place)},
+        "recipes": {name: _side_by_side(name, plan, splits[name], shared) for name, plan in plans.items()},
+    }
 
 
-def _side_by_side(name: str, recipe: Recipe, splits: Splits, shared: Settings) -> dict[str, Any]:
+def _side_by_side(name: str, recipe: Recipe, splits: Splits, shared: Settings) -> dict[str, object]:
+    """Time one recipe: every side once, then every side again, so that a machine that slows down slows all."""
     sides, tell = shared.sides, shared.tell
     tell(events.BenchBegun(name, list(sides), shared.repeat))
     laps: dict[str, list[Lap]] = {key: [] for key in sides}
     left_out: dict[str, str] = {}
     for turn in range(1, shared.repeat + 1):
-        for key, side in sides.items():
-            if key in left_out:
-                continue
+        for key in list(laps):
             try:
-                lap = lap_of(side, recipe, splits, shared)
+                lap = lap_of(sides[key], recipe, splits, shared)
             except (ConfigError, TrainingFailed) as error:  # this side cannot do this recipe; the others can
                 left_out[key] = str(error)
-                laps.pop(key)
+                laps.pop(key)  # also its laps before: a row of fewer turns would not compare
                 tell(events.SideLeftOut(key, str(error)))
-                continue
-            laps[key].append(lap)
-            tell(events.LapDone(key, turn, lap.epochs))
+            else:
+                laps[key].append(lap)
+                tell(events.LapDone(key, turn, lap.epochs))
     work = machine.flops_an_image(recipe, splits)
     baseline = laps.get("plain", [])
     return {
@@ -159,20 +148,21 @@ def row(
     side: Side,
     laps: Sequence[Lap],
     flops_an_image: float,
-    rates: Mapping[str, Any],
+    rates: Mapping[str, machine.Rate],
     plain_laps: Sequence[Lap],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the row of a side; a value is the median over the timed epochs of one repetition."""
     first = laps[0]
     seconds = [statistics.median(lap.epochs) for lap in laps]
     speeds = [lap.images / time for lap, time in zip(laps, seconds, strict=True)]
     flops = flops_an_image * statistics.median(speeds)
     baseline = [lap.images / statistics.median(lap.epochs) for lap in plain_laps]
+    # Turn by turn: both sides of a ratio ran within minutes, under the same load of the machine.
     ratios = [speed / plain for speed, plain in zip(speeds, baseline, strict=False)]
     memory = [lap.peak_mb for lap in laps if lap.peak_mb is not None]
     reached = [lap.target_seconds for lap in laps if lap.target_seconds is not None]
     return {
-        "what": side.what,
+        "what": side.description,
         "precision": first.precision,
         "how": first.how,
         "threads": first.threads,
@@ -189,11 +179,7 @@ def row(
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
+def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
     """Return median, lowest, highest and all values, in the order measured."""
-    return {
-        "median": statistics.median(values),
-        "low": min(values),
-        "high": max(values),
-        "all": list(values),
-    }
+    median = statistics.median(values)
+    return {"median": median, "low": min(values), "high": max(values), "all": list(values)}

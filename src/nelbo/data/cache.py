@@ -35,11 +35,10 @@ _VERSION = 1  # of the decoding; raised when the same files would give other pix
 
 
 def cache_path(folder: Path, files: Sequence[str], size: tuple[int, int] | None, cache: Path) -> Path:
-    """One file a folder and size; its second part changes with any path, time or length of a file."""
+    """Return one file for a folder and size; its second part changes with any path, time or length of a file."""
     source = hashlib.sha256(json.dumps([str(folder.resolve()), size]).encode())
-    listing = hashlib.sha256(
-        f"[{_VERSION}, [".encode()
-    )  # as JSON of all files, which a million would fill memory with
+    # Piece by piece the bytes of one JSON list of all files; the list itself, of a million, would fill memory.
+    listing = hashlib.sha256(f"[{_VERSION}, [".encode())
     for i, file in enumerate(files):
         stat = os.stat(os.path.join(folder, file))
         about = json.dumps([file.replace(os.sep, "/"), stat.st_mtime_ns, stat.st_size])
@@ -48,7 +47,7 @@ def cache_path(folder: Path, files: Sequence[str], size: tuple[int, int] | None,
     return cache / f"{source.hexdigest()[:16]}-{listing.hexdigest()[:16]}.npy"
 
 
-def from_cache(path: Path, n: int, said: str = "decoded earlier into") -> Tensor | OnDisk | None:
+def from_cache(path: Path, n: int, note: str = "decoded earlier into") -> Tensor | OnDisk | None:
     """Return the images that were decoded before, in memory or, if large, in their file; None if absent or damaged."""
     try:
         with path.open("rb") as file:
@@ -57,8 +56,8 @@ def from_cache(path: Path, n: int, said: str = "decoded earlier into") -> Tensor
             good = version == (1, 0) and dtype == np.uint8 and not columns_first
             if not good or len(shape) != 4 or shape[0] != n:
                 return None
-            rows = ArrayFile(path, shape, file.tell(), f"{said} {path}")
-    except (OSError, ValueError, EOFError, DataError):
+            rows = ArrayFile(path, shape, file.tell(), f"{note} {path}")
+    except (OSError, ValueError, EOFError, DataError):  # a damaged file is decoded again, not reported
         return None
     pixels = OnDisk(rows)
     return pixels if pixels.nbytes > ondisk.THRESHOLD else pixels.rows(torch.arange(n))
@@ -72,28 +71,25 @@ def keep(path: Path, pixels: NDArray[np.uint8]) -> None:
         try:
             with os.fdopen(handle, "wb") as stream:
                 np.save(stream, pixels, allow_pickle=False)
-            os.replace(part, path)
+            os.replace(part, path)  # in one step: no other run can see half a file
         finally:
             Path(part).unlink(missing_ok=True)
         _forget_others(path)
 
 
-Blocks = Callable[[int], Iterator[NDArray[np.uint8]]]
-"""The position of the first image -> blocks (n, C, H, W) of it and those that follow."""
+Blocks = Callable[[int], Iterator[NDArray[np.uint8]]]  # position of the first image -> blocks (n, C, H, W)
 
 
 def written(path: Path, shape: tuple[int, ...], blocks: Blocks) -> OnDisk:
-    """Images that are too large for memory, written as they come. Raises DataError where there is no room for them.
-
-    Another process that decodes the same folder is waited for.
-    """
+    """Write images that are too large for memory, as they come; raise DataError where there is no room for them."""
     part = path.with_name(f".{path.stem}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab+") as stream:
-            _lock(stream)
-            found = from_cache(path, shape[0])  # by the process that was waited for
-            if not isinstance(found, OnDisk):
+            # Another process that decodes the same folder is waited for, until it closes the file or ends.
+            if fcntl is not None:
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            if not isinstance(from_cache(path, shape[0]), OnDisk):  # else the process before has written it
                 _append(stream, path, shape, blocks)
                 os.replace(part, path)
         part.unlink(missing_ok=True)
@@ -106,14 +102,18 @@ def written(path: Path, shape: tuple[int, ...], blocks: Blocks) -> OnDisk:
             f"({error.strerror or error}); name a folder with room for them with --data-dir, or a smaller --data.size"
         ) from None
     _forget_others(path)
-    found = from_cache(path, shape[0], "decoded, once for all runs, into")
-    if not isinstance(found, OnDisk):
+    pixels = from_cache(path, shape[0], "decoded, once for all runs, into")
+    if not isinstance(pixels, OnDisk):
         raise DataError(f"{path}: is not what was written there a moment ago; run again")
-    return found
+    return pixels
 
 
 def _append(stream: BinaryIO, path: Path, shape: tuple[int, ...], blocks: Blocks) -> None:
-    header, row = _npy_header(shape), int(np.prod(shape[1:]))
+    """Write the rows that the file does not have yet."""
+    description = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))}
+    np.lib.format.write_array_header_1_0(description, about)
+    header, row = description.getvalue(), int(np.prod(shape[1:]))
     stream.seek(0)
     if stream.read(len(header)) != header:
         stream.truncate(0)
@@ -128,20 +128,7 @@ def _append(stream: BinaryIO, path: Path, shape: tuple[int, ...], blocks: Blocks
     for block in blocks(done):
         stream.write(block.data)
         stream.flush()  # a process that is killed from now on leaves it
-    os.fsync(stream.fileno())
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    stream = io.BytesIO()
-    about = {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))}
-    np.lib.format.write_array_header_1_0(stream, about)
-    return stream.getvalue()
-
-
-def _lock(stream: BinaryIO) -> None:
-    """Wait for any other holder; given back when the file is closed, or its process ends in whatever way."""
-    if fcntl is not None:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    os.fsync(stream.fileno())  # before the file gets the name under which it counts as whole
 
 
 def _forget_others(path: Path) -> None:
@@ -149,5 +136,5 @@ def _forget_others(path: Path) -> None:
     key = path.name.partition("-")[0]
     for old in [*path.parent.glob(f"{key}-*.npy"), *path.parent.glob(f".{key}-*.part")]:
         if old != path:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # on Windows another run may have it open
                 old.unlink(missing_ok=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,12 @@ from nelbo.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
+    from PIL.ImageFile import ImageFile
 
 T = TypeVar("T")
 A = TypeVar("A")
 BLOCK, BLOCK_BYTES = 32, 4 << 20  # files to a task, and of large ones fewer
-GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")  # Pillow's, of 1 to 32 bits
 _ORIENTATION = 0x0112  # EXIF tag; values from 5 on turn the picture by 90 degrees
 
 
@@ -40,33 +42,39 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Return mode and size; raise DataError naming the file."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Behind the pixels of a PNG Pillow could look only by decoding all of them.
-            ahead = image.format != "PNG" or "exif" in image.info
-            if ahead and image.getexif().get(_ORIENTATION, 1) >= 5:
-                height, width = width, height
-            return Header(image.mode in GREY_MODES, height, width)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
+    with _opened(path) as image:
+        width, height = image.size
+        # Behind the pixels of a PNG Pillow could look only by decoding all of them.
+        ahead = image.format != "PNG" or "exif" in image.info
+        if ahead and image.getexif().get(_ORIENTATION, 1) >= 5:
+            height, width = width, height
+        return Header(image.mode in GREY_MODES, height, width)
 
 
 def decode_file(path: Path, *, grey: bool, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """Return uint8 (C, H, W), fitted to `size` (height, width) unless None; raise DataError naming the file."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    with _opened(path) as image:
+        if size is not None:  # lets a JPEG decoder skip detail; twice the size keeps the filter's quality
+            image.draft("L" if grey else "RGB", (2 * max(size), 2 * max(size)))
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return to_array(fitted(eight_bit(upright), size), grey=grey)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[ImageFile]:
+    """Open an image file; raise DataError naming it where it cannot be read, here or in the block."""
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            if size is not None:  # lets a JPEG decoder skip detail; twice the size keeps the filter's quality
-                image.draft("L" if grey else "RGB", (2 * max(size), 2 * max(size)))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return to_array(fitted(eight_bit(upright), size), grey=grey)
+            yield image
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
+        raise DataError(
+            f"{path}: cannot be read as an image ({error}); repair the file or take it out of the folder"
+        ) from None
 
 
 def eight_bit(image: PILImage) -> PILImage:
@@ -78,7 +86,7 @@ def eight_bit(image: PILImage) -> PILImage:
     if not image.mode.startswith("I"):
         return image
     values = np.clip(np.asarray(image, dtype=np.float64), 0, 65535)
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 / 257 = 255
 
 
 def fitted(image: PILImage, size: tuple[int, int] | None) -> PILImage:
@@ -101,7 +109,7 @@ def to_array(image: PILImage, *, grey: bool) -> NDArray[np.uint8]:
         picture = image.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         image = Image.alpha_composite(white, picture)
-    array: NDArray[Any] = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
+    array: NDArray[np.uint8] = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
     return array[None] if grey else array.transpose(2, 0, 1)
 
 
@@ -113,21 +121,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(function: Callable[[A], T], items: Sequence[A]) -> Iterator[T]:
-    """Yield the results in order, from one thread a core; at the first error the rest is given up.
+def in_order(
+    function: Callable[[A], T],
+    items: Sequence[A],
+    *,
+    threads: int | None = None,
+    ahead: int | None = None,
+    begin: Callable[[], object] | None = None,
+) -> Generator[T, None, None]:
+    """Yield the results in order, from one thread a core unless told otherwise; at the first error give up the rest.
 
-    No more than a few results wait to be taken, however many items there are.
+    ahead  results that are under way, or wait to be taken, at most
+    begin  is called in each thread before anything else
     """
-    with ThreadPoolExecutor(cores()) as pool:
+    threads = threads or cores()
+    with ThreadPoolExecutor(threads, "reader", begin) as pool:
         remaining = iter(items)
-        waiting: deque[Future[T]] = deque(
-            pool.submit(function, item) for item in islice(remaining, 4 * cores())
-        )
+        # Not `pool.map`: it would start all at once, and a million results would wait in memory.
+        waiting = deque(pool.submit(function, item) for item in islice(remaining, ahead or 4 * threads))
         try:
             while waiting:
                 yield waiting.popleft().result()
                 waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-        finally:
+        finally:  # also where the caller stops before the end
             for future in waiting:
                 future.cancel()
 
@@ -138,10 +154,9 @@ def decode_folder(
     """Yield uint8 (n, C, H, W) of successive files; raise DataError naming the first that cannot be read.
 
     shape  (C, H, W) that every image has, or is brought to where `size` (height, width) is given
-
-    Threads, for Pillow decodes without Python's lock. JPEG files of 256 x 256 kept two cores 87 % busy; processes kept
-    them 99 % busy and cost a protocol (docs/log.md, 2026-11-27).
     """
+    # Threads, for Pillow decodes without Python's lock. JPEG files of 256 x 256 kept two cores 87 % busy; processes
+    # kept them 99 % busy and cost a protocol (docs/log.md, 2026-11-27).
     # Blocks bound the memory: a few wait for the caller, of BLOCK files or BLOCK_BYTES each.
     n = max(1, min(BLOCK, BLOCK_BYTES // math.prod(shape)))
 
@@ -162,9 +177,3 @@ def decode_block(
             raise DataError(f"{path}: decodes to {image.shape} (C, H, W), but its header says {shape}")
         pixels[:] = image
     return out
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: cannot be read as an image ({error}); repair the file or take it out of the folder"
-    )

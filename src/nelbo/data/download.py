@@ -36,16 +36,15 @@ class Remote:
 
 def data_root(data_dir: Path | str | None = None) -> Path:
     """Return the folder of data sets: the argument, else the variable NELBO_DATA, else the user's cache folder."""
-    given = data_dir or os.environ.get("NELBO_DATA")
-    if given:
-        return Path(given).expanduser()
+    if folder := data_dir or os.environ.get("NELBO_DATA"):
+        return Path(folder).expanduser()
     import pooch
 
     return Path(pooch.os_cache("nelbo"))
 
 
 def find(remote: Remote, file: RemoteFile, root: Path) -> Path | None:
-    """The file where it is already present, as published or uncompressed; None where it is not."""
+    """Return the path of a file that is present, as published or uncompressed; None where it is not."""
     path = root / remote.folder / file.name
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     return next((option for option in (path, plain) if option.is_file()), None)
@@ -57,34 +56,20 @@ def is_present(remote: Remote, root: Path) -> bool:
 
 
 def obtain(remote: Remote, data_dir: Path | None) -> list[Path]:
-    """The paths of the files, in their order; downloads what is missing. Raises DataError."""
+    """Return the paths of the files, in their order; download what is missing. Raises DataError."""
     root = data_root(data_dir)
-    folder = root / remote.folder
-    paths = []
-    for file in remote.files:
-        path = find(remote, file, root)
-        if path is None:
-            path = folder / file.name
-            _download(remote, file, folder)
-        paths.append(path)
-    return paths
+    return [find(remote, file, root) or _download(remote, file, root) for file in remote.files]
 
 
 def verified_content(path: Path, file: RemoteFile) -> bytes:
-    """The file's uncompressed content; raises DataError where it is not what was published.
-
-    A file that was compressed anew has another SHA-256 and the same content, and is accepted.
-    """
+    """Return the file's uncompressed content; raise DataError where it is not what was published."""
     raw = read_bytes(path)
     content = gunzip(raw, path)
     if hashlib.sha256(raw).hexdigest() == file.sha256:  # seldom another, and six times as fast as the other
         return content
-    if (
-        file.content_md5 is None
-        or hashlib.md5(content, usedforsecurity=False).hexdigest() != file.content_md5
-    ):
-        raise _differs(path, file)
-    return content
+    if file.content_md5 == hashlib.md5(content, usedforsecurity=False).hexdigest():
+        return content  # of a file that was compressed anew
+    raise _differs(path, file)
 
 
 def verify(path: Path, file: RemoteFile) -> None:
@@ -101,10 +86,11 @@ def _differs(path: Path, file: RemoteFile) -> DataError:
     )
 
 
-def _download(remote: Remote, file: RemoteFile, folder: Path) -> None:
+def _download(remote: Remote, file: RemoteFile, root: Path) -> Path:
     """Try each mirror; the file appears in its folder complete and checked, or not at all."""
-    missing = [other for other in remote.files if not find(remote, other, folder.parent)]
-    created = [path for path in (folder, folder.parent) if not path.exists()]
+    folder = root / remote.folder
+    missing = [other for other in remote.files if not find(remote, other, root)]
+    created = [path for path in (folder, root) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -115,7 +101,7 @@ def _download(remote: Remote, file: RemoteFile, folder: Path) -> None:
     for mirror in remote.mirrors:
         failure = _from_mirror(mirror + file.name, file, folder)
         if failure is None:
-            return
+            return folder / file.name
         failures.append(f"{urlsplit(mirror).netloc}: {failure}")
     with contextlib.suppress(OSError):  # another process may have put something there meanwhile
         for path in created:
@@ -129,7 +115,7 @@ def _download(remote: Remote, file: RemoteFile, folder: Path) -> None:
 
 
 def _from_mirror(url: str, file: RemoteFile, folder: Path) -> str | None:
-    """None when the file is in place; otherwise why this mirror failed, in a few words."""
+    """Return None when the file is in place; otherwise why this mirror failed, in a few words."""
     import pooch
     import requests
 
@@ -147,23 +133,16 @@ def _from_mirror(url: str, file: RemoteFile, folder: Path) -> str | None:
         part.chmod(0o644)  # temporary files are private; a cache may be shared
         part.replace(folder / file.name)
     except requests.RequestException as error:
-        return _clause(error)
+        if isinstance(error, requests.HTTPError) and error.response is not None:
+            return f"HTTP {error.response.status_code}"
+        words = {
+            requests.Timeout: "timed out",  # first: one while connecting is a ConnectionError too
+            requests.exceptions.ChunkedEncodingError: "transfer cut off",
+            requests.ConnectionError: "no connection",
+        }
+        return next((text for kind, text in words.items() if isinstance(error, kind)), type(error).__name__)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written to ({error.strerror})") from None
     finally:
         part.unlink(missing_ok=True)
     return None
-
-
-def _clause(error: Exception) -> str:
-    import requests
-
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"HTTP {error.response.status_code}"
-    if isinstance(error, requests.Timeout):
-        return "timed out"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "transfer cut off"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return type(error).__name__

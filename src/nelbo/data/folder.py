@@ -19,7 +19,7 @@ from nelbo.data.cache import cache_path, from_cache, keep, written
 from nelbo.data.decode import Header, decode_folder, in_order, read_header
 from nelbo.data.download import data_root
 from nelbo.data.images import Images
-from nelbo.data.ondisk import OnDisk
+from nelbo.data.ondisk import OnDisk, filled
 from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
 
@@ -34,7 +34,7 @@ SPLITS = {
 
 
 def load_folder(folder: Path, *, size: tuple[int, int] | None = None, data_dir: Path | None = None) -> Loaded:
-    """The images in a folder; class = first sub-folder. Raises DataError naming folder or file.
+    """Load the images in a folder; class = first sub-folder. Raises DataError naming folder or file.
 
     Sub-folders that are all called train, val(id|idation) or test are splits, each with its own classes.
     Grey where every file is grey, else RGB. All images have one size unless `size` (height, width) is given.
@@ -43,30 +43,29 @@ def load_folder(folder: Path, *, size: tuple[int, int] | None = None, data_dir: 
     if "train" not in parts:
         return Loaded(_load_split(folder, size, data_dir))
     loaded = {split: _load_split(path, size, data_dir) for split, path in parts.items()}
-    classes = {images.class_names for images in loaded.values()}
-    if len(classes) > 1:
+    if len({images.class_names for images in loaded.values()}) > 1:
         raise DataError(f"{folder}: {', '.join(parts)} do not have the same classes as sub-folders")
-    return Loaded(loaded["train"], loaded.get("validation"), loaded.get("test"))
+    return Loaded(**loaded)
 
 
 def list_images(folder: Path) -> list[str]:
-    """Image files below the folder, relative to it, sorted; hidden files and folders are left out."""
-    return sorted(_walk(folder), key=lambda file: file.split(os.sep))
+    """Return image files below the folder, relative to it, sorted; hidden files and folders are left out."""
+    return sorted(_walk(folder), key=lambda file: file.split(os.sep))  # by folder: "a b/1" after "a/1"
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    seen: set[str] = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(where)
-        if real in seen:  # a link back to a folder above
+    visited: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in visited:  # a link back to a folder above
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        here = os.path.relpath(where, folder)
+        relative = os.path.relpath(parent, folder)
         for file in files:
             if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
-                yield file if here == os.curdir else os.path.join(here, file)
+                yield file if relative == os.curdir else os.path.join(relative, file)
 
 
 def _splits(folder: Path) -> dict[str, Path]:
@@ -75,7 +74,7 @@ def _splits(folder: Path) -> dict[str, Path]:
         for entry in inside:
             if not entry.name.startswith((".", "__MACOSX")):
                 loose = loose or entry.name.lower().endswith(EXTENSIONS)
-                if entry.is_dir() and any(True for _ in _walk(Path(entry))):
+                if entry.is_dir() and any(True for _ in _walk(Path(entry))):  # ends at the first image
                     folders.append(folder / entry.name)
     named = [path for path in folders if path.name.lower() in SPLITS]
     parts = {SPLITS[path.name.lower()]: path for path in named}
@@ -95,42 +94,35 @@ def _splits(folder: Path) -> dict[str, Path]:
 def _load_split(folder: Path, size: tuple[int, int] | None, data_dir: Path | None) -> Images:
     files = list_images(folder)
     if not files:
-        known = " ".join(extension[1:] for extension in EXTENSIONS)
-        raise DataError(f"{folder}: holds no image files; expected {known}, in it or in its sub-folders")
+        types = " ".join(extension[1:] for extension in EXTENSIONS)
+        raise DataError(f"{folder}: holds no image files; expected {types}, in it or in its sub-folders")
     cache = cache_path(folder, files, size, data_root(data_dir) / "folders")
     pixels = from_cache(cache, len(files))
     if pixels is None:
         pixels = _decode(folder, files, size, cache)
-    labels, classes = _classes(files)
-    return Images(pixels, labels, classes)
-
-
-def _classes(files: Sequence[str]) -> tuple[torch.Tensor | None, tuple[str, ...] | None]:
-    if any(os.sep not in file for file in files):
-        return None, None
+    if any(os.sep not in file for file in files):  # one image outside of all sub-folders would have no class
+        return Images(pixels)
     classes = sorted({file.partition(os.sep)[0] for file in files})
     number = {name: i for i, name in enumerate(classes)}
-    return torch.tensor([number[file.partition(os.sep)[0]] for file in files]), tuple(classes)
+    labels_N = torch.tensor([number[file.partition(os.sep)[0]] for file in files])
+    return Images(pixels, labels_N, tuple(classes))
 
 
 def _decode(folder: Path, files: Sequence[str], size: tuple[int, int] | None, cache: Path) -> Tensor | OnDisk:
+    """Return the pixels of all files, and leave them in the cache."""
     shape = _shape(folder, files, size)
-    if len(files) * math.prod(shape) > ondisk.THRESHOLD:
-        return written(
-            cache, (len(files), *shape), lambda first: decode_folder(folder, files[first:], shape, size)
-        )
-    pixels, done = np.empty((len(files), *shape), np.uint8), 0
-    for block in decode_folder(folder, files, shape, size):
-        pixels[done : done + len(block)] = block
-        done += len(block)
+    everything = (len(files), *shape)
+    if math.prod(everything) > ondisk.THRESHOLD:
+        return written(cache, everything, lambda first: decode_folder(folder, files[first:], shape, size))
+    pixels = filled(np.empty(everything, np.uint8), decode_folder(folder, files, shape, size))
     keep(cache, pixels)
     return torch.from_numpy(pixels)
 
 
 def _shape(folder: Path, files: Sequence[str], size: tuple[int, int] | None) -> tuple[int, int, int]:
-    """(C, H, W) of all files, from their headers; raises DataError where they differ and no size is given."""
+    """Return (C, H, W) of all files, from their headers; raise DataError where they differ and no size is given."""
     first: Header | None = None
-    grey = True
+    grey = True  # one file in colour makes all of them colour
     for file, header in zip(files, in_order(lambda file: read_header(folder / file), files), strict=True):
         first, grey = first or header, grey and header.grey
         if size is None and (header.height, header.width) != (first.height, first.width):

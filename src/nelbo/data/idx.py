@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from nelbo.errors import DataError
 
-TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-"""IDX type code -> NumPy dtype."""
+TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # type code -> NumPy dtype
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes; raises DataError naming it."""
+    """Return the file's bytes; raise DataError naming it."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -29,8 +28,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def gunzip(content: bytes, path: Path | str) -> bytes:
-    """The content, uncompressed if it is gzip; raises DataError naming the file it came from."""
-    if content[:2] != b"\x1f\x8b":
+    """Return the content, uncompressed if it is gzip; raise DataError naming the file it came from."""
+    if content[:2] != b"\x1f\x8b":  # how every gzip stream begins
         return content
     try:
         return gzip.decompress(content)
@@ -39,14 +38,13 @@ def gunzip(content: bytes, path: Path | str) -> bytes:
 
 
 def parse_idx(content: bytes, path: Path | str) -> NDArray[np.generic]:
-    """The array in uncompressed IDX bytes; `path` is what messages name."""
+    """Return the array in uncompressed IDX bytes; `path` is what messages name."""
     if len(content) < 4:
         raise _damaged(path, f"{len(content)} bytes are too few for an IDX header")
     zero, code, ndim = struct.unpack(">HBB", content[:4])
     if zero != 0 or code not in TYPES:
-        raise _damaged(
-            path, f"not an IDX file: it starts with {content[:4].hex()}, not with 0000 and a type code"
-        )
+        begins = content[:4].hex()
+        raise _damaged(path, f"not an IDX file: it starts with {begins}, not with 0000 and a type code")
     start = 4 + 4 * ndim
     if len(content) < start:
         raise _damaged(path, f"the header is cut off: {len(content)} bytes of {start}")
@@ -56,7 +54,7 @@ def parse_idx(content: bytes, path: Path | str) -> NDArray[np.generic]:
     if len(content) != expected:
         raise _damaged(path, f"{len(content):,} bytes, but its header {shape} asks for {expected:,}")
     array = np.frombuffer(content, dtype, offset=start).reshape(shape)
-    return array.astype(dtype.newbyteorder("="))
+    return array.astype(dtype.newbyteorder("="))  # torch takes no other byte order than the machine's
 
 
 def _damaged(path: Path | str, why: str) -> DataError:

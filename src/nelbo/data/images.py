@@ -43,9 +43,6 @@ class Images:
             )
         if self.labels_N is not None and len(self.labels_N) != len(pixels):
             raise DataError(f"{len(pixels)} images but {len(self.labels_N)} labels; give one label an image")
-        self._check_factors()
-
-    def _check_factors(self) -> None:
         factors, names = self.factors_NF, self.factor_names
         if factors is None and names is None:
             return
@@ -82,21 +79,21 @@ class Images:
 
     @property
     def pixels_NCHW(self) -> Tensor:
-        """All pixels in memory: for few images. `rows` and `chunks` take no more memory than they are asked for."""
+        """All pixels, in memory: for few images. `rows` and `chunks` take no more memory than they are asked for."""
         return self.pixels.read() if isinstance(self.pixels, OnDisk) else self.pixels
 
     def rows(self, index: Tensor) -> Tensor:
-        """The pixels of the images at these positions, in this order: a tensor of its own."""
+        """Return the pixels of the images at these positions, in this order: a tensor of its own."""
         return self.pixels.rows(index) if isinstance(self.pixels, OnDisk) else self.pixels[index]
 
     def chunks(self) -> Iterator[Tensor]:
-        """All pixels in the images' order, a few MiB at a time."""
+        """Yield all pixels in the images' order, a few MiB at a time."""
         if isinstance(self.pixels, OnDisk):
             return self.pixels.chunks()
-        return iter(torch.split(self.pixels, max(1, CHUNK // max(1, self.pixels[:1].nbytes))))
+        return iter(torch.split(self.pixels, max(1, CHUNK // max(1, self.pixels[:1].nbytes))))  # views
 
     def extremes(self) -> tuple[float, float]:
-        """The smallest and the largest value of any pixel."""
+        """Return the smallest and the largest value of any pixel."""
         pairs = [(float(part.min()), float(part.max())) for part in self.chunks()]
         lows, highs = zip(*pairs, strict=True)
         return min(lows), max(highs)
@@ -113,31 +110,31 @@ class Images:
         return all(torch.equal(a, b) for a, b in zip(self.chunks(), other.chunks(), strict=True))
 
     def select(self, index: Tensor) -> Images:
-        """The images at these positions, in this order; of a file they are read only where they are few."""
+        """Return the images at these positions, in this order; of a file they are read only where they are few."""
         pixels = self.pixels.select(index) if isinstance(self.pixels, OnDisk) else self.pixels[index]
         labels = None if self.labels_N is None else self.labels_N[index]
         factors = None if self.factors_NF is None else self.factors_NF[index]
         return replace(self, pixels=pixels, labels_N=labels, factors_NF=factors)
 
     def with_pixels(self, pixels: Tensor | OnDisk) -> Images:
-        """The same labels and factors with other pixels."""
+        """Return the same labels and factors with other pixels."""
         return replace(self, pixels=pixels)
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Images:
-        """Pixels through a function of each image alone: now, or of a file whenever they are read."""
+        """Apply a function of each image alone to the pixels: now, or of a file whenever they are read."""
         if isinstance(self.pixels, OnDisk):
             return self.with_pixels(self.pixels.then(lambda pixels, _: function(pixels)))
         return self.with_pixels(function(self.pixels))
 
     def hash(self) -> str:
-        """SHA-256 (hex) of shape, dtype, pixel bytes, labels and factors; names of classes and factors do not enter."""
+        """Return the SHA-256 (hex) of shape, dtype, pixel bytes, labels and factors, without any names."""
         header = [list(self.pixels.shape), str(self.dtype), self.labels_N is not None]
         digest = hashlib.sha256(json.dumps(header).encode())
-        for part in self.chunks():
+        for part in self.chunks():  # the same bytes one after the other, however they are cut
             digest.update(part.contiguous().numpy().data)
         if self.labels_N is not None:
             digest.update(self.labels_N.to(torch.int64).contiguous().numpy().data)
-        if self.factors_NF is not None:
+        if self.factors_NF is not None:  # not in the header: sets without factors keep their hashes
             digest.update(f"factors {list(self.factors_NF.shape)}".encode())
             digest.update(self.factors_NF.contiguous().numpy().data)
         return digest.hexdigest()

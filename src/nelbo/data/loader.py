@@ -16,12 +16,8 @@ from nelbo.errors import ConfigError
 
 
 def materialise(images: Images, transforms: Sequence[Transform], *, indices: Tensor | None = None) -> Tensor:
-    """Return the images as evaluation sees them, float32 (N, C, H, W) on the CPU; all, or those at `indices`.
-
-    `images` is a split of `Splits`: its pixels are past `once`. Random transforms are frozen over the
-    whole split before indexing, so that an image looks the same in every subset.
-    """
-    images = frozen(images, transforms)
+    """Return a split of `Splits` as evaluation sees it, float32 (N, C, H, W) on the CPU; all, or those at `indices`."""
+    images = frozen(images, transforms)  # before indexing: an image looks the same in every subset
     x_NCHW = _to_float(images.pixels_NCHW if indices is None else images.rows(indices))
     for transform in _of_batches(transforms, training=False):
         x_NCHW = transform.batch(x_NCHW, None)
@@ -70,18 +66,17 @@ class Batches:
         return -(-self.n // self.batch_size)
 
     def epoch(self, epoch: int = 1, start: int = 0) -> Iterator[Tensor]:
-        """x_BCHW of each batch of this epoch, from batch `start` (counted from 0) on."""
+        """Yield x_BCHW of each batch of this epoch, from batch `start` (counted from 0) on."""
         for rows in self.rows(epoch, start):
             yield self.finish(rows)
 
     def rows(self, epoch: int = 1, start: int = 0, at_once: int = 1) -> Iterator[Tensor]:
-        """Return the raw pixels that `finish` turns into x_BCHW: several batches in a row, then the rest.
+        """Yield the raw pixels that `finish` turns into x_BCHW: several batches in a row, then the rest.
 
         Pixels as they are kept, shape (n, D); where a transform draws random numbers, already finished.
         """
-        for first, rows in zip(
-            range(start, len(self), at_once), self._taken(epoch, start, at_once), strict=True
-        ):
+        batches = range(start, len(self), at_once)
+        for first, rows in zip(batches, self._taken(epoch, start, at_once), strict=True):
             if self._generator is None:
                 yield rows
                 continue
@@ -92,7 +87,9 @@ class Batches:
             yield torch.cat(finished) if len(finished) > 1 else finished[0]
 
     def _taken(self, epoch: int, start: int, at_once: int) -> Iterator[Tensor]:
-        order_N, size = self._order(epoch), at_once * self.batch_size
+        size, order_N = at_once * self.batch_size, None
+        if self._seed is not None:  # drawn on the CPU, so that the order is the same on every device
+            order_N = torch.randperm(self.n, generator=Generator().manual_seed(_mix(self._seed, epoch)))
         if self._pixels_ND is None:
             yield from streamed(self._images, order_N, start * self.batch_size, size, self.device)
             return
@@ -102,7 +99,7 @@ class Batches:
             yield self._pixels_ND[here] if order_N is None else self._pixels_ND.index_select(0, order_N[here])
 
     def take(self, index: Tensor, generator: Generator | None = None) -> Tensor:
-        """x_BCHW of the images at these positions (int64, on the device), with repetitions where there are some.
+        """Return x_BCHW of the images at these positions (int64, on the device), with repetitions.
 
         Random transforms draw from the generator, or without one from torch's own stream, as a compiled step may.
         Pixels that stay in a file or in the host's memory are read there, for which the device is waited.
@@ -113,7 +110,7 @@ class Batches:
         return self._transform(rows.flatten(1), generator)
 
     def finish(self, rows: Tensor) -> Tensor:
-        """x_BCHW, float32, of the rows of a batch."""
+        """Return x_BCHW, float32, of the rows of a batch."""
         return rows if self._generator is not None else self._transform(rows, None)
 
     def _transform(self, rows: Tensor, generator: Generator | None) -> Tensor:
@@ -121,13 +118,6 @@ class Batches:
         for transform in self._transforms:
             x_BCHW = transform.batch(x_BCHW, generator)
         return x_BCHW
-
-    def _order(self, epoch: int) -> Tensor | None:
-        if self._seed is None:
-            return None
-        # Drawn on the CPU, so that the order is the same on every device.
-        generator = Generator().manual_seed(_mix(self._seed, epoch))
-        return torch.randperm(self.n, generator=generator)
 
 
 def _to_float(pixels: Tensor) -> Tensor:
@@ -138,11 +128,12 @@ def _to_float(pixels: Tensor) -> Tensor:
 
 
 def _of_batches(transforms: Sequence[Transform], *, training: bool) -> list[Transform]:
-    overriding = [t for t in transforms if type(t).batch is not Transform.batch]
-    return [t for t in overriding if training or not t.random]
+    acting = [t for t in transforms if type(t).batch is not Transform.batch]
+    return [t for t in acting if training or not t.random]  # evaluation's random ones are frozen already
 
 
 def _mix(*numbers: int) -> int:
-    """A well-spread seed below 2^63 from several small numbers."""
+    """Return a well-spread seed below 2^63 from several small numbers."""
     packed = struct.pack(f"<{len(numbers)}q", *numbers)
+    # Not Python's `hash`, which may change with its version: a resumed run needs the same seeds.
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

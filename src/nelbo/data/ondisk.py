@@ -11,8 +11,9 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,8 +27,9 @@ RESIDENT = 64 << 20  # a selection of fewer bytes is read at once and resident f
 CHUNK = 4 << 20  # bytes of a sequential scan at a time
 _DENSE = 4  # where rows lie among fewer than this many times as many, they are read together
 
+R = TypeVar("R", Tensor, NDArray[np.uint8])
+# (pixels of some images, their positions) -> pixels; each image's from that image and its position alone.
 Step = Callable[[Tensor, Tensor], Tensor]
-"""(pixels of some images, their positions) -> pixels; each image's from that image and its position alone."""
 
 
 class ArrayFile:
@@ -42,7 +44,7 @@ class ArrayFile:
         self.path, self.shape, self.dtype = path, shape, torch.uint8
         self.note = note or f"in {path}"
         self._row, self._offset = math.prod(shape[1:]), offset
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # else Windows changes line ends
         weakref.finalize(self, os.close, self._file)
         self._one_at_a_time = threading.Lock()
         if os.fstat(self._file).st_size < offset + shape[0] * self._row:
@@ -52,7 +54,7 @@ class ArrayFile:
         return self.shape[0]
 
     def rows(self, index: Tensor) -> Tensor:
-        """A copy of the rows at these positions, in this order."""
+        """Return a copy of the rows at these positions, in this order."""
         at = index.numpy()
         out = np.empty((len(at), self._row), np.uint8)
         if len(at):
@@ -62,7 +64,7 @@ class ArrayFile:
             if high - low < _DENSE * len(at):
                 block = np.empty((high - low + 1, self._row), np.uint8)
                 self._read(block.reshape(-1), low)
-                np.take(block, at - low, axis=0, out=out, mode="clip")
+                np.take(block, at - low, axis=0, out=out, mode="clip")  # the default mode would copy `out`
             else:
                 for row, position in zip(out, at.tolist(), strict=True):
                     self._read(row, position)
@@ -70,20 +72,19 @@ class ArrayFile:
 
     def _read(self, into: NDArray[np.uint8], position: int) -> None:
         start, done = self._offset + position * self._row, 0
-        while done < len(into):
-            n = self._read_some(into[done:] if done else into, start + done)
+        while done < len(into):  # the system may give less than is asked for
+            part = into[done:] if done else into
+            if hasattr(os, "preadv"):
+                n = os.preadv(self._file, (part,), start + done)  # type: ignore[arg-type]
+            else:
+                with self._one_at_a_time:  # Windows has one position a file, and no read that leaves it
+                    os.lseek(self._file, start + done, os.SEEK_SET)
+                    content = os.read(self._file, len(part))
+                n = len(content)
+                part[:n] = np.frombuffer(content, np.uint8)
             if n == 0:
                 raise self._cut_off()
             done += n
-
-    def _read_some(self, into: NDArray[np.uint8], start: int) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(self._file, (into,), start)  # type: ignore[arg-type]
-        with self._one_at_a_time:  # Windows has one position a file, and no read that leaves it
-            os.lseek(self._file, start, os.SEEK_SET)
-            content = os.read(self._file, len(into))
-        into[: len(content)] = np.frombuffer(content, np.uint8)
-        return len(content)
 
     def _cut_off(self) -> DataError:
         needed = self._offset + len(self) * self._row
@@ -105,11 +106,12 @@ class OnDisk:
         self, source: ArrayFile | OnDisk, index: Tensor | None = None, step: Step | None = None
     ) -> None:
         self._source, self._step = source, step
+        # int32 where it can hold the positions: the order of ten million images is 40 MB and not 80.
         self._index = index if index is None or len(source) >= 2**31 else index.to(torch.int32)
         n = len(source) if index is None else len(index)
         blank = torch.zeros(1, *source.shape[1:], dtype=source.dtype)
         if step is not None:
-            blank = step(blank, torch.zeros(1, dtype=torch.int64))
+            blank = step(blank, torch.zeros(1, dtype=torch.int64))  # one image shows shape and dtype of all
         self.shape: tuple[int, ...] = (n, *blank.shape[1:])
         self.dtype: torch.dtype = blank.dtype
 
@@ -132,54 +134,58 @@ class OnDisk:
         return len(self) * self.row_bytes
 
     def rows(self, index: Tensor) -> Tensor:
-        """The images at these positions (int64), in this order: a tensor of its own, in memory."""
+        """Return the images at these positions (int64), in this order: a tensor of its own, in memory."""
         at = index if self._index is None else self._index[index].to(torch.int64)
         pixels = self._source.rows(at)
         return pixels if self._step is None else self._step(pixels, index)
 
     def chunks(self) -> Iterator[Tensor]:
-        """All images in their order, a few MiB at a time."""
+        """Yield all images in their order, a few MiB at a time."""
         size = max(1, CHUNK // self.row_bytes)
         for start in range(0, len(self), size):
             yield self.rows(torch.arange(start, min(start + size, len(self))))
 
     def select(self, index: Tensor) -> Tensor | OnDisk:
-        """The images at these positions: read, where they are few; else positions in the same file."""
+        """Return the images at these positions: read, where they are few; else positions in the same file."""
         if len(index) * self.row_bytes <= RESIDENT:
             return self.rows(index)
         return OnDisk(self, index)
 
     def then(self, step: Step) -> OnDisk:
-        """The same images with a further step."""
+        """Return the same images with a further step."""
         return OnDisk(self, step=step)
 
     def read(self) -> Tensor:
-        """All images in memory; raises DataError where they do not fit into it."""
+        """Read all images into memory; raise DataError where they do not fit into it."""
         free = available_memory()
         if free is not None and self.nbytes > free:
             raise DataError(
                 f"{len(self):,} images ({_gigabytes(self.nbytes)}) are asked for at once, and {_gigabytes(free)} of "
                 "memory are available; take fewer, as with --data.validation 10000 or --data.test 10000"
             )
-        out = torch.empty(self.shape, dtype=self.dtype)
-        start = 0
-        for chunk in self.chunks():
-            out[start : start + len(chunk)] = chunk
-            start += len(chunk)
-        return out
+        return filled(torch.empty(self.shape, dtype=self.dtype), self.chunks())
 
 
-def check_memory(nbytes: int, where: str, instead: str) -> None:
+def filled(rows: R, parts: Iterable[R]) -> R:
+    """Copy successive parts into the rows of an array or tensor, and return it: no two copies at a time."""
+    done = 0
+    for part in parts:
+        rows[done : done + len(part)] = part
+        done += len(part)
+    return rows
+
+
+def check_memory(nbytes: int, source: str, instead: str) -> None:
     """Raise DataError where an array that has to be read whole is larger than the memory that is available."""
     free = available_memory()
     if free is not None and nbytes > free:
         raise DataError(
-            f"{where}: takes {_gigabytes(nbytes)} of memory and {_gigabytes(free)} are available; {instead}"
+            f"{source}: takes {_gigabytes(nbytes)} of memory and {_gigabytes(free)} are available; {instead}"
         )
 
 
 def available_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
+    """Return the bytes that can be had without swapping; None where the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

@@ -10,7 +10,7 @@ Box = tuple[float, float, float, float]
 
 
 def fit_box(height: int, width: int, to_height: int, to_width: int) -> Box:
-    """The largest centred part of an image with the target's aspect ratio, as (left, top, right, bottom)."""
+    """Return the largest centred part of an image with the target's aspect ratio: (left, top, right, bottom)."""
     scale = min(height / to_height, width / to_width)
     crop_height, crop_width = scale * to_height, scale * to_width
     top, left = (height - crop_height) / 2, (width - crop_width) / 2
@@ -19,7 +19,7 @@ def fit_box(height: int, width: int, to_height: int, to_width: int) -> Box:
 
 
 def resize_pixels(pixels_NCHW: Tensor, height: int, width: int, box: Box | None = None) -> Tensor:
-    """Each channel as Pillow's `resize((width, height), BILINEAR, box)` gives it; uint8 or float32."""
+    """Resize each channel as Pillow's `resize((width, height), BILINEAR, box)` does; uint8 or float32."""
     from PIL import Image
 
     n, channels, old_height, old_width = pixels_NCHW.shape

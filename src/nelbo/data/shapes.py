@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,8 +15,6 @@ from pydantic import Field
 from nelbo.data.images import Images
 from nelbo.data.sources import Dataset
 from nelbo.data.splits import Loaded
-
-Array = NDArray[Any]
 
 COLOURS = {"yellow": (1, 1, 0), "green": (0, 1, 0), "cyan": (0, 1, 1), "blue": (0, 0, 1)}
 RADII = (1.9, 2.6, 3.3, 4.0)  # in sixteenths of the image's side, as are the places
@@ -30,35 +28,20 @@ FACTORS = {
     "position x": len(PLACES),
     "position y": len(PLACES),
 }
-PATCH = (
-    9  # sixteenths: holds the largest form however it is turned; with 7 more for the places the image is full
-)
-
+PATCH = 9  # sixteenths: holds the largest form however it is turned; 7 more for the places fill the image
 TEST = 4096
 SAMPLES = 16  # to a pixel and axis: coverage is right to a few grey levels of 255
 
 
-def _ellipse(x: Array, y: Array) -> Array:
-    return np.asarray(x**2 + (2.0 * y) ** 2 <= 1.0)
-
-
-def _rectangle(x: Array, y: Array) -> Array:
-    half = math.sqrt(math.pi) / 2.0
-    return np.asarray((np.abs(x) <= half) & (np.abs(y) <= half / 2.0))
-
-
-def _half_disc(x: Array, y: Array) -> Array:
-    y = y + 4.0 / (3.0 * math.pi)  # from the flat side, which lies below the centroid
-    return np.asarray((y >= 0.0) & (x**2 + y**2 <= 1.0))
-
-
-FORMS: dict[str, Callable[[Array, Array], Array]] = {
-    "ellipse": _ellipse,
-    "rectangle": _rectangle,
-    "half disc": _half_disc,
+HALF = math.sqrt(math.pi) / 2.0  # half of the rectangle's length
+FLAT = 4.0 / (3.0 * math.pi)  # from the centroid of the half disc down to its flat side
+# True where a point (x to the right, y upwards) is inside. Each form has its centroid at 0, its long axis across and
+# the area pi/2, so that neither size nor position depends on it.
+FORMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "ellipse": lambda x, y: x**2 + (2.0 * y) ** 2 <= 1.0,
+    "rectangle": lambda x, y: (np.abs(x) <= HALF) & (np.abs(y) <= HALF / 2.0),
+    "half disc": lambda x, y: (y + FLAT >= 0.0) & (x**2 + (y + FLAT) ** 2 <= 1.0),
 }
-"""Whether a point (x to the right, y upwards) is inside. Each form has its centroid at 0, its long axis across and the
-area pi/2, so that neither size nor position depends on it."""
 
 
 class Shapes(Dataset):
@@ -92,12 +75,13 @@ class Shapes(Dataset):
         pixels = torch.from_numpy(draw(self.side))
         factors_NF = torch.from_numpy(np.indices(tuple(FACTORS.values())).reshape(len(FACTORS), -1).T.copy())
         everything = Images(pixels, factors_NF[:, 0].clone(), tuple(FORMS), factors_NF, tuple(FACTORS))
+        # RandomState, because NumPy promises never to change its stream.
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(everything)))
         return Loaded(everything.select(order[:-TEST]), test=everything.select(order[-TEST:]))
 
 
 def draw(side: int) -> NDArray[np.uint8]:
-    """All images (N, 3, side, side), uint8, the last factor of `FACTORS` fastest; `side` is a multiple of 16."""
+    """Draw all images (N, 3, side, side), uint8, the last factor of `FACTORS` fastest; `side` a multiple of 16."""
     sixteenth = side // 16
     patch = PATCH * sixteenth
     masks = np.stack(
@@ -118,13 +102,13 @@ def draw(side: int) -> NDArray[np.uint8]:
 
 
 def _coverage(
-    inside: Callable[[Array, Array], Array], radius: float, degrees: float, patch: int
+    inside: Callable[[np.ndarray, np.ndarray], np.ndarray], radius: float, degrees: float, patch: int
 ) -> NDArray[np.uint8]:
-    """The share of each pixel that the form covers, 0..255, by SAMPLES x SAMPLES points: (patch, patch)."""
+    """Return the share of each pixel that the form covers, 0..255, by SAMPLES x SAMPLES points: (patch, patch)."""
     n = patch * SAMPLES
-    at = ((np.arange(n) + 0.5) / n - 0.5) * PATCH / radius
+    at = ((np.arange(n) + 0.5) / n - 0.5) * PATCH / radius  # where samples lie in the form of radius 1
     right, up = at[None, :], -at[:, None]
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    hit = inside(cos * right + sin * up, cos * up - sin * right)
+    hit = inside(cos * right + sin * up, cos * up - sin * right)  # the points are turned back, not the form
     share = hit.reshape(patch, SAMPLES, patch, SAMPLES).mean((1, 3))
     return np.asarray(np.rint(255.0 * share), np.uint8)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import string
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
 from nelbo.data import mirrors
-from nelbo.data.download import Remote, data_root, is_present, obtain, verified_content, verify
+from nelbo.data.download import data_root, is_present, obtain, verified_content, verify
 from nelbo.data.idx import gunzip, parse_idx
 from nelbo.data.images import Images
 from nelbo.data.splits import Loaded
@@ -32,22 +32,22 @@ class Dataset(Spec):
     remote: ClassVar[str | None] = None
 
     def load(self, data_dir: Path | None) -> Loaded:
-        """The images, downloaded into `data_dir` where they are missing; raises DataError."""
+        """Return the images, downloaded into `data_dir` where they are missing; raise DataError."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images with these very fields; `shape` is that of the defaults."""
+        """Return (C, H, W) of the images with these very fields; `shape` is that of the defaults."""
         return self.shape
 
     @classmethod
     def present(cls, data_dir: Path | None = None) -> bool:
-        """True if it can be loaded without a download."""
+        """Return True if it can be loaded without a download."""
         return cls.remote is None or is_present(mirrors.REMOTES[cls.remote], data_root(data_dir))
 
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """One row of `nelbo data list`."""
+    """A row of `nelbo data list`."""
 
     name: str
     images: int
@@ -57,7 +57,7 @@ class Available:
 
 
 def available(data_dir: Path | None = None) -> list[Available]:
-    """Every registered data set, and whether its files are already there."""
+    """Return every registered data set, and whether its files are already there."""
     sets = [lookup("dataset", name) for name in names("dataset")]
     return [Available(s.name, s.images, s.shape, s.classes, s.present(data_dir)) for s in sets]
 
@@ -73,7 +73,7 @@ class Digits(Dataset):
 
         bunch = load_digits()
         pixels = np.rint(bunch.images * 255 / 16).astype(np.uint8)  # values are 0..16
-        everything = _images(pixels, bunch.target, tuple(string.digits))
+        everything = _images(pixels, bunch.target, string.digits)
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(everything)))
         n_test = round(0.2 * len(everything))
         return Loaded(everything.select(order[:-n_test]), test=everything.select(order[-n_test:]))
@@ -86,7 +86,7 @@ class MNIST(Dataset):
     remote: ClassVar[str | None] = "mnist"
 
     def load(self, data_dir: Path | None) -> Loaded:
-        return _load_idx(mirrors.REMOTES["mnist"], data_dir, tuple(string.digits))
+        return _load_idx("mnist", data_dir, string.digits)
 
 
 class FashionMNIST(Dataset):
@@ -96,11 +96,10 @@ class FashionMNIST(Dataset):
     remote: ClassVar[str | None] = "fashion-mnist"
 
     def load(self, data_dir: Path | None) -> Loaded:
-        classes = (
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        upper = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat")
+        return _load_idx(
+            "fashion-mnist", data_dir, (*upper, "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
         )
-        return _load_idx(mirrors.REMOTES["fashion-mnist"], data_dir, classes)
 
 
 class KMNIST(Dataset):
@@ -110,8 +109,7 @@ class KMNIST(Dataset):
     remote: ClassVar[str | None] = "kmnist"
 
     def load(self, data_dir: Path | None) -> Loaded:
-        classes = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-        return _load_idx(mirrors.REMOTES["kmnist"], data_dir, classes)
+        return _load_idx("kmnist", data_dir, ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"))
 
 
 # The merged splits count a lower-case letter with its upper-case form where the two look alike.
@@ -141,36 +139,30 @@ class EMNIST(Dataset):
         remote = mirrors.REMOTES["emnist"]
         path = obtain(remote, data_dir)[0]
         verify(path, remote.files[0])
-        classes = tuple(_EMNIST_CLASSES[self.split])
-        with zipfile.ZipFile(path) as archive:
-            train, test = (self._part(archive, path, part, classes) for part in ("train", "test"))
-        return Loaded(train, test=test)
-
-    def _part(self, archive: zipfile.ZipFile, path: Path, part: str, classes: tuple[str, ...]) -> Images:
         arrays = []
-        for kind in ("images-idx3", "labels-idx1"):
-            member = f"gzip/emnist-{self.split}-{part}-{kind}-ubyte.gz"
-            where = f"{path}:{member}"
-            try:
-                content = archive.read(member)
-            except KeyError:
-                raise DataError(f"{path}: has no {member}; delete the file and run again") from None
-            arrays.append(parse_idx(gunzip(content, where), where))
-        pixels, labels = arrays
-        first = 1 if self.split == "letters" else 0
-        return _images(pixels.swapaxes(1, 2), labels.astype(np.int64) - first, classes)
+        with zipfile.ZipFile(path) as archive:
+            for part in ("train-images-idx3", "train-labels-idx1", "test-images-idx3", "test-labels-idx1"):
+                member = f"gzip/emnist-{self.split}-{part}-ubyte.gz"
+                try:
+                    content = archive.read(member)
+                except KeyError:
+                    raise DataError(f"{path}: has no {member}; delete the file and run again") from None
+                arrays.append(parse_idx(gunzip(content, f"{path}:{member}"), f"{path}:{member}"))
+        x_train, y_train, x_test, y_test = arrays
+        first, classes = 1 if self.split == "letters" else 0, _EMNIST_CLASSES[self.split]
+        # EMNIST's images lie on their side: rows and columns are exchanged in its files.
+        train = _images(x_train.swapaxes(1, 2), y_train.astype(np.int64) - first, classes)
+        return Loaded(train, test=_images(x_test.swapaxes(1, 2), y_test.astype(np.int64) - first, classes))
 
 
-def _load_idx(remote: Remote, data_dir: Path | None, classes: tuple[str, ...]) -> Loaded:
-    """The four IDX files of a set in MNIST's layout."""
-    arrays = [
-        parse_idx(verified_content(path, file), path)
-        for path, file in zip(obtain(remote, data_dir), remote.files, strict=True)
-    ]
-    x_train, y_train, x_test, y_test = arrays
+def _load_idx(name: str, data_dir: Path | None, classes: Sequence[str]) -> Loaded:
+    """Load the four IDX files of a set in MNIST's layout."""
+    remote = mirrors.REMOTES[name]
+    files = zip(obtain(remote, data_dir), remote.files, strict=True)
+    x_train, y_train, x_test, y_test = (parse_idx(verified_content(path, file), path) for path, file in files)
     return Loaded(_images(x_train, y_train, classes), test=_images(x_test, y_test, classes))
 
 
-def _images(pixels_NHW: NDArray[Any], labels_N: NDArray[Any], classes: tuple[str, ...]) -> Images:
+def _images(pixels_NHW: np.ndarray, labels_N: np.ndarray, classes: Sequence[str]) -> Images:
     pixels = torch.from_numpy(np.ascontiguousarray(pixels_NHW)).unsqueeze(1)
-    return Images(pixels, torch.from_numpy(labels_N.astype(np.int64)), classes)
+    return Images(pixels, torch.from_numpy(labels_N.astype(np.int64)), tuple(classes))

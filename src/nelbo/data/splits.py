@@ -59,10 +59,10 @@ class Splits:
 
     def split(self, name: str) -> Images:
         """Return the split called train, validation or test; raise ConfigError for another or an absent one."""
-        known = {"train": self.train, "validation": self.validation, "test": self.test}
-        if name not in known:
-            raise ConfigError(f"no split is called {name!r}; {did_you_mean(name, known)}")
-        images = known[name]
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        if name not in splits:
+            raise ConfigError(f"no split is called {name!r}; {did_you_mean(name, splits)}")
+        images = splits[name]
         if images is None:
             raise ConfigError(
                 f"{self.name} has no {name} split; take one from the training images with "

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+import math
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from nelbo.data.decode import in_order
 from nelbo.data.images import Images
-from nelbo.data.ondisk import OnDisk
+from nelbo.data.ondisk import OnDisk, filled
 
 MARGIN = 0.25  # of a device's memory that stays free of pixels, for weights, activations and their gradients,
 LEAST_MARGIN = 2 << 30  # and at least this many bytes,
 FEW = 16  # unless the pixels are no more than this part of what is free
 READERS = 4  # threads: a page that is not in memory is waited for, and others can be waited for meanwhile
 TASK = 1 << 20  # bytes at least that a reader fetches at a time
-AHEAD, AHEAD_BYTES = (
-    2 * READERS,
-    64 << 20,
-)  # tasks under way, or done before they are needed; of large ones fewer
+AHEAD, AHEAD_BYTES = 2 * READERS, 64 << 20  # tasks done before they are needed; of large ones fewer
 
 
 def resident(images: Images, device: torch.device, *, repeated: bool) -> Tensor | None:
-    """The pixels on the device, shape (N, D), or None where they are better streamed.
+    """Return the pixels on the device, shape (N, D), or None where they are better streamed.
 
     Pixels in a file go to a device whose free memory holds them, if they are read there more than once; on the CPU
     they stay where they are. Pixels in memory go to any device whose free memory holds them.
@@ -36,7 +33,10 @@ def resident(images: Images, device: torch.device, *, repeated: bool) -> Tensor 
         return images.pixels.reshape(len(images), -1).contiguous().to(device)
     if device.type != "cuda" or not repeated:
         return None
-    return _copied(images, device)
+    with contextlib.suppress(torch.cuda.OutOfMemoryError):  # memory that is free may be in pieces
+        pixels_ND = torch.empty(len(images), math.prod(images.shape), dtype=images.dtype, device=device)
+        return filled(pixels_ND, (part.view(len(part), -1) for part in images.chunks()))
+    return None
 
 
 def fits(nbytes: int, free: int, total: int) -> bool:
@@ -45,7 +45,7 @@ def fits(nbytes: int, free: int, total: int) -> bool:
 
 
 def _memory(device: torch.device) -> tuple[int, int]:
-    """Bytes that are free, or held by torch for later use, and all."""
+    """Return the bytes that are free, or held by torch for later use, and all."""
     free, total = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
 
@@ -53,7 +53,7 @@ def _memory(device: torch.device) -> tuple[int, int]:
 def streamed(
     images: Images, order_N: Tensor | None, first: int, size: int, device: torch.device
 ) -> Iterator[Tensor]:
-    """Rows (n, D) on the device of `size` images after `size` images, from position `first` of the order on.
+    """Yield rows (n, D) on the device of `size` images after `size` images, from position `first` of the order on.
 
     They are read by threads while the caller works on earlier ones; on CUDA from pinned memory, without a wait.
     No more than `AHEAD_BYTES` wait to be taken, or one batch where a single one is larger.
@@ -68,39 +68,12 @@ def streamed(
         rows_BD = images.rows(index).view(len(index), -1)
         return rows_BD.pin_memory() if device.type == "cuda" else rows_BD
 
-    starts = iter(range(first, len(images), task))
-
     def begin() -> None:
         torch.set_num_threads(1)  # the others belong to the step
         if device.type == "cuda":  # else pinning would wake the first device
             torch.cuda.set_device(device)
 
-    with ThreadPoolExecutor(READERS, "reader", begin) as pool:
-        waiting: deque[Future[Tensor]] = deque()
-        try:
-            for start in starts:
-                waiting.append(pool.submit(read, start))
-                if len(waiting) > ahead:
-                    yield from _on(device, waiting.popleft(), size)
-            while waiting:
-                yield from _on(device, waiting.popleft(), size)
-        finally:  # also where the caller stops in mid-epoch
-            for future in waiting:
-                future.cancel()
-
-
-def _on(device: torch.device, future: Future[Tensor], size: int) -> Iterator[Tensor]:
-    yield from torch.split(future.result().to(device, non_blocking=True), size)
-
-
-def _copied(images: Images, device: torch.device) -> Tensor | None:
-    """All pixels of a file on the device; None where it has no room for them after all."""
-    with contextlib.suppress(torch.cuda.OutOfMemoryError):
-        c, h, w = images.shape
-        pixels_ND = torch.empty(len(images), c * h * w, dtype=images.dtype, device=device)
-        done = 0
-        for part in images.chunks():
-            pixels_ND[done : done + len(part)] = part.view(len(part), -1).to(device)
-            done += len(part)
-        return pixels_ND
-    return None
+    blocks = in_order(read, range(first, len(images), task), threads=READERS, ahead=ahead + 1, begin=begin)
+    with contextlib.closing(blocks):  # the threads end at once where the caller stops in mid-epoch
+        for rows_MD in blocks:
+            yield from torch.split(rows_MD.to(device, non_blocking=True), size)

@@ -30,18 +30,16 @@ class Transform(Spec):
     random: ClassVar[bool] = False  # `batch` draws random numbers; evaluation gets `frozen` instead
     binary: ClassVar[bool] = False  # leaves only two values
     dequantises: ClassVar[bool] = False  # leaves 8-bit levels with uniform noise of a level's width
-    by_image: ClassVar[bool] = (
-        False  # `once` makes each image of that image alone: it can be done as they are read
-    )
+    by_image: ClassVar[bool] = False  # `once` makes each image of it alone, so it can happen at each reading
     same_kind: ClassVar[bool] = False  # `batch` only shifts, scales or moves pixels: what kind they are stays
 
     def once(self, pixels_NCHW: Tensor) -> Tensor:
-        """Applied once, when the data are loaded; uint8 or float32 pixels."""
+        """Return the pixels, uint8 or float32, after what happens once, when the data are loaded."""
         return pixels_NCHW
 
     def batch(self, x_BCHW: Tensor, generator: Generator | None) -> Tensor:
-        """Applied to every batch, float32 on its device. `generator` is None outside of training; a random transform
-        then draws from torch's own stream, by what can be compiled."""
+        """Return a batch, float32 on its device, after the transform. `generator` is None outside of training; a
+        random transform then draws from torch's own stream, by what can be compiled."""
         return x_BCHW
 
     def frozen(self, pixels_NCHW: Tensor) -> Tensor:
@@ -49,7 +47,7 @@ class Transform(Spec):
         return pixels_NCHW
 
     def frozen_at(self, pixels_BCHW: Tensor, at_B: Tensor) -> Tensor:
-        """`frozen` of some images of a split that is too large to be in memory; `at_B` are their positions in it.
+        """Return `frozen` of some images of a split too large to be in memory; `at_B` are their positions in it.
 
         What an image becomes depends on its position, and not on which others it is read with.
         """
@@ -61,12 +59,12 @@ class Transform(Spec):
         )
 
     def range(self, low: float, high: float) -> tuple[float, float]:
-        """Smallest and largest value after this transform, given those before it."""
+        """Return the smallest and the largest value after this transform, from those before it."""
         return low, high
 
 
 class Scale(Transform):
-    """Maps [0, 1] to [low, high]. Models of [0, 1] data need none; tanh-shaped ones want -1, 1."""
+    """A map of [0, 1] to [low, high]. Models of [0, 1] data need none; tanh-shaped ones want -1, 1."""
 
     same_kind: ClassVar[bool] = True
     low: float = 0.0
@@ -96,7 +94,7 @@ class Resize(Transform):
     width: int | None = Field(default=None, ge=1)
 
     @classmethod
-    def from_scalar(cls, value: Any) -> dict[str, Any] | None:
+    def from_scalar(cls, value: object) -> dict[str, Any] | None:
         return {"height": value} if isinstance(value, int) else super().from_scalar(value)
 
     def once(self, pixels_NCHW: Tensor) -> Tensor:
@@ -111,9 +109,8 @@ class Binarise(Transform):
     threshold: int = Field(default=128, ge=0, le=254)
 
     def once(self, pixels_NCHW: Tensor) -> Tensor:
-        if pixels_NCHW.dtype == torch.uint8:
-            return (pixels_NCHW > self.threshold).to(torch.uint8) * 255
-        return (pixels_NCHW > self.threshold / 255).to(torch.uint8) * 255
+        threshold = self.threshold if pixels_NCHW.dtype == torch.uint8 else self.threshold / 255
+        return (pixels_NCHW > threshold).to(torch.uint8) * 255
 
 
 class DynamicBinarise(Transform):
@@ -135,7 +132,7 @@ class DynamicBinarise(Transform):
         return (noise < x_BCHW.mul(65536).sub_(32768)).to(torch.float32)
 
     def frozen(self, pixels_NCHW: Tensor) -> Tensor:
-        """One fixed draw, as uint8 0 or 255; image i's bits depend on its position in the split."""
+        """Return one fixed draw, as uint8 0 or 255; image i's bits depend on its position in the split."""
         # RandomState, because NumPy promises never to change its stream.
         stream = np.random.RandomState(self.seed)
         shape = tuple(pixels_NCHW.shape)
@@ -174,7 +171,7 @@ class Dequantise(Transform):
         return _dequantised(x_BCHW.mul(LEVELS - 1).round_(), noise)
 
     def frozen(self, pixels_NCHW: Tensor) -> Tensor:
-        """One fixed draw, as float32 in (0, 1); image i's noise depends on its position in the split."""
+        """Return one fixed draw, as float32 in (0, 1); image i's noise depends on its position in the split."""
         stream = np.random.RandomState(self.seed)
         noise = torch.from_numpy(stream.randint(0, 2**15, size=tuple(pixels_NCHW.shape), dtype=np.int16))
         return _dequantised(_levels(pixels_NCHW), noise)
@@ -185,17 +182,18 @@ class Dequantise(Transform):
 
 
 def _levels(pixels: Tensor) -> Tensor:
-    """0 .. 255 in float32."""
+    """Return 0 .. 255 in float32."""
     return pixels.float() if pixels.dtype == torch.uint8 else pixels.mul(LEVELS - 1).round_()
 
 
 def _dequantised(levels: Tensor, noise: Tensor) -> Tensor:
-    """(level + (noise + 1/2) / 2^15) / 256, every step exact in float32; noise is 0 .. 2^15 - 1."""
+    """Return (level + (noise + 1/2) / 2^15) / 256; noise is 0 .. 2^15 - 1."""
+    # Every step is exact in float32: 8 bits of the level, 15 of the noise and the half are its 24.
     return levels.add_(noise.float().add_(0.5), alpha=2.0**-15).div_(LEVELS)
 
 
 def _sixteen_bits(like: Tensor, generator: Generator | None) -> Tensor:
-    """int16 of the same shape, uniform over all its values."""
+    """Draw int16 of the same shape, uniform over all its values."""
     if like.device.type != "cpu" or generator is None:  # in a compiled step there is no random_
         shape, device = like.shape, like.device
         return torch.randint(-(2**15), 2**15, shape, dtype=torch.int16, device=device, generator=generator)
@@ -206,47 +204,39 @@ def _sixteen_bits(like: Tensor, generator: Generator | None) -> Tensor:
 
 
 def _noise_at(seed: int, at_B: Tensor, shape: Sequence[int]) -> NDArray[np.uint16]:
-    """Uniform uint16 of this shape; image i's depend on the seed and on its position `at_B[i]` alone.
-
-    SplitMix64 (Steele et al. 2014) of a counter: the n-th number without the ones before it.
-    """
+    """Draw uniform uint16 of this shape; image i's depend on the seed and on its position `at_B[i]` alone."""
+    # SplitMix64 (Steele et al. 2014) of a counter: the n-th number without the ones before it.
     numbers = math.prod(shape[1:])
-    words = -(-numbers // 4)
+    words = -(-numbers // 4)  # a word of 64 bits is noise for four pixels
     first = at_B.numpy().astype(np.uint64) * np.uint64(words)
     z: NDArray[np.uint64] = np.add.outer(first, np.arange(words, dtype=np.uint64))
-    z *= np.uint64(0x9E3779B97F4A7C15)
+    z *= np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio, made odd
     z += _avalanche(np.array([seed + 1], np.uint64))
     return _avalanche(z).view(np.uint16)[:, :numbers].reshape(tuple(shape))
 
 
 def _avalanche(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix 64 bits so that each bit of the result depends on all: the finalizer of SplitMix64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
 def decisive(transforms: Sequence[Transform]) -> Transform | None:
-    """The last transform of batches that makes another kind of pixels of them, or None."""
+    """Return the last transform of batches that makes another kind of pixels of them, or None."""
     acting = [t for t in transforms if type(t).batch is not Transform.batch and not t.same_kind]
     return acting[-1] if acting else None
 
 
 def apply_once(pixels_NCHW: Tensor, transforms: Sequence[Transform]) -> Tensor:
-    """The pixels after every transform's `once`."""
+    """Return the pixels after every transform's `once`."""
     for transform in transforms:
         pixels_NCHW = transform.once(pixels_NCHW)
     return pixels_NCHW
 
 
-def freeze(pixels_NCHW: Tensor, transforms: Sequence[Transform]) -> Tensor:
-    """The pixels that evaluation starts from: every random transform replaced by its fixed outcome."""
-    for transform in transforms:
-        pixels_NCHW = transform.frozen(pixels_NCHW)
-    return pixels_NCHW
-
-
 def prepared(images: Images, transforms: Sequence[Transform]) -> Images:
-    """The images after every transform's `once`; of a file whenever they are read."""
+    """Return the images after every transform's `once`; of a file whenever they are read."""
     if isinstance(images.pixels, OnDisk):
         for transform in transforms:
             if type(transform).once is not Transform.once and not transform.by_image:
@@ -258,18 +248,20 @@ def prepared(images: Images, transforms: Sequence[Transform]) -> Images:
 
 
 def frozen(images: Images, transforms: Sequence[Transform]) -> Images:
-    """The images that evaluation starts from. In a file every image has noise of its own, by its position."""
-    if not isinstance(images.pixels, OnDisk):
-        return images.with_pixels(freeze(images.pixels, transforms))
+    """Return the images that evaluation starts from: every random transform replaced by its fixed outcome."""
+    if isinstance(pixels := images.pixels, Tensor):
+        for transform in transforms:
+            pixels = transform.frozen(pixels)
+        return images.with_pixels(pixels)
     if all(type(transform).frozen is Transform.frozen for transform in transforms):
         return images
 
     def step(pixels_BCHW: Tensor, at_B: Tensor) -> Tensor:
-        for transform in transforms:
+        for transform in transforms:  # noise by the position in the file: the same however images are batched
             pixels_BCHW = transform.frozen_at(pixels_BCHW, at_B)
         return pixels_BCHW
 
-    return images.with_pixels(images.pixels.then(step))
+    return images.with_pixels(pixels.then(step))
 
 
 def check_order(transforms: Sequence[Transform]) -> None:
@@ -277,9 +269,8 @@ def check_order(transforms: Sequence[Transform]) -> None:
     names = [transform.name for transform in transforms]
     for i, transform in enumerate(transforms):
         before = transforms[:i]
-        loads = type(transform).once is not Transform.once
-        if loads and any(other.random for other in before):
-            late = next(other.name for other in before if other.random)
+        late = next((other.name for other in before if other.random), None)
+        if late and type(transform).once is not Transform.once:
             raise ConfigError(
                 f"data.transforms {names}: {transform.name} happens when data are loaded, so it cannot "
                 f"follow {late}, which happens in every batch; write {transform.name} first"

@@ -1,7 +1,7 @@
 """The ways to run a step: the one place that knows devices, precision, compilation and capture."""
 
 from nelbo.engine.compiling import Compile, compiles, why_not
-from nelbo.engine.devices import pick_device, place, synchronise, threads_for
+from nelbo.engine.devices import in_pieces, pick_device, place, synchronise, threads_for
 from nelbo.engine.environment import CACHE, cache_folder, command_line, describe
 from nelbo.engine.interruption import interruption
 from nelbo.engine.precision import Asked, Precision, autocast, check_precision, pick_precision, products
@@ -24,6 +24,7 @@ __all__ = [
     "compiles",
     "describe",
     "fixed_seed",
+    "in_pieces",
     "interruption",
     "pick_device",
     "pick_precision",

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import gc
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,13 +16,14 @@ from nelbo.engine.dials import Dials, send
 STEPS_AT_ONCE = 16  # a launch costs about ten microseconds, a small VAE's step about a hundred
 WARM_UP = 3  # steps before capture: libraries choose their kernels and optimisers make their state
 
+T = TypeVar("T")
 One = Callable[[Tensor], tuple[tuple[str, ...], Tensor]]
 
 
 class Recorder(Protocol):
-    """Records what a function launches, and launches it again. The tests have one that works without a GPU."""
+    """A recorder of what a function launches, which launches it again. The tests have one that needs no GPU."""
 
-    def record(self, function: Callable[[], Any]) -> Any: ...
+    def record(self, function: Callable[[], T]) -> T: ...
     def replay(self) -> None: ...
 
 
@@ -33,7 +34,7 @@ class CUDARecorder:
         self.device = device
         self.graph = torch.cuda.CUDAGraph()
 
-    def record(self, function: Callable[[], Any]) -> Any:
+    def record(self, function: Callable[[], T]) -> T:
         torch.cuda.synchronize(self.device)
         with torch.cuda.device(self.device):
             index = torch.cuda.current_device()
@@ -55,19 +56,15 @@ class CUDARecorder:
 
 @functools.cache
 def _side_stream(index: int) -> torch.cuda.Stream:
-    """The stream on which a device records: one, as each has work space of its own that is never given back.
-
-    torch's own is on whichever device was recorded first in this process.
-    """
+    """Return the stream on which a device records: one, as each has work space of its own that is never given back."""
+    # Not torch's own, which is on whichever device was recorded first in this process.
     return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
 def _without_collecting() -> Iterator[None]:
-    """A block in which no garbage is collected; what there is goes before it.
-
-    Garbage may be a graph or a compiled kernel of an earlier run, and to unload one ends a recording.
-    """
+    """Collect no garbage during a block; what there is goes before it."""
+    # Garbage may be a graph or a compiled kernel of an earlier run, and to unload one ends a recording.
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()
@@ -79,7 +76,7 @@ def _without_collecting() -> Iterator[None]:
 
 
 class Captured:
-    """`steps` steps of training as one launch.
+    """A launch of `steps` steps of training.
 
     one       a whole step: rows of a batch -> names and sums of what it measured; updates weights and optimiser
     rows      an example of the rows of one batch
@@ -102,13 +99,14 @@ class Captured:
             self._sums_SQ: Tensor = recorder.record(self._block)
 
     def _block(self) -> Tensor:
-        found = []
+        """Do the steps: what is recorded."""
+        sums = []
         for index in range(self.steps):
-            if self._dials.schedules:
+            if self._dials.schedules:  # the copy is recorded too: each step of a launch reads its own row
                 self._dials.numbers_D.copy_(self._table_SD[index])
             self.names, sums_Q = self._one(self._rows[index])
-            found.append(sums_Q)
-        return torch.stack(found)
+            sums.append(sums_Q)
+        return torch.stack(sums)
 
     def __call__(self, rows: Tensor, table: list[list[float]]) -> Tensor:
         """Do the steps on `steps` batches of rows; one row of the table for each. Sums, shape (steps, Q)."""
@@ -117,4 +115,4 @@ class Captured:
             send(table, self._table_SD)
             self._dials.shown = table[-1]
         self._recorder.replay()
-        return self._sums_SQ.clone()
+        return self._sums_SQ.clone()  # the next launch writes into the same memory

@@ -11,7 +11,7 @@ import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from typing import Generic, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -32,27 +32,23 @@ PAYS_FROM = {"cpu": 10_000, "cuda": 200_000}
 CONVOLUTIONS_PAY_FROM = {"cpu": 4_000}
 
 
-def compiles(asked: Compile, device: torch.device, steps: int, model: nn.Module) -> bool:
+def compiles(choice: Compile, device: torch.device, steps: int, model: nn.Module) -> bool:
     """Return True if a run of so many steps is compiled; `auto` counts and never times: a resumed run decides alike."""
-    if asked == "auto":
+    if choice == "auto":
         pays = PAYS_FROM | CONVOLUTIONS_PAY_FROM if convolves(model) else PAYS_FROM
         return steps >= pays.get(device.type, steps + 1) and why_not(device) is None
-    return asked == "on"
+    return choice == "on"
 
 
 def why_not(device: torch.device) -> str | None:
-    """Why nothing can be compiled for this device, or None."""
-    if not hasattr(_dynamo_config(), "trace_autograd_ops"):
+    """Return the reason why nothing can be compiled for this device, or None."""
+    from torch._dynamo import config  # half a second that only compiled runs pay
+
+    if not hasattr(config, "trace_autograd_ops"):
         return f"torch {torch.__version__} cannot compile a step with its gradients; 2.13 can"
     if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         return "there is no C++ compiler (g++, or the one that CXX names)"
     return None
-
-
-def _dynamo_config() -> Any:
-    from torch._dynamo import config  # half a second that only compiled runs pay
-
-    return config
 
 
 class Compiled(Generic[P, R]):
@@ -72,52 +68,41 @@ class Compiled(Generic[P, R]):
         if self._fast is None:
             if reason := why_not(self.device):
                 raise NotFixed(reason)
-            self._fast = self._compiler()
-        if self.ready:
-            return self._again(*args, **kwargs)
-        try:
-            with _undisturbed(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the compiler's, about itself
-                found = self._fast(*args, **kwargs)
-        except Exception as error:
-            raise NotFixed(_in_a_line(error)) from error
-        self.ready = True
-        return found
-
-    def _again(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        assert self._fast
+            _keep_compiled_code()
+            # A hack around torch.compile: it stores compiled code, and the count of tries, with the code object, which
+            # all closures of one source line share. Runs in one process would use up each other's tries, or lose what
+            # a CUDA graph still reads. It can go when torch.compile takes a cache of the caller's.
+            self.plain.__code__ = self.plain.__code__.replace()
+            self._fast = torch.compile(
+                self.plain, fullgraph=True, dynamic=False, options={"fallback_random": True}
+            )
         from torch._dynamo import exc
 
         try:
-            return self._fast(*args, **kwargs)
-        except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:
-            # What the compiler took for fixed has changed (a number that counts steps, say), and it tried again.
+            if self.ready:
+                return self._fast(*args, **kwargs)
+            with _undisturbed(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's, about itself
+                result = self._fast(*args, **kwargs)
+            self.ready = True
+            return result
+        except Exception as error:
+            # Once it is compiled, an error is the step's own unless what the compiler took for fixed has changed (a
+            # number that counts steps, say) and it tried again.
+            if self.ready and not isinstance(error, exc.TorchDynamoException | exc.FailOnRecompileLimitHit):
+                raise
             raise NotFixed(_in_a_line(error)) from error
-
-    def _compiler(self) -> Callable[P, R]:
-        _keep_compiled_code()
-        _separate_code(self.plain)
-        return torch.compile(self.plain, fullgraph=True, dynamic=False, options={"fallback_random": True})
-
-
-def _separate_code(function: Callable[..., Any]) -> None:
-    """Give the function a copy of its code object, so that torch compiles it apart from earlier runs' functions.
-
-    A hack around torch.compile: it stores compiled code, and the count of tries, with the code object, which all
-    closures of one source line share. Runs in one process would use up each other's tries, or lose what a CUDA graph
-    still reads. It gains correctness and no time. It can go when torch.compile takes a cache of the caller's.
-    """
-    function.__code__ = function.__code__.replace()
 
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """A block in which steps with their gradients can be compiled; torch's settings are put back afterwards."""
-    if not hasattr(config := _dynamo_config(), "trace_autograd_ops"):
-        yield
-        return
+    """Let steps with their gradients be compiled during a block; torch's settings are put back afterwards."""
+    from torch._dynamo import config
     from torch._inductor import config as inductor
 
+    if not hasattr(config, "trace_autograd_ops"):
+        yield
+        return
     # torch 2.13.0 can unload a compiled kernel while its fast launcher still points to it: a segmentation fault
     # (github.com/pytorch/pytorch/pull/190502). Launching the ordinary way costs nothing where steps are captured.
     safe = {"use_fast_triton_launcher": False} if hasattr(inductor, "use_fast_triton_launcher") else {}
@@ -135,10 +120,8 @@ def compiling() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A block whose child processes do not hear Ctrl-C; it is heard here, at the latest when the block ends.
-
-    A terminal sends it to every process: the C++ compiler would die, and the step seem one that cannot be compiled.
-    """
+    """Keep Ctrl-C from a block's child processes; it is heard here, at the latest when the block ends."""
+    # A terminal sends it to every process: the C++ compiler would die, and the step seem one that cannot be compiled.
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -150,14 +133,11 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _keep_compiled_code() -> None:
-    """Compiled code stays in the cache folder for the next run, or where there can be none, among temporary files.
-
-    It is made for the processor that is here, and torch does not tell processors apart whose vectors are as wide:
-    where machines share the folder, each kind has its own.
-    """
-    kind = " ".join(
-        (platform.machine(), processor("model name"), processor("flags") or processor("Features"))
-    )
+    """Keep compiled code in the cache folder for the next run, or where there can be none, among temporary files."""
+    # The code is for the processor that is here, and torch does not tell processors apart whose vectors are as wide:
+    # where machines share the folder, each kind has its own.
+    flags = processor("flags") or processor("Features")
+    kind = f"{platform.machine()} {processor('model name')} {flags}"
     folder = cache_folder() / "compiled" / hashlib.blake2b(kind.encode(), digest_size=6).hexdigest()
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
@@ -169,7 +149,7 @@ def _keep_compiled_code() -> None:
 
 
 def _in_a_line(error: BaseException) -> str:
-    """The innermost reason, without the compiler's advice to people who develop it."""
+    """Return the innermost reason, without the compiler's advice to people who develop it."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

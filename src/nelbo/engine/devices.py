@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nelbo.errors import DeviceError
 
@@ -16,7 +16,7 @@ SMALL_STEP = 10_000_000  # batch x weights
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is CUDA, then Apple MPS, then the CPU; raises DeviceError for a device that is not there."""
+    """Return the device; `auto` is CUDA, then Apple MPS, then the CPU. Raises DeviceError for one that is not there."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -25,15 +25,11 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise DeviceError(f"--device {name!r} is not a device; use auto, cpu, cuda, cuda:N or mps") from None
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there.get(device.type, False):
-        have = [kind for kind in ("cpu", "cuda", "mps") if kind == "cpu" or there[kind]]
-        if torch.cuda.is_available():
-            have = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = torch.backends.mps.is_available()
+    present = {"cpu": True, "cuda": (device.index or 0) < gpus, "mps": mps}
+    if not present.get(device.type, False):
+        have = ["cpu", *(f"cuda:{index}" for index in range(gpus)), *(["mps"] if mps and not gpus else [])]
         raise DeviceError(
             f"--device {name}: this machine has no such device; it has {', '.join(have)}, or use auto"
         )
@@ -57,12 +53,10 @@ def convolves(model: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def threads_for(model: nn.Module, images: int, device: torch.device) -> Iterator[int]:
-    """One CPU thread for steps so small that a second one only waits; gives the number of threads.
-
-    Without convolutions a step costs about images x weights multiplications. Under some ten million it is
-    faster on one thread, and far faster when another program has the other core: threads meet several hundred
-    times a step, and each meeting then waits for the scheduler.
-    """
+    """Use one CPU thread for steps so small that a second one only waits; give the number of threads."""
+    # Without convolutions a step costs about images x weights multiplications. Under some ten million it is
+    # faster on one thread, and far faster when another program has the other core: threads meet several hundred
+    # times a step, and each meeting then waits for the scheduler.
     before = torch.get_num_threads()
     work = images * sum(p.numel() for p in model.parameters())
     if device.type == "cpu" and not convolves(model) and work < SMALL_STEP:
@@ -71,6 +65,14 @@ def threads_for(model: nn.Module, images: int, device: torch.device) -> Iterator
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def in_pieces(
+    function: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device, at_once: int
+) -> Tensor:
+    """Return function(rows) as float32 on the CPU: `at_once` rows at a time, so that the device's memory is bounded."""
+    pieces = torch.split(rows, at_once)
+    return torch.cat([function(piece.to(device)).float().cpu() for piece in pieces])
 
 
 def synchronise(device: torch.device) -> None:

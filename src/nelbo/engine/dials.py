@@ -7,7 +7,7 @@ must not be built into them. Each schedule of the objective is replaced by a dia
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,21 +21,21 @@ Number = Callable[[Progress], float]  # a schedule, or anything else that change
 
 
 class NotFixed(Exception):
-    """A step cannot be made once and repeated, and why."""
+    """The reason why a step cannot be made once and repeated."""
 
 
 class Dial:
-    """Stands where a schedule stood, and gives today's number as a 0-dimensional tensor."""
+    """A stand-in for a schedule, which gives today's number as a 0-dimensional tensor."""
 
     def __init__(self, number: Tensor) -> None:
         self.number = number
 
-    def __call__(self, progress: Any) -> Tensor:
+    def __call__(self, progress: object) -> Tensor:
         return self.number
 
 
 class Hidden:
-    """Stands for the progress of training where only dials may know it; the number of images does not change."""
+    """A stand-in for the progress of training where only dials may know it; the number of images does not change."""
 
     def __init__(self, images: int = 1) -> None:
         self.images = images
@@ -58,21 +58,21 @@ class Dials:
         self.shown: list[float] | None = None
 
     def of(self, schedule: Number) -> Tensor:
-        """The dial of a schedule, 0-dimensional; it stays the same tensor."""
+        """Return the dial of a schedule, 0-dimensional; it stays the same tensor."""
         return self.numbers_D[self.schedules.index(schedule)]
 
     def row(self, progress: Progress) -> list[float]:
         return [schedule(progress) for schedule in self.schedules]
 
     def turn(self, progress: Progress) -> None:
-        """Sets every dial; free when nothing has changed."""
+        """Set every dial; free when nothing has changed."""
         row = self.row(progress)
         if row != self.shown:
             send(row, self.numbers_D)
             self.shown = row
 
 
-def send(numbers: Sequence[Any], to: Tensor) -> None:
+def send(numbers: Sequence[float] | Sequence[Sequence[float]], to: Tensor) -> None:
     """Copy Python numbers into a tensor; does not wait for its device."""
     values = torch.tensor(numbers)
     # From ordinary memory the copy would wait until the device has done everything before it.
@@ -80,20 +80,20 @@ def send(numbers: Sequence[Any], to: Tensor) -> None:
 
 
 def moving(spec: Spec) -> list[Schedule]:
-    """The schedules anywhere in a spec whose number changes."""
-    found: list[Schedule] = []
+    """Return the schedules anywhere in a spec whose number changes."""
+    schedules: list[Schedule] = []
     for field in type(spec).model_fields:
         value = spec.setting(field)
         if isinstance(value, Schedule):
-            found += [] if isinstance(value, Constant) else [value]
+            schedules += [] if isinstance(value, Constant) else [value]  # a constant may be built in
         elif isinstance(value, Spec):
-            found += moving(value)
-    return found
+            schedules += moving(value)
+    return schedules
 
 
 def with_dials(spec: S, dials: Dials) -> S:
-    """The spec with its changing schedules replaced by their dials; a working copy that is never stored."""
-    update: dict[str, Any] = {}
+    """Return the spec with its changing schedules replaced by their dials; a working copy that is never stored."""
+    update: dict[str, object] = {}
     for field in type(spec).model_fields:
         value = spec.setting(field)
         if isinstance(value, Schedule):
@@ -101,4 +101,4 @@ def with_dials(spec: S, dials: Dials) -> S:
                 update[field] = Dial(dials.of(value))
         elif isinstance(value, Spec):
             update[field] = with_dials(value, dials)
-    return spec.model_copy(update=update)
+    return spec.model_copy(update=update)  # not validated: a dial is no schedule

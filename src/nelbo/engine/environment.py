@@ -21,7 +21,7 @@ CACHE = "NELBO_CACHE"
 
 def describe(device: torch.device | None = None) -> Environment:
     """Return versions and hardware, for `env.json` and `nelbo env`."""
-    found: Environment = {
+    facts: Environment = {
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "processor": processor("model name") or platform.processor() or platform.machine(),
@@ -31,27 +31,26 @@ def describe(device: torch.device | None = None) -> Environment:
     }
     for package in ("nelbo", "torch", "numpy", "pydantic", "scikit-learn", "matplotlib"):
         with contextlib.suppress(PackageNotFoundError):
-            found["packages"][package] = version(package)
+            facts["packages"][package] = version(package)
     if torch.cuda.is_available():
-        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if device is not None:
-        found["device"] = str(device)
+        facts["device"] = str(device)
     commit = _git_commit()
-    return found | ({"git": commit, "uncommitted": commit.endswith(CHANGES)} if commit else {})
+    return facts | ({"git": commit, "uncommitted": commit.endswith(CHANGES)} if commit else {})
 
 
 def cache_folder() -> Path:
     """Return the folder for files that can be made again: NELBO_CACHE, else the user's cache folder."""
-    given = os.environ.get(CACHE)
-    if given:
-        return Path(given).expanduser()
+    if folder := os.environ.get(CACHE):
+        return Path(folder).expanduser()
     import pooch
 
     return Path(pooch.os_cache("nelbo"))
 
 
 def processor(field: str) -> str:
-    """A field of the first processor in /proc/cpuinfo; empty where there is no such file or field."""
+    """Return a field of the first processor in /proc/cpuinfo; empty where there is no such file or field."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
@@ -61,21 +60,16 @@ def processor(field: str) -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the package's own checkout, with `CHANGES` when its files differ from it."""
-    folder = Path(__file__).resolve().parent
-    run = ["git", "-C", str(folder)]
+    """Return the commit of the package's own checkout, with `CHANGES` when its files differ from it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5)
+
     try:
-        tracked = subprocess.run(
-            [*run, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=5
-        )
-        if tracked.returncode:  # an installed copy inside somebody else's repository
-            return None
-        head = subprocess.run(
-            [*run, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-        dirty = subprocess.run(
-            [*run, "status", "--porcelain", "--", "."], capture_output=True, text=True, timeout=5
-        )
+        if git("ls-files", "--error-unmatch", __file__).returncode:
+            return None  # an installed copy inside somebody else's repository
+        head, dirty = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--", ".")
     except (OSError, subprocess.TimeoutExpired):
         return None
     if head.returncode:
@@ -84,5 +78,5 @@ def _git_commit() -> str | None:
 
 
 def command_line() -> str:
-    """The command that started this process, as a person would type it."""
+    """Return the command that started this process, as a person would type it."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

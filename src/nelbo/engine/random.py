@@ -10,7 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Runs a block with its own random stream and puts the caller's back afterwards."""
+    """Run a block with its own random stream and put the caller's back afterwards."""
     before = random_state(device)
     try:
         seed_streams(seed, device)
@@ -20,7 +20,7 @@ def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def seed_streams(seed: int, device: torch.device) -> None:
-    """Seeds the CPU's stream and that of the device, and no other: `torch.manual_seed` would reset every GPU's."""
+    """Seed the CPU's stream and that of the device, and no other: `torch.manual_seed` would reset every GPU's."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -30,7 +30,7 @@ def seed_streams(seed: int, device: torch.device) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The generators' states, as tensors that a checkpoint can hold."""
+    """Return the generators' states, as tensors that a checkpoint can hold."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from nelbo.core import Progress
 from nelbo.core.layout import Execution
-from nelbo.core.spec import Spec
 from nelbo.engine.capturing import STEPS_AT_ONCE, WARM_UP, Captured, CUDARecorder, Recorder
 from nelbo.engine.compiling import Compiled, compiling
 from nelbo.engine.dials import Dials, Hidden, NotFixed, Number, moving, with_dials
 from nelbo.engine.precision import products
+
+if TYPE_CHECKING:
+    from nelbo.objectives import Objective
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,8 +28,8 @@ class Now:
     In a step that is made once and repeated, schedules are dials, the share is a tensor, and progress is hidden.
     """
 
-    objective: Any
-    progress: Any
+    objective: Objective
+    progress: Any  # a Progress, or Hidden, which has none of its numbers
     share: Any = None
 
 
@@ -66,7 +68,7 @@ class Step:
         self,
         gradients: Gradients,
         update: Update,
-        objective: Spec,
+        objective: Objective,
         optimizer: torch.optim.Optimizer,
         *,
         batch_size: int,
@@ -94,9 +96,8 @@ class Step:
         if self.by_dials and rate:
             numbers.append(rate)
         self.dials = Dials(numbers, device)
-        self.fixed = Now(
-            with_dials(objective, self.dials), Hidden(images), self.dials.of(share) if share else None
-        )
+        dial = self.dials.of(share) if share else None
+        self.fixed = Now(with_dials(objective, self.dials), Hidden(images), dial)
         if self.by_dials and rate:
             optimizer.param_groups[0]["lr"] = self.dials.of(rate)
 
@@ -115,7 +116,7 @@ class Step:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """The settings of torch under which these steps run; put back afterwards, and the graphs' memory given back."""
+        """Set what these steps need of torch; put it back afterwards, and give back the graphs' memory."""
         try:
             with products(), compiling() if self._compiled else contextlib.nullcontext():
                 yield
@@ -123,24 +124,20 @@ class Step:
             self._graphs.clear()  # each holds this step, which holds it: the memory would wait for a collection
 
     def __call__(self, rows: Tensor, moments: Sequence[Progress]) -> Measured:
-        """One step for each of `moments`; `rows` holds their batches one after the other."""
-        if self.recorder and len(rows) == self.at_once * self.batch_size and self._warm >= WARM_UP:
-            return self._launch(rows, moments, self.at_once)
-        found = [
-            self._step(batch, progress)
-            for batch, progress in zip(torch.split(rows, self.batch_size), moments, strict=True)
-        ]
-        sums_SQ = torch.cat([one.sums_SQ for one in found]) if len(found) > 1 else found[0].sums_SQ
-        return Measured(found[0].names, sums_SQ, [count for one in found for count in one.counts])
-
-    def _step(self, rows: Tensor, progress: Progress) -> Measured:
-        if self.recorder and len(rows) == self.batch_size and self._warm >= WARM_UP:
-            return self._launch(rows, [progress], 1)
-        names, sums_Q = self._directly(rows, progress)
-        return Measured(names, sums_Q[None], [len(rows)])
+        """Do one step for each of `moments`; `rows` holds their batches one after the other."""
+        warm = self.recorder and self._warm >= WARM_UP
+        if warm and len(rows) in (self.batch_size, self.at_once * self.batch_size):
+            return self._launch(rows, moments, len(moments))
+        if len(moments) == 1:
+            names, sums_Q = self._directly(rows, moments[0])
+            return Measured(names, sums_Q[None], [len(rows)])
+        batches = zip(torch.split(rows, self.batch_size), moments, strict=True)
+        parts = [self(batch, [progress]) for batch, progress in batches]
+        counts = [count for part in parts for count in part.counts]
+        return Measured(parts[0].names, torch.cat([part.sums_SQ for part in parts]), counts)
 
     def _directly(self, rows: Tensor, progress: Progress) -> tuple[tuple[str, ...], Tensor]:
-        """One step without a graph."""
+        """Do one step without a graph."""
         full = len(rows) == self.batch_size
         self._warm += full
         if self._compiled or self.by_dials:
@@ -163,34 +160,30 @@ class Step:
         return names, sums_Q
 
     def _fixed(self, rows: Tensor) -> tuple[tuple[str, ...], Tensor]:
-        """A step that knows no moment: what is captured."""
+        """Do a step that knows no moment: what is captured."""
         names, sums_Q, gradients = (self._compiled or self.gradients)(rows, self.fixed)
         self.update(gradients, self.fixed)
         return names, sums_Q
 
     def _launch(self, rows: Tensor, moments: Sequence[Progress], steps: int) -> Measured:
-        """Steps by a graph, recorded when first needed."""
+        """Do steps by a graph, recorded when first needed."""
         if steps not in self._graphs:
             assert self.recorder
             try:
+                batch = rows[: self.batch_size]
                 with self.clock("compile"):
-                    self._graphs[steps] = Captured(
-                        self._fixed, rows[: self.batch_size], steps, self.dials, self.recorder(self.device)
-                    )
-            except Exception as error:
-                self._give_up(error)
+                    recorder = self.recorder(self.device)
+                    self._graphs[steps] = Captured(self._fixed, batch, steps, self.dials, recorder)
+            except Exception as error:  # from now on no graphs
+                # What ends a recording complains that something went wrong before; that is what was raised before.
+                reason = str(error.__context__ or error).partition("\n")[0]
+                self.tell(
+                    f"the step could not be captured as a CUDA graph and is launched kernel by kernel: {reason}"
+                )
+                self.recorder, self.at_once, self._most_at_once = None, 1, 1
+                self._graphs.clear()
                 return self(rows, moments)
         self._most_at_once = max(self._most_at_once, steps)
         graph = self._graphs[steps]
         sums_SQ = graph(rows, [self.dials.row(progress) for progress in moments])
         return Measured(graph.names, sums_SQ, [self.batch_size] * steps)
-
-    def _give_up(self, error: Exception) -> None:
-        """From now on no graphs."""
-        # What ends a recording complains that something went wrong before; that is what was raised before.
-        reason = str(error.__context__ or error).partition("\n")[0]
-        self.tell(
-            f"the step could not be captured as a CUDA graph and is launched kernel by kernel: {reason}"
-        )
-        self.recorder, self.at_once, self._most_at_once = None, 1, 1
-        self._graphs.clear()

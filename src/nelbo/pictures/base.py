@@ -6,22 +6,20 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-import torch
 
 from nelbo.core.files import atomic
 from nelbo.core.registry import lookup, names, register
-from nelbo.pictures.view import NotApplicable, View
+from nelbo.pictures.view import SHOWN, NotApplicable, Pictures, View
 
 if TYPE_CHECKING:  # matplotlib takes long to import, and a list of pictures needs none
     from matplotlib.figure import Figure
 
 Drawn: TypeAlias = "Iterator[tuple[str, Figure | bytes]]"
 InReport = Literal["picture", "chart", "both"]
-SHOWN = 10  # columns of a row of examples
-GROUPS = {
+GROUPS = {  # heading by name, in the order of a report; any other name is a group too
     "images": "Images as they are, reconstructed, drawn from the prior and around examples",
     "latent": "The latent space: what each dimension carries, and where images lie",
     "walks": "Walks in the latent space: class means, interpolations, traversals",
@@ -30,7 +28,6 @@ GROUPS = {
     "factors": "Images whose factors of variation are known: one factor at a time, and their traces in the latent",
     "training": "The course of training",
 }
-"""The groups of pictures in the order of a report, each with its heading there; any other name is a group too."""
 
 
 @dataclasses.dataclass
@@ -73,7 +70,7 @@ def heading(group: str) -> str:
 
 
 def draw(
-    view: View, what: list[str], folder: Path, *, formats: tuple[str, ...] = ("png",)
+    view: View, named: list[str], folder: Path, *, formats: tuple[str, ...] = ("png",)
 ) -> tuple[list[Path], dict[str, str]]:
     """Draw the named pictures (all, when none is named) into `folder`.
 
@@ -82,41 +79,27 @@ def draw(
     """
     from nelbo.plots import PlotError
 
-    chosen = {name: lookup("picture", name) for name in what or names("picture")}
+    chosen = {name: lookup("picture", name) for name in named or names("picture")}
     files: list[Path] = []
     left_out: dict[str, str] = {}
     for name, chosen_picture in chosen.items():
         try:
             for stem, drawn in chosen_picture(view):
-                files += _write(folder, stem, drawn, formats)
+                for kind in ("gif",) if isinstance(drawn, bytes) else formats:
+                    files.append(folder / f"{stem}.{kind}")
+                    with atomic(files[-1]) as temporary:
+                        if isinstance(drawn, bytes):
+                            temporary.write_bytes(drawn)
+                        else:
+                            drawn.savefig(temporary, format=kind)
         except (NotApplicable, PlotError) as error:
-            if what:
+            if named:  # of all pictures a few are not for this run, which is no failure
                 raise
             left_out[name] = str(error)
     return files, left_out
 
 
-def _write(folder: Path, stem: str, drawn: Figure | bytes, formats: tuple[str, ...]) -> list[Path]:
-    if isinstance(drawn, bytes):
-        file = folder / f"{stem}.gif"
-        with atomic(file) as temporary:
-            temporary.write_bytes(drawn)
-        return [file]
-    files = [folder / f"{stem}.{kind}" for kind in formats]
-    for file, kind in zip(files, formats, strict=True):
-        with atomic(file) as temporary:
-            drawn.savefig(temporary, format=kind)
-    return files
-
-
-def examples(view: View) -> list[int]:
-    """Return the position of one image of each class, or of the first images where there are no classes."""
-    if view.labels_N is not None and 1 < len(view.classes) <= 2 * SHOWN:
-        return [view.example(label) for label in view.classes][:SHOWN]
-    return list(range(min(len(view), SHOWN)))
-
-
-def reconstructed(view: View, index: list[int]) -> Any:
+def reconstructed(view: View, index: list[int]) -> Pictures:
     """Return the images at these positions after a pass through the model, from their posterior means."""
     return view.decoded(view.mean(view.images_at(index)))
 
@@ -133,40 +116,17 @@ def image_name(view: View, index: int) -> str:
     return f"image {index}" if view.labels_N is None else view.class_name(int(view.labels_N[index]))
 
 
-def class_names(view: View) -> list[str] | None:
-    """Return the names of the classes, where the data has names for them."""
-    known = view.split.images.class_names
-    return list(known) if known else None
-
-
-def line_between(view: View, a: int, b: int, steps: int) -> Any:
+def line_between(view: View, a: int, b: int, steps: int) -> Pictures:
     """Return image a, the decoded line between the two latents, and image b."""
-    ends = view.mean(view.images_at([a, b]))
-    return np.concatenate(
-        [view.inputs([a]), view.decoded(view.line(ends[0], ends[1], steps)), view.inputs([b])]
-    )
+    start, end = view.mean(view.images_at([a, b]))
+    return np.concatenate([view.inputs([a]), view.decoded(view.line(start, end, steps)), view.inputs([b])])
 
 
 def pairs_of_images(view: View) -> list[tuple[int, int]]:
     """Return pairs of images of different classes, 1 and 7 first where there are digits."""
     if view.labels_N is None or len(view.classes) < 2:
         return [(i, i + 1) for i in range(0, min(len(view) - 1, 6), 2)] or [(0, 0)]
-    of_digits = [(1, 7), (1, 8), (0, 4), (3, 5)]
-    pairs = [pair for pair in of_digits if set(pair) <= set(view.classes)] or [
-        (view.classes[0], view.classes[-1])
-    ]
+    digits = [(1, 7), (1, 8), (0, 4), (3, 5)]
+    pairs = [pair for pair in digits if set(pair) <= set(view.classes)]
+    pairs = pairs or [(view.classes[0], view.classes[-1])]
     return [(view.example(a), view.example(b)) for a, b in pairs]
-
-
-def start_of_traversal(view: View) -> torch.Tensor:
-    """Return the posterior mean of the first example."""
-    return view.mean(view.images_at([examples(view)[0]]))[0]
-
-
-def by_information(view: View) -> list[int]:
-    """Return the directions by falling KL, or by the variance of their means where not each has a KL."""
-    weight, sizes = view.statistics.kl_Z, [1] * view.model.latent_space.reals(view.model.latent_dim)
-    if weight is None or len(weight) != len(view.directions):
-        pieces = torch.split(view.statistics.mean_variance_Z, [*sizes, *view.model.latent_space.blocks])
-        weight = torch.stack([piece.sum() for piece in pieces])
-    return [int(direction) for direction in torch.argsort(weight, descending=True)]

@@ -25,13 +25,7 @@ def iw_curve(view: View) -> Drawn:
         "nested samples of each image; where the curve still falls, more samples would lower it further",
         "pixels are grey: a cross-entropy, not a likelihood" if card.is_grey(metrics["iw_nll"]) else "",
     ]
-    yield (
-        "iw-curve",
-        plots.estimate_curve(
-            curve_points(saved["samples"]),
-            layout.numbers(metrics["iw_nll_curve"]),
-            title=f"{view.title} · importance-weighted NLL",
-            nelbo=layout.number(bound["metrics"]["nelbo"]) if bound else None,
-            notes=notes,
-        ),
-    )
+    nelbo = layout.number(bound["metrics"]["nelbo"]) if bound else None
+    title = f"{view.title} · importance-weighted NLL"
+    points, values = curve_points(saved["samples"]), layout.numbers(metrics["iw_nll_curve"])
+    yield "iw-curve", plots.estimate_curve(points, values, title=title, nelbo=nelbo, notes=notes)

@@ -40,15 +40,18 @@ class Reference:
 
 def refer(view: View, text: str) -> Reference:
     """Return the latent (posterior mean) that a reference stands for; see the module's docstring."""
-    kind, _, rest = text.partition(":")
-    if kind == "class" and rest:
-        label = view.find_class(rest)
+    kind, _, class_name = text.partition(":")
+    if kind == "class" and class_name:
+        label = view.find_class(class_name)
         return Reference(f"class-{_slug(view.class_name(label))}", view.class_mean(label), None)
-    if kind == "example" and rest:
-        label = view.find_class(rest)
+    if kind == "example" and class_name:
+        label = view.find_class(class_name)
         name, x_CHW = _slug(view.class_name(label)), view.images_at(view.example(label))
     elif text.isdecimal():
-        name, x_CHW = f"image{int(text)}", view.images_at(view.check_index(int(text)))
+        if (index := int(text)) >= len(view):
+            last = len(view) - 1
+            raise ConfigError(f"no image {index} in the {view.split_name} split; it has 0 to {last}")
+        name, x_CHW = f"image{index}", view.images_at(index)
     elif Path(text).is_file():
         name, x_CHW = Path(text).stem, from_file(view, Path(text))
     else:
@@ -56,10 +59,6 @@ def refer(view: View, text: str) -> Reference:
             f"{text!r} is no image: give a position in the split (12), an image file, example:CLASS or class:CLASS"
         )
     return Reference(name, view.mean(x_CHW[None])[0], x_CHW)
-
-
-def _of_each_class(view: View) -> list[str]:
-    return [f"example:{label}" for label in view.classes]
 
 
 def _refer_all(view: View, texts: list[str]) -> list[Reference]:
@@ -78,9 +77,8 @@ def _refer_all(view: View, texts: list[str]) -> list[Reference]:
 def from_file(view: View, file: Path) -> Tensor:
     """Read an image file as the model sees it, (C, H, W): with the run's preprocessing, without silent resizing."""
     recipe, shape = view.run.recipe, view.splits.shape
-    size = recipe.data.size
-    box = (size, size) if isinstance(size, int) else size
-    decoded = torch.from_numpy(decode_file(file, grey=shape[0] == 1, size=box).copy())
+    array = decode_file(file, grey=shape[0] == 1, size=recipe.data.height_and_width())
+    decoded = torch.from_numpy(array.copy())  # Pillow's memory may not be written to; torch wants to
     pixels = apply_once(decoded[None], recipe.data.transforms)
     if tuple(pixels.shape[1:]) != shape:
         raise DataError(
@@ -135,33 +133,29 @@ class Folder:
 
 
 def sample(view: View, out: Folder, n: int, temperature: float = 1.0, sampler: Sampler | None = None) -> None:
-    """Write n images from the prior, or from a sampler: one PNG each, a grid of the first 1,000, and arrays.
-
-    The arrays are of images (n, H, W, C) and of latents (n, Z).
-    """
+    """Write n images from the prior, or a sampler: PNGs, a grid of the first 1,000, arrays (n, H, W, C) and (n, Z)."""
     _positive("n", n)
     z_NZ, x_NCHW = view.samples(n, temperature, sampler)
     pictures = view.pictures(x_NCHW)
     out.grid("samples", pictures[:IN_A_GRID])
     out.array("samples", pictures)
     out.array("samples-latents", z_NZ.numpy())
-    digits = len(str(n - 1))
+    digits = len(str(n - 1))  # names then sort in the order of the draws
     for index, image in enumerate(pictures):
         out.image(f"sample-{index:0{digits}}", image)
 
 
 def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
-    """Write n decoded draws from the posterior of each reference image: `sample-<name>-<number>.png`.
-
-    Arrays hold them all, and a grid the first 100 of each image.
-    """
+    """Write n decoded draws from the posterior of each image: PNGs, a grid of the first 100 of each, and arrays."""
     _positive("n", n)
     if any(text.startswith("class:") for text in references):
         raise ConfigError(
             "samples around a class start from an image of it: use example:CLASS, not class:CLASS"
         )
-    references = [each for text in references for each in (_of_each_class(view) if text == "all" else [text])]
-    images = _refer_all(view, references)
+    texts: list[str] = []
+    for text in references:
+        texts += [f"example:{label}" for label in view.classes] if text == "all" else [text]
+    images = _refer_all(view, texts)
     x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
     z_NBZ, x_NBCHW = view.around(x_BCHW, n)
     pictures = view.pictures(x_NBCHW.transpose(0, 1))
@@ -176,17 +170,12 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
 
 
 def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float:
-    """Write reconstructions from the posterior mean: one PNG each, an array, and a grid of the first 100.
-
-    The grid has the inputs above them. Returns the mean squared error a pixel.
-    """
+    """Write images decoded from posterior means: PNGs, an array, a grid of 100 below their inputs. Return the MSE."""
     if references:
         images = _refer_all(view, references)
-        missing = [
-            text for text, reference in zip(references, images, strict=True) if reference.x_CHW is None
-        ]
-        if missing:
-            raise ConfigError(f"{missing[0]} is a latent, not an image; use example:CLASS")
+        for text, reference in zip(references, images, strict=True):
+            if reference.x_CHW is None:
+                raise ConfigError(f"{text} is a latent, not an image; use example:CLASS")
         names = [reference.name for reference in images]
         x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
     else:
@@ -199,7 +188,7 @@ def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float
     out.array("reconstructions", pictures)
     for name, image in zip(names, pictures, strict=True):
         out.image(f"reconstruction-{name}", image)
-    return float((decoded - x_BCHW).square().mean())
+    return float((decoded - x_BCHW).square().mean())  # a pixel
 
 
 def encode(view: View, file: Path) -> dict[str, list[int]]:
@@ -240,12 +229,9 @@ def interpolate(view: View, out: Folder, start: str, end: str, steps: int) -> No
 
 
 def traverse(view: View, out: Folder, start: str, dimensions: list[int], span: float, steps: int) -> None:
-    """Write latent dimensions moved one at a time over +-span from a reference: a row and an animation each, arrays.
-
-    Categorical variables are counted after the dimensions, and go through their categories.
-    """
+    """Write latent dimensions moved one at a time over +-span from a reference: a row and an animation each, arrays."""
     reference = refer(view, start)
-    if not dimensions:
+    if not dimensions:  # all; categorical variables come after them, and go through their categories
         dimensions = list(range(len(view.directions)))
     rows = [view.decoded(view.traversal(reference.z_Z, dimension, span, steps)) for dimension in dimensions]
     name = f"traversal-{reference.name}"

@@ -5,16 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nelbo import plots
-from nelbo.pictures.base import (
-    SHOWN,
-    Drawn,
-    examples,
-    image_name,
-    picture,
-    reconstructed,
-    some_classes,
-)
-from nelbo.pictures.view import View
+from nelbo.pictures.base import Drawn, image_name, picture, reconstructed, some_classes
+from nelbo.pictures.view import SHOWN, Pictures, View
 
 
 @picture(group="images", order=1)
@@ -45,23 +37,23 @@ def samples(view: View) -> Drawn:
 @picture(group="images", order=4)
 def around(view: View) -> Drawn:
     """Draws from the posterior of one image, decoded, beside the image."""
-    index = examples(view)[:4]
-    _, x_NBCHW = view.around(view.images_at(index), SHOWN - 1)
-    rows = [
-        np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, position])])
-        for position, i in enumerate(index)
-    ]
+    index = view.examples()[:4]
     row_labels = [image_name(view, i) for i in index]
     title = f"{view.title} · draws from q(z|x)"
+    rows = _draws_beside(view, index, SHOWN - 1)
     yield "around", plots.rows(rows, title=title, row_labels=row_labels, apart="first")
 
 
 @picture(group="images", order=5)
 def resampled(view: View) -> Drawn:
     """A row for each class: one example, then draws from its posterior."""
-    index = [view.example(label) for label in some_classes(view)]
-    _, x_NBCHW = view.around(view.images_at(index), SHOWN)
-    rows = [np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, row])]) for row, i in enumerate(index)]
+    rows = _draws_beside(view, [view.example(label) for label in some_classes(view)], SHOWN)
     row_labels = [view.class_name(label) for label in some_classes(view)]
     title = f"{view.title} · one example of each class, resampled"
     yield "resampled", plots.rows(rows, title=title, row_labels=row_labels, apart="first")
+
+
+def _draws_beside(view: View, index: list[int], n: int) -> list[Pictures]:
+    """Return a row for each image: the image, then n draws from its posterior, decoded."""
+    _, x_NBCHW = view.around(view.images_at(index), n)
+    return [np.concatenate([view.inputs([i]), view.pictures(x_NBCHW[:, row])]) for row, i in enumerate(index)]

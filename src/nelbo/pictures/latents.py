@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from nelbo import plots
 from nelbo.dists.normal import StandardNormalModule
 from nelbo.metrics.latent import ACTIVE_VARIANCE
-from nelbo.pictures.base import Drawn, class_names, picture
+from nelbo.pictures.base import Drawn, picture
 from nelbo.pictures.view import NotApplicable, View
 
 
@@ -31,7 +29,7 @@ def kl(view: View) -> Drawn:
 @picture(group="latent", order=2)
 def posterior(view: View) -> Drawn:
     """Distribution of posterior means and standard deviations against the prior."""
-    posterior = view.posterior(view.images_at(slice(2000)))
+    posterior = view.posterior(view.images_at(slice(2000)))  # more would not change what histograms show
     std = posterior.std
     if std is None:
         raise NotApplicable(f"{view.run.name}: this posterior has no standard deviation")
@@ -42,22 +40,14 @@ def posterior(view: View) -> Drawn:
 @picture(group="latent", order=3)
 def scatter(view: View) -> Drawn:
     """Posterior means by class: the latent plane itself when Z = 2, otherwise its first two principal axes."""
-    z_NZ = view.z_NZ.numpy()
+    z_NZ, labels, names = view.z_NZ.numpy(), view.labels_N, view.split.images.class_names
     if z_NZ.shape[1] == 2:
         circles = isinstance(view.model.prior, StandardNormalModule)
-        figure = plots.scatter(
-            z_NZ, view.labels_N, title=view.title, class_names=class_names(view), prior_circles=circles
-        )
+        figure = plots.scatter(z_NZ, labels, title=view.title, class_names=names, prior_circles=circles)
     else:
-        flat, index = plots.project(z_NZ, "pca", max_points=None)
-        labels = None if view.labels_N is None else view.labels_N[index]
-        figure = plots.scatter(
-            flat,
-            labels,
-            title=f"{view.title} · PCA",
-            class_names=class_names(view),
-            axis_labels=("PC 1", "PC 2"),
-        )
+        flat, _ = plots.project(z_NZ, "pca", max_points=None)
+        title, axes = f"{view.title} · PCA", ("PC 1", "PC 2")
+        figure = plots.scatter(flat, labels, title=title, class_names=names, axis_labels=axes)
     yield "scatter", figure
 
 
@@ -69,12 +59,12 @@ def tsne(view: View) -> Drawn:
     flat, index = view.tsne
     pca, _ = plots.project(view.z_NZ.numpy()[index], "pca", max_points=None)
     labels = None if view.labels_N is None else view.labels_N[index]
-    words: dict[str, Any] = {"titles": ("PCA", "t-SNE"), "title": f"{view.title} · {len(index)} images"}
-    axes = (("PC 1", "PC 2"), None)
-    yield (
-        "tsne",
-        plots.two_scatters(pca, flat, labels, class_names=class_names(view), axis_labels=axes, **words),
+    names, axes = view.split.images.class_names, (("PC 1", "PC 2"), None)
+    title = f"{view.title} · {len(index)} images"
+    figure = plots.two_scatters(
+        pca, flat, labels, titles=("PCA", "t-SNE"), title=title, class_names=names, axis_labels=axes
     )
+    yield "tsne", figure
 
 
 @picture(group="latent", order=5)
@@ -82,13 +72,11 @@ def manifold(view: View) -> Drawn:
     """The decoded latent plane: both dimensions of a standard normal with Z = 2, or the first two principal axes."""
     if view.z_NZ.shape[1] < 2:
         raise NotApplicable("a plane needs two latent dimensions")
-    if view.model.latent_space.space != "real":
-        raise NotApplicable(
-            f"no plane lies in the latent's space: latents are {view.model.latent_space.words}"
-        )
+    if (space := view.model.latent_space).space != "real":
+        raise NotApplicable(f"no plane lies in the latent's space: latents are {space.words}")
     size = 20
     centre, first, second, labels = _plane(view)
-    ticks = torch.linspace(-2.5, 2.5, size)
+    ticks = torch.linspace(-2.5, 2.5, size)  # of a normal, 99 % lie within 2.5 standard deviations
     grid = centre + ticks[None, :, None] * first + ticks[:, None, None] * second
     decoded = view.decoded(grid.flatten(0, 1))
     images = decoded.reshape(size, size, *decoded.shape[1:])
@@ -103,6 +91,6 @@ def _plane(view: View) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[
     if z_NZ.shape[1] == 2 and isinstance(view.model.prior, StandardNormalModule):
         return torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), ("z0", "z1")
     centre = z_NZ.mean(0)
-    _, spread, axes = torch.linalg.svd(z_NZ - centre, full_matrices=False)
+    _, spread, axes = torch.linalg.svd(z_NZ - centre, full_matrices=False)  # principal axes, largest first
     scale = spread / max(1, len(z_NZ) - 1) ** 0.5
     return centre, scale[0] * axes[0], scale[1] * axes[1], ("PC 1, standard deviations", "PC 2")

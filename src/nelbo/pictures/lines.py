@@ -6,18 +6,8 @@ import numpy as np
 import torch
 
 from nelbo import plots
-from nelbo.pictures.base import (
-    SHOWN,
-    Drawn,
-    by_information,
-    image_name,
-    line_between,
-    pairs_of_images,
-    picture,
-    some_classes,
-    start_of_traversal,
-)
-from nelbo.pictures.view import NotApplicable, View
+from nelbo.pictures.base import Drawn, image_name, line_between, pairs_of_images, picture, some_classes
+from nelbo.pictures.view import SHOWN, NotApplicable, View
 
 
 @picture(group="walks", order=1)
@@ -25,9 +15,9 @@ def class_means(view: View) -> Drawn:
     """The mean latent of every class, decoded."""
     labels = some_classes(view)
     decoded = view.decoded(torch.stack([view.class_mean(label) for label in labels]))
-    names_ = [view.class_name(label) for label in labels]
+    names = [view.class_name(label) for label in labels]
     title = f"{view.title} · class means"
-    yield "class-means", plots.image_grid(decoded, title=title, labels=names_, columns=SHOWN)
+    yield "class-means", plots.image_grid(decoded, title=title, labels=names, columns=SHOWN)
 
 
 @picture(group="walks", order=2)
@@ -38,7 +28,8 @@ def interpolation(view: View) -> Drawn:
     row_labels = [f"{image_name(view, a)} to {image_name(view, b)}" for a, b in index]
     title = f"{view.title} · interpolation"
     yield "interpolation", plots.rows(rows, title=title, row_labels=row_labels, apart="ends")
-    yield "interpolation", plots.gif_bytes(line_between(view, *index[0], 50)[1:-1])
+    frames = line_between(view, *index[0], 50)[1:-1]  # without the images themselves, which are not decoded
+    yield "interpolation", plots.gif_bytes(frames)
 
 
 @picture(group="walks", order=3)
@@ -57,13 +48,11 @@ def class_interpolation(view: View) -> Drawn:
 @picture(group="walks", order=4)
 def traversal(view: View) -> Drawn:
     """One row a latent dimension, most informative first, moved over +-3 from the posterior mean of an image."""
-    order = by_information(view)[:SHOWN]
-    rows = [view.decoded(view.traversal(start_of_traversal(view), place, 3.0, 11)) for place in order]
+    order = view.by_information()[:SHOWN]
+    rows = [view.decoded(view.traversal(view.start_of_traversal(), place, 3.0, 11)) for place in order]
     labels = [view.directions[place] for place in order]
-    columns = (
-        [f"{value:+.1f}" for value in np.linspace(-3, 3, 11)]
-        if view.model.latent_space.space == "real"
-        else None
-    )
+    columns = None  # on a sphere and among categories the steps are no numbers
+    if view.model.latent_space.space == "real":
+        columns = [f"{value:+.1f}" for value in np.linspace(-3, 3, 11)]
     title = f"{view.title} · traversals"
     yield "traversal", plots.rows(rows, title=title, row_labels=labels, column_labels=columns)

@@ -16,9 +16,9 @@ def curves(view: View) -> Drawn:
     if not history:
         raise NotApplicable(f"{view.run.name} has no finished epoch to draw")
     series: dict[str, dict[str, list[float | None]]] = {}
+    shown_as = {"bound": (-1.0, view.run.recipe.objective.bound_name), "kl": (1.0, "KL")}
     for quantity in ("total", "reconstruction", "kl", "bound"):
-        bound_name = view.run.recipe.objective.bound_name
-        sign, name = {"bound": (-1.0, bound_name), "kl": (1.0, "KL")}.get(quantity, (1.0, quantity))
+        sign, name = shown_as.get(quantity, (1.0, quantity))  # the bound is negated: all four curves fall
         for split in ("train", "validation"):
             values = [row.get(split, {}).get(quantity) for row in history]
             if any(value is not None for value in values):
@@ -29,12 +29,8 @@ def curves(view: View) -> Drawn:
     notes = ["train: averaged over the epoch, while the weights move; validation: after it, fixed noise"]
     if view.model.observation_kind == "binary" and view.splits.pixels != "binary":
         notes.append("grey pixels under a Bernoulli: NELBO is a grey cross-entropy plus KL, not a likelihood")
-    yield (
-        "curves",
-        plots.epoch_curves(
-            epochs, series, title=f"{view.run.name} · training and validation", best_epoch=best, notes=notes
-        ),
-    )
+    title = f"{view.run.name} · training and validation"
+    yield "curves", plots.epoch_curves(epochs, series, title=title, best_epoch=best, notes=notes)
 
 
 @picture(group="training", order=2)

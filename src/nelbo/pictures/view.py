@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nelbo import engine
+from nelbo.core.distributions import PosteriorValue
 from nelbo.data import OnDisk, Splits, materialise
 from nelbo.errors import ConfigError, DataError, NelboError, did_you_mean
 from nelbo.evaluation.samplers import Encoded, RunSampler
@@ -28,8 +28,10 @@ from nelbo.training import api
 from nelbo.training.store import Run
 
 Pictures = NDArray[np.float32]  # (..., H, W, C) in [0, 1]
-DECODE_AT_ONCE = 1000
-TSNE_POINTS = 2000
+Index = int | slice | list[int]  # what indexes a tensor
+SHOWN = 10  # columns of a row of examples: as many as there are digits
+DECODE_AT_ONCE = 1000  # images: a bound on the device's memory, whatever is drawn
+TSNE_POINTS = 2000  # at most: its time grows faster than their number
 
 
 class NotApplicable(NelboError):
@@ -40,7 +42,7 @@ class NotApplicable(NelboError):
 
 @dataclasses.dataclass
 class View:
-    """One checkpoint and one split of a run. See `View.open`."""
+    """A checkpoint and a split of a run. See `View.open`."""
 
     run: Run
     checkpoint: str
@@ -103,15 +105,14 @@ class View:
         """Every image of the split as the model sees it."""
         return materialise(self.split.images, self.splits.transforms)
 
-    def images_at(self, index: Any) -> Tensor:
-        """Return the images at these positions (anything that indexes a tensor) as the model sees them."""
+    def images_at(self, index: Index) -> Tensor:
+        """Return the images at these positions as the model sees them."""
         images = self.split.images
         if not isinstance(images.pixels, OnDisk):
             return self.x_NCHW[index]
         at = torch.arange(len(self))[index]
-        return materialise(images, self.splits.transforms, indices=at.flatten()).view(
-            *at.shape, *images.shape
-        )
+        x_NCHW = materialise(images, self.splits.transforms, indices=at.flatten())
+        return x_NCHW.view(*at.shape, *images.shape)
 
     def __len__(self) -> int:
         return len(self.split.images)
@@ -140,18 +141,16 @@ class View:
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or its label where it has no name."""
-        known = self.split.images.class_names
-        return known[label] if known and 0 <= label < len(known) else str(label)
+        names = self.split.images.class_names
+        return names[label] if names and 0 <= label < len(names) else str(label)
 
     def find_class(self, name: str | int) -> int:
         """Return the label of a class from its label or name; raises ConfigError with the nearest."""
         names = {self.class_name(label).lower(): label for label in self.classes}
+        labels = {str(label): label for label in self.classes} | names  # a class may be called like a label
         text = str(name).lower()
-        if text in names:
-            return names[text]
-        by_number = {str(label): label for label in self.classes}
-        if text in by_number:
-            return by_number[text]
+        if text in labels:
+            return labels[text]
         raise ConfigError(
             f"no class of {self.splits.name} is called {str(name)!r}; {did_you_mean(text, names)}"
         )
@@ -160,11 +159,11 @@ class View:
         """Return the position of the first image of a class: the same one in every picture."""
         return int(np.flatnonzero(self.need_labels() == label)[0])
 
-    def check_index(self, index: int) -> int:
-        """Return a position in the split; raises ConfigError where there is no such image."""
-        if not 0 <= index < len(self):
-            raise ConfigError(f"no image {index} in the {self.split_name} split; it has 0 to {len(self) - 1}")
-        return index
+    def examples(self) -> list[int]:
+        """Return the position of one image of each class, or of the first images where there are no classes."""
+        if self.labels_N is not None and 1 < len(self.classes) <= 2 * SHOWN:
+            return [self.example(label) for label in self.classes][:SHOWN]
+        return list(range(min(len(self), SHOWN)))
 
     # --- between images, latents and pictures ---
 
@@ -173,9 +172,10 @@ class View:
         low, high = self.splits.range
         scaled = (x.detach().float().cpu() - low).div_(high - low).clamp_(0.0, 1.0)
         array: Pictures = scaled.movedim(-3, -1).numpy()
+        # A fourth channel is transparency. What is neither grey nor colour is shown by its first channel.
         return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
 
-    def inputs(self, index: Any) -> Pictures:
+    def inputs(self, index: Index) -> Pictures:
         """Return the images at these positions as pictures."""
         return self.pictures(self.images_at(index))
 
@@ -200,7 +200,7 @@ class View:
         """Return the mean of the posterior means of every image of a class: z_Z."""
         return self.model.latent_space.middle(self.z_NZ[torch.from_numpy(self.need_labels() == label)])
 
-    def posterior(self, x_BCHW: Tensor) -> Any:
+    def posterior(self, x_BCHW: Tensor) -> PosteriorValue:
         """Return q(z | x) of images on the model's scale."""
         with exactly(self.device):
             return self.model.encode(x_BCHW.to(self.device))
@@ -208,13 +208,16 @@ class View:
     def mean(self, x_BCHW: Tensor) -> Tensor:
         """Return posterior means, z_BZ, float32 on the CPU."""
         with exactly(self.device):
-            return torch.as_tensor(self.model.encode(x_BCHW.to(self.device)).mean.float().cpu())
+            return self.model.encode(x_BCHW.to(self.device)).mean.float().cpu()
 
     def decode(self, z_MZ: Tensor) -> Tensor:
         """Return means of p(x | z) on the CPU, in pieces of bounded size: (M, C, H, W)."""
-        pieces = torch.split(z_MZ.to(self.device, torch.float32), DECODE_AT_ONCE)
+
+        def decoded(z_BZ: Tensor) -> Tensor:
+            return self.model.decode(z_BZ).mean
+
         with exactly(self.device):
-            return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
+            return engine.in_pieces(decoded, z_MZ.float(), self.device, DECODE_AT_ONCE)
 
     def reconstruct(self, x_NCHW: Tensor) -> Tensor:
         """Return means of p(x | z) at the posterior means, on the CPU, in pieces of bounded size: (N, C, H, W)."""
@@ -228,12 +231,10 @@ class View:
     def samples(
         self, n: int, temperature: float = 1.0, sampler: Sampler | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw n latents from the prior, or from a sampler fitted to the training images, and decode their mean images.
-
-        Draws from the prior are the same for every checkpoint.
-        """
+        """Draw n latents from the prior, or from a sampler fitted to training images, and decode their mean images."""
         spec = sampler or FromPrior(temperature=temperature)
         fitted = Encoded(self.model, self.split, self.seed).fit(spec)
+        # One seed: of a fixed prior the draws are the same for every checkpoint.
         z_NZ = RunSampler(spec, self.model, fitted, self.device).latents(n, self.seed)
         return z_NZ, self.decode(z_NZ)
 
@@ -254,6 +255,19 @@ class View:
     def directions(self) -> list[str]:
         """The names of the directions in the latent: its dimensions, then categorical variables."""
         return self.model.latent_space.directions(self.model.latent_dim)
+
+    def by_information(self) -> list[int]:
+        """Return the directions by falling KL, or by the variance of their means where not each has a KL."""
+        space, weight = self.model.latent_space, self.statistics.kl_Z
+        if weight is None or len(weight) != len(self.directions):
+            sizes = [1] * space.reals(self.model.latent_dim)
+            pieces = torch.split(self.statistics.mean_variance_Z, [*sizes, *space.blocks])
+            weight = torch.stack([piece.sum() for piece in pieces])
+        return [int(direction) for direction in torch.argsort(weight, descending=True)]
+
+    def start_of_traversal(self) -> Tensor:
+        """Return the posterior mean of the first example."""
+        return self.mean(self.images_at([self.examples()[0]]))[0]
 
     def line(self, start_Z: Tensor, end_Z: Tensor, steps: int) -> Tensor:
         """Return `steps` latents from one to another, both ends included, straight in their space: (steps, Z)."""

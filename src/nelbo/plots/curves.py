@@ -32,8 +32,8 @@ from nelbo.plots.style import (
 Floats = NDArray[np.float64]
 Series = Mapping[str, Sequence[float | None]]
 
+# Colour, dashes and marker of a split; lines of other names take the colours in order.
 LOOKS = {"train": (BLUE, "-", "o"), "validation": (ORANGE, "--", "s"), "test": (CURVES[2], ":", "^")}
-"""Colour, dashes and marker of a split; lines of other names take the colours in order."""
 
 
 def epoch_curves(
@@ -64,12 +64,23 @@ def epoch_curves(
     size = size or (6.4 if len(series) == 1 else 3.7, 2.5)
     figure, axes = chart(rows, columns, title=title, size=size)
     x = np.asarray(epochs, dtype=float)
-    handles: dict[str, Any] = {}
+    best: dict[str, Any] = {"color": SOFT, "linewidth": 1, "linestyle": (0, (1, 1.5))}
+    handles: dict[str, Line2D] = {}
     for ax, (quantity, splits) in zip(axes, series.items(), strict=False):
-        lines = {split: _values(values, len(x), f"{quantity}, {split}") for split, values in splits.items()}
-        for i, (split, y) in enumerate(lines.items()):
-            handles.setdefault(split, _line(ax, x, y, split, i))
-        _mark_best(ax, x, lines, best_epoch)
+        lines: dict[str, Floats] = {}
+        for i, (split, values) in enumerate(splits.items()):
+            if len(values) != len(x):
+                needed = f"{quantity}, {split}: {len(x)} epochs need {len(x)} values"
+                raise PlotError(f"{needed}, got {len(values)}")
+            y = np.array(values, dtype=float)  # None is NaN
+            lines[split] = np.where(np.isfinite(y), y, np.nan)
+            handles.setdefault(split, _line(ax, x, lines[split], split, i))
+        if best_epoch is not None:
+            ax.axvline(best_epoch, **best, zorder=1)
+            chosen = next((split for split in ("validation", "test", "train") if split in lines), None)
+            if chosen is not None and best_epoch in x:
+                y, colour = lines[chosen][x == best_epoch][:1], LOOKS[chosen][0]
+                ax.plot([best_epoch], y, "o", color=colour, markersize=6, markeredgecolor="white")
         _focus(ax, x, list(lines.values()))
         _epoch_axis(ax, x)
         if all(float(value).is_integer() for y in lines.values() for value in y[np.isfinite(y)]):
@@ -81,9 +92,7 @@ def epoch_curves(
     for ax in axes[len(series) :]:
         ax.set_visible(False)
     if best_epoch is not None:
-        handles[f"best: epoch {best_epoch}"] = Line2D(
-            [], [], color=SOFT, linewidth=1, linestyle=(0, (1, 1.5))
-        )
+        handles[f"best: epoch {best_epoch}"] = Line2D([], [], **best)
     if key:
         legend(figure, list(handles.values()), list(handles), loc="outside upper right", ncols=len(handles))
     footnotes(figure, notes)
@@ -99,14 +108,14 @@ def step_curve(losses: ArrayLike, *, title: str) -> Figure:
     y = np.asarray(losses, dtype=float).reshape(-1)
     if y.size == 0:
         raise PlotError("a step curve needs at least one loss")
-    window = max(1, y.size // 100)
+    window = max(1, y.size // 100)  # a median, which a few spikes do not move as they would a mean
     figure, (ax,) = chart(1, 1, title=title, size=(7.2, 3.4))
     steps = np.arange(1, y.size + 1)
     finite = np.isfinite(y)
     drawn = np.where(finite, y, np.nan)
     few = y.size <= 40
     ax.plot(steps, drawn, color=BLUE, alpha=0.3, linewidth=0.6, marker="o" if few else None, markersize=3)
-    handles: list[Any] = [Line2D([], [], color=BLUE, alpha=0.4, linewidth=1)]
+    handles = [Line2D([], [], color=BLUE, alpha=0.4, linewidth=1)]  # short, so thicker than the curve
     names = ["each step"]
     if window > 1:
         centres, medians = running_median(drawn, window)
@@ -131,21 +140,14 @@ def step_curve(losses: ArrayLike, *, title: str) -> Figure:
 
 def running_median(values: Floats, window: int, points: int = 1000) -> tuple[Floats, Floats]:
     """Return centres (counted from 0) and medians of up to `points` windows; NaN is left out."""
-    starts = np.unique(
-        np.linspace(0, values.size - window, min(points, values.size - window + 1)).astype(int)
-    )
+    last = values.size - window
+    starts = np.unique(np.linspace(0, last, min(points, last + 1)).astype(int))
+    # A view of all windows costs no memory; only those that begin at `starts` are copied.
     windows = np.lib.stride_tricks.sliding_window_view(values, window)[starts]
     finite = np.isfinite(windows).any(axis=1)
     medians = np.full(starts.size, np.nan)
     medians[finite] = np.nanmedian(windows[finite], axis=1)
     return starts + (window - 1) / 2, medians
-
-
-def _values(values: Sequence[float | None], count: int, what: str) -> Floats:
-    if len(values) != count:
-        raise PlotError(f"{what}: {count} epochs need {count} values, got {len(values)}")
-    y = np.array([np.nan if value is None else float(value) for value in values])
-    return np.where(np.isfinite(y), y, np.nan)
 
 
 def _line(ax: Axes, x: Floats, y: Floats, split: str, i: int) -> Line2D:
@@ -160,16 +162,6 @@ def _line(ax: Axes, x: Floats, y: Floats, split: str, i: int) -> Line2D:
     return line
 
 
-def _mark_best(ax: Axes, x: Floats, lines: Mapping[str, Floats], best_epoch: int | None) -> None:
-    if best_epoch is None:
-        return
-    ax.axvline(best_epoch, color=SOFT, linewidth=1, linestyle=(0, (1, 1.5)), zorder=1)
-    chosen = next((split for split in ("validation", "test", "train") if split in lines), None)
-    if chosen is not None and best_epoch in x:
-        value = lines[chosen][list(x).index(best_epoch)]
-        ax.plot([best_epoch], [value], "o", color=LOOKS[chosen][0], markersize=6, markeredgecolor="white")
-
-
 def _focus(ax: Axes, x: Floats, lines: Sequence[Floats]) -> None:
     """Show the later epochs and write down what is cut, where the first tenth of them dwarfs the rest."""
     every = np.stack(lines) if lines else np.full((1, x.size), np.nan)
@@ -182,7 +174,7 @@ def _focus(ax: Axes, x: Floats, lines: Sequence[Floats]) -> None:
         return
     low, high = float(np.nanmin(late)), float(np.nanmax(late))
     least, most = float(np.nanmin(every)), float(np.nanmax(every))
-    if most - least <= 3 * (high - low) or high == low:
+    if most - least <= 3 * (high - low) or high == low:  # a third of the height is enough to see
         return
     room = 0.08 * (high - low)
     bottom, top = max(least, low - 0.5 * (high - low)), min(most, high + 0.5 * (high - low))
@@ -197,7 +189,7 @@ def _focus(ax: Axes, x: Floats, lines: Sequence[Floats]) -> None:
             )
 
 
-def _epoch_axis(ax: Axes, x: NDArray[Any], name: str = "epoch") -> None:
+def _epoch_axis(ax: Axes, x: np.ndarray, name: str = "epoch") -> None:
     ax.set_xlabel(name, fontsize=SMALL, color=INK)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     first, last = float(x.min()), float(x.max())
@@ -208,12 +200,10 @@ def _epoch_axis(ax: Axes, x: NDArray[Any], name: str = "epoch") -> None:
 
 
 def _robust_axis(ax: Axes, y: Floats, finite: NDArray[np.bool_]) -> list[str]:
-    """Set limits that leave out spikes but not a long descent, and a logarithmic axis for a wide range.
-
-    Returns notes on the values beyond the limits.
-    """
+    """Leave out spikes but no long descent, in a logarithm of a wide range; return notes on what is beyond."""
     values = y[finite]
     low, high = np.quantile(values, [0.005, 0.995])
+    # The first steps of a run are few and far above the others, and no spikes: a median of nine keeps them.
     _, usual = running_median(np.where(finite, y, np.nan), min(9, y.size), y.size)
     low, high = min(low, float(np.nanmin(usual))), max(high, float(np.nanmax(usual)))
     if values.min() > 0 and high > 30 * low:

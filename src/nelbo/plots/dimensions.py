@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
@@ -28,8 +28,7 @@ from nelbo.plots.style import (
     panel_title,
 )
 
-NAMED = 40
-"""Up to this many dimensions each has its name on the axis."""
+NAMED = 40  # up to this many dimensions each has its name on the axis
 
 
 def kl_per_dimension(
@@ -54,39 +53,35 @@ def kl_per_dimension(
     on = np.asarray(active, dtype=bool).reshape(-1)
     if on.size != kl.size:
         raise PlotError(f"{kl.size} dimensions need {kl.size} flags in `active`, got {on.size}")
+    few = kl.size <= named
     order = np.argsort(-np.where(finite, kl, -np.inf), kind="stable")
     figure, (ax,) = chart(1, 1, title=title, size=size or (min(8.5, max(4.8, 0.17 * kl.size + 3.0)), 3.2))
     heights = np.where(finite, kl, 0.0)[order]
     ax.bar(
         np.arange(kl.size),
         heights,
-        width=0.8 if kl.size <= named else 1.0,
+        width=0.8 if few else 1.0,
         color=[BLUE if flag else GREY for flag in on[order]],
-        edgecolor="white" if kl.size > named else "none",
+        edgecolor="none" if few else "white",
         linewidth=0.3,
     )
     handles = [Patch(color=BLUE), Patch(color=GREY)]
     names = [f"active: {int(on.sum())}", f"inactive: {int((~on).sum())}"]
     ax.grid(False, axis="x")
     ax.set_xlim(-0.8, kl.size - 0.2)
-    _name_dimensions(ax, order, named)
-    name_axes(
-        ax,
-        "latent dimension, by KL" if kl.size <= named else "rank of latent dimension",
-        "KL, nats" if key else "",
-    )
-    total = f"sum {heights.sum():.2f} nats"
+    if few:
+        turn = 0 if kl.size <= 16 else 90
+        ax.set_xticks(range(kl.size), [f"z{i}" for i in order], rotation=turn, fontsize=SMALL)
+        ax.tick_params(axis="x", length=0, colors=GRID, labelcolor=INK)
+    else:
+        ax.tick_params(axis="x", length=2)
+    across = "latent dimension, by KL" if few else "rank of latent dimension"
+    name_axes(ax, across, "KL, nats" if key else "")
     if key:
-        made = legend(
-            figure,
-            handles,
-            names,
-            loc="outside right upper",
-            title=total,
-            title_fontsize=TEXT,
-            alignment="left",
-        )
-        made.get_title().set_color(INK)
+        look = {"title_fontsize": TEXT, "alignment": "left"}
+        total = f"sum {heights.sum():.2f} nats"
+        box = legend(figure, handles, names, loc="outside right upper", title=total, **look)
+        box.get_title().set_color(INK)
     ax.margins(y=0.12)
     if not finite.all():
         footnotes(figure, [f"{int((~finite).sum())} of {kl.size} dimensions have a KL that is not finite."])
@@ -117,7 +112,7 @@ def kl_heatmap(kl_EZ: ArrayLike, epochs: Sequence[int], *, title: str) -> Figure
     bar.ax.tick_params(labelsize=SMALL, colors=SOFT, labelcolor=INK)
     bar.outline.set_visible(False)
     ax.grid(False)
-    step = max(1, -(-len(epochs) // 12))
+    step = max(1, -(-len(epochs) // 12))  # at most twelve ticks
     at = list(range(0, len(epochs), step))
     ax.set_xticks(at, [str(epochs[i]) for i in at])
     if count <= NAMED:
@@ -140,6 +135,7 @@ def posterior_statistics(mean_NZ: ArrayLike, std_NZ: ArrayLike, *, title: str) -
     if not finite.any():
         raise PlotError("posterior statistics: no value is finite")
     figure, (first, second, third) = chart(1, 3, title=title, size=(3.1, 2.9))
+    # A few outliers are put into the outermost bins: they would make all other bins thin.
     edge = max(3.5, float(np.quantile(np.abs(mean[finite]), 0.999)))
     first.hist(
         mean[finite].clip(-edge, edge), bins=60, range=(-edge, edge), density=True, color=BLUE, alpha=0.75
@@ -154,36 +150,33 @@ def posterior_statistics(mean_NZ: ArrayLike, std_NZ: ArrayLike, *, title: str) -
     second.axvline(1.0, color=INK, linewidth=1.2, linestyle="--")
     panel_title(second, "posterior standard deviations")
     name_axes(second, "σ of q(z|x); dashed: that of N(0, 1)", "density")
-    _dimensions(third, np.where(finite, mean, np.nan), np.where(finite, std, np.nan))
+    keep = finite.any(axis=0)
+    spread = np.nanstd(np.where(finite, mean, np.nan)[:, keep], axis=0)
+    typical = np.sqrt(np.nanmean(np.where(finite, std, np.nan)[:, keep] ** 2, axis=0))
+    angle = np.linspace(0, np.pi / 2, 100)
+    third.plot(np.sin(angle), np.cos(angle), color=SOFT, linewidth=1, linestyle="--", zorder=1)
+    dots: dict[str, Any] = {"s": 22, "color": ORANGE, "alpha": 0.75, "linewidths": 0.4, "edgecolors": "white"}
+    third.scatter(spread, typical, **dots, zorder=3)
+    for at, names in _grouped(np.stack([spread, typical], axis=1), np.flatnonzero(keep)):
+        # Away from the panel's edges and from the arc.
+        offset, side, v = ((4, 3), "left", "bottom") if at[0] < 0.5 else ((-5, -2), "right", "top")
+        third.annotate(
+            names, at, xytext=offset, textcoords="offset points", ha=side, va=v, fontsize=SMALL, color=INK
+        )
+    end = 1.15 * max(1.0, float(spread.max()), float(typical.max()))
+    third.set(xlim=(-0.04 * end, end), ylim=(-0.04 * end, end))
+    panel_title(third, "one dot a dimension")
+    name_axes(third, "spread of means over images", "σ of q(z|x), root mean square")
     if not finite.all():
         footnotes(figure, [f"{int((~finite).sum())} of {mean.size} values are not finite and left out."])
     return figure
 
 
-def _dimensions(ax: Axes, mean: np.ndarray, std: np.ndarray) -> None:
-    keep = np.isfinite(mean).any(axis=0)
-    spread = np.nanstd(mean[:, keep], axis=0)
-    typical = np.sqrt(np.nanmean(std[:, keep] ** 2, axis=0))
-    angle = np.linspace(0, np.pi / 2, 100)
-    ax.plot(np.sin(angle), np.cos(angle), color=SOFT, linewidth=1, linestyle="--", zorder=1)
-    ax.scatter(spread, typical, s=22, color=ORANGE, alpha=0.75, linewidths=0.4, edgecolors="white", zorder=3)
-    if spread.size <= 12:
-        for at, names in _grouped(np.stack([spread, typical], axis=1), np.flatnonzero(keep)):
-            # Away from the panel's edges and from the arc.
-            offset, side, v = ((4, 3), "left", "bottom") if at[0] < 0.5 else ((-5, -2), "right", "top")
-            ax.annotate(
-                names, at, xytext=offset, textcoords="offset points", ha=side, va=v, fontsize=SMALL, color=INK
-            )
-    end = 1.15 * max(1.0, float(spread.max()), float(typical.max()))
-    ax.set_xlim(-0.04 * end, end)
-    ax.set_ylim(-0.04 * end, end)
-    panel_title(ax, "one dot a dimension")
-    name_axes(ax, "spread of means over images", "σ of q(z|x), root mean square")
-
-
 def _grouped(dots: np.ndarray, dimensions: np.ndarray) -> list[tuple[tuple[float, float], str]]:
-    """Return one text for dots that are too close for a text each."""
+    """Return the names of dots, one text for those too close for a text each; none where there are too many dots."""
     groups: list[tuple[tuple[float, float], str]] = []
+    if len(dots) > 12:
+        return groups
     for (x, y), i in zip(dots, dimensions, strict=True):
         near = next((k for k, (at, _) in enumerate(groups) if np.hypot(x - at[0], y - at[1]) < 0.1), None)
         if near is None:
@@ -194,12 +187,3 @@ def _grouped(dots: np.ndarray, dimensions: np.ndarray) -> list[tuple[tuple[float
             lines[-1:] = [lines[-1] + f", z{i}"] if len(lines[-1]) < 6 else [lines[-1] + ",", f"z{i}"]
             groups[near] = (at, "\n".join(lines))
     return groups
-
-
-def _name_dimensions(ax: Axes, order: np.ndarray, named: int) -> None:
-    if order.size > named:
-        ax.tick_params(axis="x", length=2)
-        return
-    turn = 0 if order.size <= 16 else 90
-    ax.set_xticks(range(order.size), [f"z{i}" for i in order], rotation=turn, fontsize=SMALL)
-    ax.tick_params(axis="x", length=0, colors=GRID, labelcolor=INK)

@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike
 
 from nelbo.plots.style import INK, SMALL, TEXT, PlotError, chart, footnotes, name_axes
 
-WRITTEN = 24
-"""Up to this many dimensions each cell has its number in it."""
+WRITTEN = 24  # up to this many dimensions each cell has its number in it
 
 
 def factor_table(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from nelbo.plots.images import as_images, default_columns, one_channel_count, tiled
+from nelbo.plots.images import as_images, default_columns, tiled
 from nelbo.plots.panels import TILE, Panel, panel_figure, pixel_size, place, scale_of, show
 from nelbo.plots.style import DPI, INK, SMALL, SOFT, PlotError, name_axes, new_figure
 
 Apart = Literal["none", "first", "ends"]
-Side = NDArray[Any] | Sequence[ArrayLike]
+Side = np.ndarray | Sequence[ArrayLike]
 
 
 def image_grid(
@@ -29,8 +29,7 @@ def image_grid(
     columns = max(1, min(columns or default_columns(n, height, width), n))
     gap = gap_of(width)
     if labels is None:
-        panel = Panel(picture=tiled(images, columns, (gap, gap)), tile=(height, width))
-        return panel_figure([panel], title=title)
+        return panel_figure([_tiled_panel(images, columns)], title=title)
     # Larger tiles for longer names, and under each the room for a line of type, in image pixels.
     inches = TILE * max(1.0, min(1.6, max(len(text) for text in labels) / 9))
     below = gap
@@ -80,7 +79,7 @@ def side_by_side(
     panels = []
     for side, name, names in ((left, titles[0], row_labels), (right, titles[1], None)):
         if isinstance(side, np.ndarray):
-            panel = _tiled_panel(side)
+            panel = _tiled_panel(as_images(side), None)
         else:
             names = names or [""] * len(side)
             panel = _rows_panel(side, row_labels=names, column_labels=column_labels, apart=apart)
@@ -107,6 +106,7 @@ def manifold(
     up, across, height, width = array.shape[:4]
     picture = tiled(as_images(array[::-1]), across, (0, 0))
     x0, x1, y0, y1 = extent
+    # The extent is of the tiles' middles: the outer edges are half a tile farther.
     half_x = (x1 - x0) / (across - 1) / 2 if across > 1 else 0.5
     half_y = (y1 - y0) / (up - 1) / 2 if up > 1 else 0.5
     panel = Panel(picture=picture, tile=(height, width))
@@ -127,11 +127,10 @@ def gap_of(width: int) -> int:
     return max(1, round(width / 28))
 
 
-def _tiled_panel(images_NHWC: ArrayLike) -> Panel:
-    images = as_images(images_NHWC)
-    _, height, width, _ = images.shape
+def _tiled_panel(images_NHWC: np.ndarray, columns: int | None) -> Panel:
+    _, height, width, _ = images_NHWC.shape
     gap = gap_of(width)
-    return Panel(picture=tiled(images, None, (gap, gap)), tile=(height, width))
+    return Panel(picture=tiled(images_NHWC, columns, (gap, gap)), tile=(height, width))
 
 
 def _rows_panel(
@@ -144,7 +143,8 @@ def _rows_panel(
     groups = [as_images(row, f"row {i}") for i, row in enumerate(rows_NHWC)]
     if not groups or len(row_labels) != len(groups):
         raise PlotError(f"{len(groups)} rows of images need as many row labels, got {len(row_labels)}")
-    groups = one_channel_count(groups)
+    most = max(group.shape[-1] for group in groups)  # grey rows among rows in colour become colour
+    groups = [np.repeat(group, most // group.shape[-1], axis=-1) for group in groups]
     shapes = {group.shape[1:] for group in groups}
     if len(shapes) > 1:
         raise PlotError(f"all rows need images of one size, got {sorted(shapes)}")
@@ -154,7 +154,7 @@ def _rows_panel(
         raise PlotError(f"{count} columns need {count} labels, got {len(column_labels)}")
     gap, wider = gap_of(width), max(3, width // 4)
     lefts = np.arange(count) * (width + gap)
-    lefts[1:] += wider * (apart != "none")
+    lefts[1:] += wider * (apart != "none")  # all columns after the first move
     if apart == "ends" and count > 2:
         lefts[-1] += wider
     tops = np.arange(len(groups)) * (height + gap)

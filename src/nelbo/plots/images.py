@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,25 +11,23 @@ from PIL import Image
 
 from nelbo.plots.style import PlotError
 
-Array = NDArray[Any]
-SHOWN_PIXELS = 280
-"""A small image is enlarged to about this many pixels, so that 28 x 28 can be looked at."""
+SHOWN_PIXELS = 280  # a small image is enlarged to about as many, so that 28 x 28 can be looked at
 
 
-def as_images(images: ArrayLike, what: str = "images") -> Array:
+def as_images(images: ArrayLike, name: str = "images") -> np.ndarray:
     """Return images (..., H, W, C) as float (N, H, W, C) in [0, 1]: uint8 is divided by 255, the rest clipped."""
     array = np.asarray(images)
     if array.ndim < 3 or array.shape[-1] not in (1, 3):
-        raise PlotError(f"{what}: expected shape (..., H, W, C) with C = 1 or 3, got {array.shape}")
+        raise PlotError(f"{name}: expected shape (..., H, W, C) with C = 1 or 3, got {array.shape}")
     if array.size == 0:
-        raise PlotError(f"{what}: there is nothing to draw in shape {array.shape}")
+        raise PlotError(f"{name}: there is nothing to draw in shape {array.shape}")
     array = array.reshape(-1, *array.shape[-3:])
     if array.dtype == np.uint8:
         return array.astype(np.float32) / 255.0
     array = array.astype(np.float32)
     bad = int((~np.isfinite(array)).any(axis=(1, 2, 3)).sum())
     if bad:
-        raise PlotError(f"{what}: {bad} of {len(array)} hold values that are not finite")
+        raise PlotError(f"{name}: {bad} of {len(array)} hold values that are not finite")
     return array.clip(0.0, 1.0)
 
 
@@ -47,7 +44,7 @@ def default_columns(n: int, height: int, width: int) -> int:
     return min(full, key=lambda c: abs(math.log(c / wide)), default=wide)
 
 
-def montage(images_NHWC: ArrayLike, columns: int | None = None, pad: int = 1) -> Array:
+def montage(images_NHWC: ArrayLike, columns: int | None = None, pad: int = 1) -> np.ndarray:
     """Tile images in reading order into one (H', W', C) picture, `pad` pixels apart, no outer border.
 
     Image i is at row i // columns and column i % columns, its corner at pixel
@@ -56,7 +53,7 @@ def montage(images_NHWC: ArrayLike, columns: int | None = None, pad: int = 1) ->
     return tiled(as_images(images_NHWC), columns, (pad, pad))
 
 
-def tiled(images_NHWC: Array, columns: int | None, pads: tuple[int, int]) -> Array:
+def tiled(images_NHWC: np.ndarray, columns: int | None, pads: tuple[int, int]) -> np.ndarray:
     """Tile images as `montage` does, with its own vertical and horizontal gap, in pixels."""
     n, height, width, channels = images_NHWC.shape
     columns = columns or default_columns(n, height, width)
@@ -70,19 +67,13 @@ def tiled(images_NHWC: Array, columns: int | None, pads: tuple[int, int]) -> Arr
     return out
 
 
-def one_channel_count(groups: list[Array]) -> list[Array]:
-    """Turn grey images into colour ones where others in the same picture are in colour."""
-    most = max(group.shape[-1] for group in groups)
-    return [np.repeat(g, most // g.shape[-1], axis=-1) for g in groups]
-
-
 def png_bytes(image_HWC: ArrayLike, scale: int = 1) -> bytes:
     """Encode one image (H, W, C) in [0, 1] as PNG, each pixel drawn `scale` x `scale`."""
     array = np.asarray(image_HWC)
     if array.ndim != 3:
         raise PlotError(f"a PNG holds one image (H, W, C), got shape {array.shape}; see montage()")
     buffer = io.BytesIO()
-    _pillow(to_uint8(array), scale).save(buffer, format="PNG", optimize=True)
+    _enlarged(_pillow(to_uint8(array)), scale).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -103,28 +94,21 @@ def gif_bytes(
     # GIF counts in hundredths of a second; rounding the running time keeps the total exact.
     hundredths = max(round(seconds * 100), 2 * len(frames))
     durations = np.diff(np.rint(np.linspace(0, hundredths, len(frames) + 1))).astype(int) * 10
-    first, *rest = [_pillow(frame, scale) for frame in _indexed(frames)]
-    buffer = io.BytesIO()
-    first.save(
-        buffer, format="GIF", save_all=True, append_images=rest, loop=0, duration=[int(d) for d in durations]
-    )
+    pictures = [_pillow(frame) for frame in frames]
+    if frames.shape[-1] == 3:  # one palette for all, so that colours do not flicker; grey is exact as it is
+        step = max(1, frames.size // 3_000_000)
+        sheet = _pillow(frames[::step].reshape(-1, *frames.shape[2:]))
+        palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
+        pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    first, *others = [_enlarged(picture, scale) for picture in pictures]
+    buffer, duration = io.BytesIO(), [int(milliseconds) for milliseconds in durations]
+    first.save(buffer, format="GIF", save_all=True, append_images=others, loop=0, duration=duration)
     return buffer.getvalue()
 
 
-def _indexed(frames: NDArray[np.uint8]) -> list[Image.Image]:
-    """Return frames with one palette for all, so that colours do not flicker. Grey is exact as it is."""
-    pictures = [_pillow(frame, 1) for frame in frames]
-    if frames.shape[-1] == 1:
-        return pictures
-    step = max(1, frames.size // 3_000_000)
-    sheet = _pillow(frames[::step].reshape(-1, *frames.shape[2:]), 1)
-    palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
-    return [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+def _pillow(image: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image))
 
 
-def _pillow(image: NDArray[np.uint8] | Image.Image, scale: int) -> Image.Image:
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image))
-    if scale == 1:
-        return image
+def _enlarged(image: Image.Image, scale: int) -> Image.Image:
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

@@ -65,8 +65,12 @@ def scatter(
     figure, (ax,) = chart(1, 1, title=title, size=(6.6, height))
     classes = _classes(labels, class_names)
     _points(ax, points, labels, classes, axis_labels, inches=4.4)
-    if prior_circles:
-        _prior(ax)
+    for sigma in (1, 2) if prior_circles else ():
+        ax.add_patch(Circle((0, 0), sigma, fill=False, color=INK, linewidth=1, linestyle="--", zorder=4))
+        ax.annotate(
+            f"{sigma}σ", (-sigma * 0.707, sigma * 0.707), ha="center", va="center",
+            fontsize=SMALL, color=INK, zorder=4, path_effects=[HALO],
+        )  # fmt: skip
     _key(figure, classes)
     return figure
 
@@ -93,11 +97,7 @@ def two_scatters(
 
 
 def project(
-    points_NZ: ArrayLike,
-    method: Literal["pca", "tsne"],
-    *,
-    seed: int = 0,
-    max_points: int | None = 2000,
+    points_NZ: ArrayLike, method: Literal["pca", "tsne"], *, seed: int = 0, max_points: int | None = 2000
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Project points (N, Z) to the plane: (M, 2), and the indices (M,) of the points that are in it.
 
@@ -122,40 +122,33 @@ def project(
         return np.zeros((len(points), 2)), index
     if points.shape[1] == 1:
         points = np.pad(points, ((0, 0), (0, 1)))
-    return (_pca(points) if method == "pca" else _tsne(points, seed)), index
-
-
-def _pca(points: Floats) -> Floats:
     from sklearn.decomposition import PCA
-
-    return np.asarray(PCA(2, svd_solver="full").fit_transform(points), dtype=float)
-
-
-def _tsne(points: Floats, seed: int) -> Floats:
     from sklearn.manifold import TSNE
 
+    if method == "pca":
+        return np.asarray(PCA(2, svd_solver="full").fit_transform(points), dtype=float), index
     perplexity = min(30.0, (len(points) - 1) / 3)
     # 500 steps of M / 6 keep as many neighbours as 1000 of scikit-learn's M / 48, in half the time. Few points are
     # quick as they are, and large steps scatter them.
     many = len(points) >= MANY_POINTS
     rate, steps = (len(points) / 6, 500) if many else ("auto", 1000)
     model = TSNE(2, init="pca", perplexity=perplexity, learning_rate=rate, max_iter=steps, random_state=seed)
-    return np.asarray(model.fit_transform(points.astype(np.float32)), dtype=float)
+    return np.asarray(model.fit_transform(points.astype(np.float32)), dtype=float), index
 
 
-def _checked(points: ArrayLike, labels: ArrayLike | None, what: str) -> tuple[Floats, NDArray[Any] | None]:
+def _checked(points: ArrayLike, labels: ArrayLike | None, name: str) -> tuple[Floats, np.ndarray | None]:
     array = np.asarray(points, dtype=float)
     if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
-        raise PlotError(f"{what}: expected shape (N, 2), got {array.shape}")
+        raise PlotError(f"{name}: expected shape (N, 2), got {array.shape}")
     if not np.isfinite(array).all():
-        raise PlotError(f"{what}: {int((~np.isfinite(array)).any(axis=1).sum())} are not finite")
+        raise PlotError(f"{name}: {int((~np.isfinite(array)).any(axis=1).sum())} are not finite")
     flat = None if labels is None else np.asarray(labels).reshape(-1)
     if flat is not None and len(flat) != len(array):
-        raise PlotError(f"{what}: {len(array)} points need {len(array)} labels, got {len(flat)}")
+        raise PlotError(f"{name}: {len(array)} points need {len(array)} labels, got {len(flat)}")
     return array, flat
 
 
-def _classes(labels: NDArray[Any] | None, names: Sequence[str] | None) -> Classes | None:
+def _classes(labels: np.ndarray | None, names: Sequence[str] | None) -> Classes | None:
     if labels is None:
         return None
     values = [int(value) for value in np.unique(labels)]
@@ -170,7 +163,7 @@ def _classes(labels: NDArray[Any] | None, names: Sequence[str] | None) -> Classe
 def _points(
     ax: Axes,
     points: Floats,
-    labels: NDArray[Any] | None,
+    labels: np.ndarray | None,
     classes: Classes | None,
     axis_labels: AxisLabels,
     inches: float,
@@ -180,13 +173,25 @@ def _points(
     order = np.random.default_rng(0).permutation(n)
     x, y = points[order, 0], points[order, 1]
     size, alpha = float(np.clip(12000 / n, 3.5, 26)), float(np.clip(45 / np.sqrt(n), 0.55, 0.9))
+    # Many points are an image in a PDF too: as shapes they would make it large and slow to show.
     look: dict[str, Any] = {"s": size, "alpha": alpha, "linewidths": 0, "rasterized": n > 2000}
     if labels is None or classes is None:
         ax.scatter(x, y, color=BLUE, **look)
     else:
         colours = np.array(classes.colours)[np.searchsorted(classes.values, labels[order])]
         ax.scatter(x, y, c=colours, **look)
-        _names(ax, points, labels, classes, inches)
+        figure = ax.get_figure(root=True)
+        assert isinstance(figure, Figure)
+        unit = float(np.ptp(points, axis=0).max()) / inches or 1.0  # of the data, in an inch
+        centres = np.array([np.median(points[labels == value], axis=0) for value in classes.values])
+        measured = np.array([text_size(figure, name, TEXT) for name in classes.names])
+        # Bold type is a little wider than measured, and "9" beside "0" must not read as 90.
+        places = _spread(centres, (measured * [1.1, 1] + [0.09, 0]) * unit)
+        for name, colour, place in zip(classes.names, classes.colours, places, strict=True):
+            ax.text(
+                place[0], place[1], name, color=colour, fontsize=TEXT, fontweight="bold",
+                ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
+            )  # fmt: skip
     # The box keeps its shape and the limits widen: equal units without blank margins.
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.04)
@@ -200,26 +205,10 @@ def _points(
         name_axes(ax, *axis_labels)
 
 
-def _names(ax: Axes, points: Floats, labels: NDArray[Any], classes: Classes, inches: float) -> None:
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    unit = float(np.ptp(points, axis=0).max()) / inches or 1.0
-    centres = np.array([np.median(points[labels == value], axis=0) for value in classes.values])
-    # Bold type is a little wider than measured, and "9" beside "0" must not read as 90.
-    sizes = (
-        np.array([text_size(figure, name, TEXT) for name in classes.names]) * [1.1, 1] + [0.09, 0]
-    ) * unit
-    for name, colour, (x, y) in zip(classes.names, classes.colours, _spread(centres, sizes), strict=True):
-        ax.text(
-            x, y, name, color=colour, fontsize=TEXT, fontweight="bold",
-            ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
-        )  # fmt: skip
-
-
 def _spread(centres: Floats, sizes: Floats) -> Floats:
     """Move text boxes (centre, width and height) apart, each time the shorter way, until none overlap."""
     at = centres.copy()
-    for _ in range(60):
+    for _ in range(60):  # where there is no room for all, some stay on top of each other
         gap = at[:, None] - at[None]
         overlap = (sizes[:, None] + sizes[None]) / 2 * 1.08 - np.abs(gap)
         hit = (overlap > 0).all(axis=-1) & ~np.eye(len(at), dtype=bool)
@@ -231,15 +220,6 @@ def _spread(centres: Floats, sizes: Floats) -> Floats:
             at[i, axis] += push
             at[j, axis] -= push
     return at
-
-
-def _prior(ax: Axes) -> None:
-    for sigma in (1, 2):
-        ax.add_patch(Circle((0, 0), sigma, fill=False, color=INK, linewidth=1, linestyle="--", zorder=4))
-        ax.annotate(
-            f"{sigma}σ", (-sigma * 0.707, sigma * 0.707), ha="center", va="center",
-            fontsize=SMALL, color=INK, zorder=4, path_effects=[HALO],
-        )  # fmt: skip
 
 
 def _key(figure: Figure, classes: Classes | None) -> None:

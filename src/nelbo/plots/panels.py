@@ -14,30 +14,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nelbo.plots.images import Array, to_uint8
-from nelbo.plots.style import (
-    DPI,
-    INK,
-    SMALL,
-    TEXT,
-    TITLE,
-    new_figure,
-    no_ticks,
-    renderer_of,
-    text_size,
-    wrapped,
-)
+from nelbo.plots.images import to_uint8
+from nelbo.plots.style import DPI, INK, SMALL, TEXT, TITLE, new_figure, renderer_of, text_size, wrapped
 
-TILE, WIDE, HIGH = 0.62, 9.6, 11.5
-"""Inches: how large a tile is when there is room, and how large a figure's pictures may become."""
+TILE, WIDE, HIGH = 0.62, 9.6, 11.5  # inches: a tile where there is room, a figure's pictures at most
 MARGIN, GAP = 0.1, 0.3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One picture (H, W, C) and the texts around it, at pixel coordinates of the picture."""
+    """A picture (H, W, C) and the texts around it, at pixel coordinates of the picture."""
 
-    picture: Array
+    picture: np.ndarray
     title: str = ""
     left: Sequence[tuple[float, str]] = ()
     top: Sequence[tuple[float, str]] = ()
@@ -59,21 +47,18 @@ def panel_figure(panels: Sequence[Panel], *, title: str, inches: float = TILE) -
 def _draw(figure: Figure, ax: Axes, panel: Panel, scale: float) -> None:
     high, wide = panel.picture.shape[:2]
     show(ax, panel.picture, (0, wide, high, 0), scale)
-    no_ticks(ax)
-    type_size = min(TEXT, max(5.0, panel.tile[0] * scale / DPI * 72 * 0.8))
-    plain: dict[str, Any] = {
-        "textcoords": "offset points",
-        "annotation_clip": False,
-        "parse_math": False,
-        "color": INK,
-    }
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    type_size = min(TEXT, max(5.0, panel.tile[0] * scale / DPI * 72 * 0.8))  # no higher than a row
+    plain: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
+    plain |= {"parse_math": False, "color": INK}
     for y, name in panel.left:
         ax.annotate(
             name, (0, y), xytext=(-4, 0), ha="right", va="center_baseline", fontsize=type_size, **plain
         )
     room = panel.tile[1] * scale / DPI
-    widest = max((text_size(figure, name, SMALL)[0] for _, name in panel.top), default=0.0)
-    turn = 90 if widest > room * 1.05 else 0
+    sizes = [text_size(figure, name, SMALL) for _, name in panel.top]
+    turn = 90 if max((width for width, _ in sizes), default=0.0) > room * 1.05 else 0
     for x, name in panel.top:
         ax.annotate(
             name, (x, 0), xytext=(0, 3), ha="center", va="bottom", fontsize=SMALL, rotation=turn, **plain
@@ -81,23 +66,21 @@ def _draw(figure: Figure, ax: Axes, panel: Panel, scale: float) -> None:
     widest = max((text_size(figure, name, SMALL)[0] for *_, name in panel.under), default=0.0)
     small = max(5.0, min(SMALL, SMALL * room / max(widest, 1e-6)))
     for x, y, name in panel.under:
-        text = _shortened(figure, name, room * 1.05, small)
+        text, end = name, len(name)
+        while end > 1 and text_size(figure, text, small)[0] > room * 1.05:
+            end -= 1
+            text = name[:end].rstrip() + "…"
         ax.annotate(text, (x, y), xytext=(0, -1.5), ha="center", va="top", fontsize=small, **plain)
     if panel.title:
-        above = 16 + (widest_top(figure, panel, turn) * 72 if panel.top else -12)
+        tallest = max((width if turn else height for width, height in sizes), default=0.0)
+        above = 16 + ((float(tallest) - 0.1) * 72 if panel.top else -12)
         ax.annotate(panel.title, (0, 0), xytext=(0, above), ha="left", va="bottom", fontsize=TEXT, **plain)
-
-
-def widest_top(figure: Figure, panel: Panel, turn: int) -> float:
-    """Return the height in inches that the column labels take above a picture."""
-    sizes = [text_size(figure, name, SMALL) for _, name in panel.top]
-    return float(max(size[0] if turn else size[1] for size in sizes)) - 0.1
 
 
 def place(figure: Figure, axes: Sequence[Axes], sizes: Sequence[tuple[int, int]], title: str) -> None:
     """Give each axes its width and height in screen pixels, side by side, and the figure the size that this takes."""
     total_w, total_h = sum(w for w, _ in sizes) / DPI + 4, max(h for _, h in sizes) / DPI + 4
-    figure.set_size_inches(total_w, total_h)
+    figure.set_size_inches(total_w, total_h)  # larger than needed: labels are measured before they are placed
     sides = []
     for ax, (w, h) in zip(axes, sizes, strict=True):
         ax.set_position((2 / total_w, 2 / total_h, w / DPI / total_w, h / DPI / total_h))
@@ -137,29 +120,20 @@ def scale_of(panels: Sequence[Panel], inches: float, limits: tuple[float, float]
     return min(1.0, 40 * DPI / max(wide, high))
 
 
-def pixel_size(picture: Array, scale: float) -> tuple[int, int]:
+def pixel_size(picture: np.ndarray, scale: float) -> tuple[int, int]:
     """Return the width and the height of a picture in screen pixels."""
     return max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
 
 
-def show(ax: Axes, picture: Array, edges: tuple[float, float, float, float], scale: float) -> None:
+def show(ax: Axes, picture: np.ndarray, edges: tuple[float, float, float, float], scale: float) -> None:
     """Draw the picture with its edges at (left, right, bottom, top) in data units, pixels kept sharp."""
     array = to_uint8(picture)
     ax.imshow(
         array[..., 0] if array.shape[-1] == 1 else array,
         extent=edges,
         aspect="auto",
-        interpolation="nearest" if scale >= 1 else "antialiased",
+        interpolation="nearest" if scale >= 1 else "antialiased",  # a pixel stays a square of one colour
         cmap="gray",
         vmin=0,
         vmax=255,
     )
-
-
-def _shortened(figure: Figure, text: str, width: float, size: float) -> str:
-    if text_size(figure, text, size)[0] <= width:
-        return text
-    end = len(text)
-    while end > 1 and text_size(figure, text[:end].rstrip() + "…", size)[0] > width:
-        end -= 1
-    return text[:end].rstrip() + "…"

@@ -12,17 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from nelbo.plots.style import (
-    HALO,
-    SMALL,
-    SOFT,
-    PlotError,
-    chart,
-    class_colours,
-    footnotes,
-    legend,
-    name_axes,
-)
+from nelbo.plots.style import HALO, SMALL, SOFT, PlotError, chart, class_colours, footnotes, legend, name_axes
 
 Floats = NDArray[np.float64]
 ISO = "#c4c4c4"
@@ -38,16 +28,34 @@ def rate_distortion(
     Along a dashed line rate + distortion is the same NELBO; towards the lower left it is smaller. Along it a model
     trades one for the other.
     """
-    points = {name: _checked(name, runs) for name, runs in groups.items()}
+    points = {name: np.asarray(runs, dtype=float) for name, runs in groups.items()}
+    for name, array in points.items():
+        if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
+            raise PlotError(f"{name}: expected (rate, distortion) of each run, got shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise PlotError(f"{name}: a rate or a distortion is not finite")
     if not points:
         raise PlotError("a rate-distortion plane needs at least one run")
     figure, (ax,) = chart(1, 1, title=title, size=(7.4, 4.4))
     ax.grid(False)
-    marks = []
-    for i, ((name, runs), colour) in enumerate(zip(points.items(), class_colours(len(points)), strict=True)):
-        marks.append(_group(ax, name, runs, colour, 4 + i))  # over a mark, its letter and no other
+    marks, colours = [], class_colours(len(points))
+    for i, (name, array) in enumerate(points.items()):
+        colour, above = colours[i], 4 + i  # over a mark, its letter and no other
+        if len(array) > 1:
+            ax.scatter(array[:, 0], array[:, 1], s=14, color=colour, alpha=0.6, linewidths=0, zorder=3)
+        x, y = (float(mean) for mean in array.mean(0))
+        ax.scatter([x], [y], s=130, color=colour, edgecolors="white", linewidths=0.8, zorder=above)
+        ax.text(
+            x, y, name.partition(":")[0], fontsize=SMALL, fontweight="bold", color="white", ha="center",
+            va="center_baseline", zorder=above, parse_math=False,
+        )  # fmt: skip
+        marks.append(Line2D([], [], linestyle="", marker="o", markersize=7, color=colour))
     every = np.concatenate(list(points.values()))
-    _limits(ax, every)
+    # Room around the points; the two axes have their own scales, for rates are small beside distortions.
+    low, high = every.min(0), every.max(0)
+    room = np.maximum(0.15 * (high - low), 0.01 * np.abs(high) + 1e-3)
+    left = -0.3 * room[0] if 0 <= low[0] < room[0] else low[0] - room[0]  # no KL is below zero
+    ax.set(xlim=(left, high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
     _iso_lines(ax, every)
     name_axes(ax, "rate: KL to the prior, nats an image", "distortion: -E log p(x | z), nats an image")
     names = [
@@ -59,53 +67,16 @@ def rate_distortion(
     return figure
 
 
-def _group(ax: Axes, name: str, runs: Floats, colour: str, zorder: float) -> Line2D:
-    """Draw the runs, and their mean with the group's letter in it; return their mark for the legend."""
-    if len(runs) > 1:
-        ax.scatter(runs[:, 0], runs[:, 1], s=14, color=colour, alpha=0.6, linewidths=0, zorder=3)
-    x, y = (float(mean) for mean in runs.mean(0))
-    ax.scatter([x], [y], s=130, color=colour, edgecolors="white", linewidths=0.8, zorder=zorder)
-    ax.text(
-        x, y, name.partition(":")[0], fontsize=SMALL, fontweight="bold", color="white", ha="center",
-        va="center_baseline", zorder=zorder, parse_math=False,
-    )  # fmt: skip
-    return Line2D([], [], linestyle="", marker="o", markersize=7, color=colour)
-
-
-def _checked(name: str, runs: Sequence[tuple[float, float]]) -> Floats:
-    points = np.asarray(runs, dtype=float)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-        raise PlotError(f"{name}: expected (rate, distortion) of each run, got shape {points.shape}")
-    if not np.isfinite(points).all():
-        raise PlotError(f"{name}: a rate or a distortion is not finite")
-    return points
-
-
-def _limits(ax: Axes, every: Floats) -> None:
-    """Leave room around the points; the two axes have their own scales, for rates are small beside distortions."""
-    low, high = every.min(0), every.max(0)
-    room = np.maximum(0.15 * (high - low), 0.01 * np.abs(high) + 1e-3)
-    left = -0.3 * room[0] if 0 <= low[0] < room[0] else low[0] - room[0]  # no KL is below zero
-    ax.set_xlim(left, high[0] + room[0])
-    ax.set_ylim(low[1] - room[1], high[1] + room[1])
-
-
 def _iso_lines(ax: Axes, every: Floats) -> None:
     """Draw lines of equal rate + distortion, each named at its place farthest from the points."""
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     origin, span = np.array([left, bottom]), np.array([right - left, top - bottom])
     for nelbo in MaxNLocator(nbins=7).tick_values(left + bottom, right + top):
         start, end = max(left, nelbo - top), min(right, nelbo - bottom)
-        if end <= start:
+        if end <= start:  # outside of the axes
             continue
-        ax.plot(
-            [start, end],
-            [nelbo - start, nelbo - end],
-            color=ISO,
-            linewidth=0.9,
-            linestyle=(0, (5, 3)),
-            zorder=1,
-        )
+        ends, dashes = [start, end], (0, (5, 3))
+        ax.plot(ends, [nelbo - rate for rate in ends], color=ISO, linewidth=0.9, linestyle=dashes, zorder=1)
         rates = start + (end - start) * np.linspace(0.08, 0.92, 15)
         places = np.stack([rates, nelbo - rates], axis=1)
         edge = ((places - origin) / span).clip(0, 1)

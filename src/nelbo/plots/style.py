@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps, patheffects
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -19,10 +19,10 @@ from matplotlib.text import Text
 from nelbo.errors import NelboError
 
 DPI = 200
-INK, SOFT, GRID = "#222222", "#666666", "#e4e4e4"
-TITLE, TEXT, SMALL = 10.0, 8.5, 7.5
+INK, SOFT, GRID = "#222222", "#666666", "#e4e4e4"  # text, what is less important, lines behind everything
+TITLE, TEXT, SMALL = 10.0, 8.5, 7.5  # sizes of type, in points
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B8B8B8"
-HALO = patheffects.withStroke(linewidth=2.6, foreground="white")
+HALO = patheffects.withStroke(linewidth=2.6, foreground="white")  # text over points and lines stays readable
 
 # Okabe & Ito's eight, which people with any colour vision tell apart (their yellow darkened, for
 # white paper), then a purple and a grey. https://jfly.uni-koeln.de/color/
@@ -44,17 +44,15 @@ def class_colours(n: int) -> list[str]:
     """Return n colours: the colour-blind-safe ten, or evenly spaced hues where there are more classes."""
     if n <= len(PALETTE):
         return list(PALETTE[:n])
-    return [to_hex(colormaps["turbo"](float(x))) for x in np.linspace(0.03, 0.95, n)]
+    hues = np.linspace(0.03, 0.95, n)  # without the ends, which are dark
+    return [to_hex(colormaps["turbo"](float(x))) for x in hues]
 
 
 def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
     """Return an Agg figure of this size in inches, on white, unknown to pyplot."""
-    figure = Figure(
-        figsize=(width, height), dpi=DPI, layout="constrained" if constrained else None, facecolor="white"
-    )
-    FigureCanvasAgg(figure)
-    if isinstance(engine := figure.get_layout_engine(), ConstrainedLayoutEngine):
-        engine.set(w_pad=0.08, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08) if constrained else None
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)  # else a figure outside of pyplot has no renderer, and no text a size
     return figure
 
 
@@ -63,7 +61,11 @@ def chart(rows: int, columns: int, *, title: str, size: tuple[float, float]) -> 
     figure = new_figure(size[0] * columns, size[1] * rows + (0.3 if title else 0.0))
     axes: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
-        plain(ax)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color(SOFT)
+        ax.tick_params(labelsize=SMALL, colors=SOFT, labelcolor=INK, length=3)
+        ax.grid(True, color=GRID, linewidth=0.6)
+        ax.set_axisbelow(True)  # the grid behind the data
     if title:
         heading(figure, title)
     return figure, axes
@@ -74,22 +76,6 @@ def heading(figure: Figure, title: str, beside: float = 0.0) -> None:
     width = figure.get_figwidth()
     title = wrapped(figure, title, width - 0.2 - beside)
     figure.suptitle(title, x=0.1 / width, ha="left", fontsize=TITLE, color=INK, parse_math=False)
-
-
-def plain(ax: Axes) -> None:
-    """Give axes two spines, a light grid behind the data, and small dark type."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(SOFT)
-    ax.tick_params(labelsize=SMALL, colors=SOFT, labelcolor=INK, length=3)
-    ax.grid(True, color=GRID, linewidth=0.6)
-    ax.set_axisbelow(True)
-
-
-def no_ticks(ax: Axes) -> None:
-    """Remove ticks and frame."""
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(False)
 
 
 def name_axes(ax: Axes, x: str, y: str) -> None:
@@ -117,15 +103,14 @@ def legend(owner: Axes | Figure, handles: Sequence[Any], names: Sequence[str], *
     """Add a frameless legend whose names are drawn as they are written."""
     # A label that begins with an underscore would be left out of a legend.
     labels = [f" {name}" if name.startswith("_") else name for name in names]
-    made: Legend = owner.legend(
-        list(handles), labels, fontsize=SMALL, frameon=False, labelcolor=INK, **options
-    )
-    for text in made.get_texts():
+    look: dict[str, Any] = {"fontsize": SMALL, "frameon": False, "labelcolor": INK}
+    box: Legend = owner.legend(list(handles), labels, **look, **options)
+    for text in box.get_texts():
         text.set_parse_math(False)
     if isinstance(owner, Figure):  # it begins as high as the title does
-        width = made.get_window_extent(renderer_of(owner)).width / owner.dpi
+        width = box.get_window_extent(renderer_of(owner)).width / owner.dpi
         heading(owner, owner.get_suptitle().replace("\n", " "), beside=width + 0.3)
-    return made
+    return box
 
 
 def text_size(figure: Figure, text: str, size: float = TITLE) -> tuple[float, float]:
@@ -140,6 +125,7 @@ def wrapped(figure: Figure, text: str, width: float, size: float = TITLE) -> str
     wide, _ = text_size(figure, text, size)
     if wide <= width:
         return text
+    # Letters differ in width: the estimate by the mean letter is tried first, then fewer until all lines fit.
     for columns in range(max(8, int(len(text) * width / wide)), 7, -1):
         lines = "\n".join(textwrap.wrap(text, columns, break_on_hyphens=False))
         if text_size(figure, lines, size)[0] <= width:
@@ -147,9 +133,9 @@ def wrapped(figure: Figure, text: str, width: float, size: float = TITLE) -> str
     return "\n".join(textwrap.wrap(text, 8))
 
 
-def renderer_of(figure: Figure) -> Any:
+def renderer_of(figure: Figure) -> RendererAgg:
     """Return the Agg renderer that measures this figure's texts."""
-    canvas = figure.canvas
-    if not isinstance(canvas, FigureCanvasAgg):
-        canvas = FigureCanvasAgg(figure)
-    return canvas.get_renderer()  # type: ignore[no-untyped-call]
+    canvas = figure.canvas  # another one where the figure was saved as PDF, say
+    agg = canvas if isinstance(canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
+    renderer: RendererAgg = agg.get_renderer()  # type: ignore[no-untyped-call]
+    return renderer
