@@ -3,8 +3,6 @@
 A message names the field, file or value, says what was expected, and gives the way out.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

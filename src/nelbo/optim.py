@@ -1,7 +1,5 @@
 """Optimisers as values, and the running average of the weights."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Iterable

@@ -3,8 +3,6 @@
 A bare number is a constant: `beta = 4` in a file and `--objective.beta 4` on the command line.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar, Literal, Self
 

@@ -1,7 +1,5 @@
 """The record of one timed training of one side, and the counter of memory that is read around it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import deque

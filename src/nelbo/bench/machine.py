@@ -1,7 +1,5 @@
 """The speed of this machine's matrix products, and the number of multiplications that a training step needs."""
 
-from __future__ import annotations
-
 import time
 from typing import TypedDict
 

@@ -1,7 +1,5 @@
 """The training of this project, as a user starts it, timed by the clocks that every run logs."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import tempfile

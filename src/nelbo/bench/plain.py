@@ -1,7 +1,5 @@
 """The loop of a tutorial, for comparison: a picture at a time, a network of torch's own layers, a number a step."""
 
-from __future__ import annotations
-
 import time
 from typing import TypeVar
 

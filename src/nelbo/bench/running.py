@@ -1,7 +1,5 @@
 """The turns of all sides, several times in one process: A B C A B C ..., then medians and their spread."""
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence

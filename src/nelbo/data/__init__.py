@@ -4,8 +4,6 @@ splits = Data(source="mnist", validation=0.1).load()
 batches = Batches(splits.train, splits.transforms, 128, device=device, shuffle_seed=0, training=True)
 """
 
-from __future__ import annotations
-
 from nelbo.data.download import data_root
 from nelbo.data.images import Images
 from nelbo.data.loader import Batches, materialise

@@ -1,7 +1,5 @@
 """Arrays as images: which axis is which, which numbers are pixels; .npy and .npz files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from mmap import mmap

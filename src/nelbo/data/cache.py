@@ -4,8 +4,6 @@ A file is there whole or not at all. One too large for memory is written block b
 only ever appended to: a decoding that was killed goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Named files from a list of mirrors into a cache, checked against their hashes."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -3,8 +3,6 @@
 Above `ondisk.THRESHOLD` bytes of pixels the array is never in memory: it is decoded into its file and read from there.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 Big-endian: two zero bytes, a type code, the number of dimensions, each dimension as uint32, the data.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import struct

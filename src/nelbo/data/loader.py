@@ -1,7 +1,5 @@
 """The loader: one tensor on the device, and a batch is an index into it; what does not fit there is streamed."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The mirrors of the named sets, with hashes (MD5 of content as in torchvision, SHA-256 as in TFDS)."""
 
-from __future__ import annotations
-
 from nelbo.data.download import Remote, RemoteFile
 
 IDX_FILES = (

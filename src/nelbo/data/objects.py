@@ -1,7 +1,5 @@
 """Whatever Python holds, as images: arrays, tensors, datasets of torch and of Hugging Face."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 

@@ -1,7 +1,5 @@
 """Resizing with Pillow's antialiased bilinear filter."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

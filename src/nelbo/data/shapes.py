@@ -1,7 +1,5 @@
 """Factor images: every combination of six known factors of variation, drawn on the fly."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

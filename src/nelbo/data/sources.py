@@ -1,7 +1,5 @@
 """Named data sets. A new one is one class here or in a plug-in: fields, a few facts, and `load`."""
 
-from __future__ import annotations
-
 import string
 import zipfile
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The `[data]` table of a configuration: where images come from and how they are split."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

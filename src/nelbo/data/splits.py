@@ -1,7 +1,5 @@
 """The splits of a data set: as a source has them, and as training and evaluation read them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Pixels for a device: all of them at once where they fit, else read ahead while steps run."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A transform acts at one of three moments: `once` when the data are loaded, `batc
 and, where `batch` is random, `frozen` gives the one fixed outcome that evaluation uses instead.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self

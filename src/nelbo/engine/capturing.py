@@ -1,7 +1,5 @@
 """Capture: several steps recorded once as a CUDA graph and launched together, without any Python between them."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import gc

@@ -1,7 +1,5 @@
 """Compilation of a step: forward and backward as one graph."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import logging

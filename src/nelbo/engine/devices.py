@@ -1,7 +1,5 @@
 """Devices, memory format and threads."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar

@@ -4,8 +4,6 @@ A compiled step is made once, and a captured one is replayed without any Python:
 must not be built into them. Each schedule of the objective is replaced by a dial on the device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 

@@ -1,7 +1,5 @@
 """The environment that a run ran in: versions, hardware, git commit."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """Ctrl-C as an event."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Precision of the networks' arithmetic, and the library that multiplies their matrices."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Random streams: fixed for a block, saved and put back."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The first epoch beside the best."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

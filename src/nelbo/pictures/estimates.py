@@ -1,7 +1,5 @@
 """The importance-weighted estimate of an evaluation."""
 
-from __future__ import annotations
-
 from nelbo import plots
 from nelbo.core import layout
 from nelbo.evaluation import card

@@ -8,8 +8,6 @@ Images are referred to by
     example:7    the first image of a class
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Images whose factors of variation are known: one factor at a time, and their traces in the latent."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Images as they are, reconstructed, drawn from the prior and around examples."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from nelbo import plots

@@ -1,7 +1,5 @@
 """The latent space: the information in each dimension, and the places of images."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """Walks in the latent space: class means, interpolations, traversals."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

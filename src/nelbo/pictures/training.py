@@ -1,7 +1,5 @@
 """The course of training."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from nelbo import plots

@@ -1,7 +1,5 @@
 """Training by epoch and by step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The information in each latent dimension: KL by dimension and by epoch, posterior statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

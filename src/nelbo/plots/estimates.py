@@ -1,7 +1,5 @@
 """The importance-weighted estimate, which falls as samples are added."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A coloured table of the information that each latent dimension has on each factor."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures made of images: grids, labelled rows, two side by side, the decoded latent plane."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Literal

@@ -1,7 +1,5 @@
 """Image arrays: checked, tiled, and encoded as PNG and GIF bytes."""
 
-from __future__ import annotations
-
 import io
 import math
 

@@ -1,7 +1,5 @@
 """The latent space as points: scatters by class, and projections to the plane."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal

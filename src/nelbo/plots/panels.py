@@ -4,8 +4,6 @@ Every image pixel is a whole number of screen pixels, and a figure is as large a
 labels need: the layout is measured. A layout engine would resample pictures and leave margins.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The rate-distortion plane: the cost of the latent against what it leaves unexplained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 

@@ -1,7 +1,5 @@
 """The parts that all figures share: colours, type sizes, and figures outside matplotlib's global state."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from typing import Any
