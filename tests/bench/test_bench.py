@@ -28,8 +28,15 @@ def _small_products(monkeypatch):
 # --- the verb ---------------------------------------------------------------------------------
 
 
-def test_a_small_bench_of_everything_is_one_complete_object(nelbo, tmp_path):
-    code, out, err = nelbo("bench", "digits", "--epochs", "2", "--repeat", "1", "--target", "30", "--json")
+EVERY = pytest.param(list(SIDES), id="every side", marks=pytest.mark.slow)  # each compiles anew
+
+
+@pytest.mark.parametrize(
+    "sides", [pytest.param(["plain", "nelbo", "nelbo-bf16"], id="what compiles nothing"), EVERY]
+)
+def test_a_small_bench_is_one_complete_object(sides, nelbo, tmp_path):
+    flags = ["--epochs", "2", "--repeat", "1", "--target", "30", "--sides", ",".join(sides)]
+    code, out, err = nelbo("bench", "digits", *flags, "--json")
     assert code == 0, err
     assert out.count("\n") == 1
     found = json.loads(out)
@@ -42,7 +49,7 @@ def test_a_small_bench_of_everything_is_one_complete_object(nelbo, tmp_path):
     assert (recipe["images"], recipe["batch_size"]) == (1294, 64)
     rows, left_out = recipe["rows"], recipe["left_out"]
     assert [*rows, *left_out] == sorted([*rows, *left_out], key=list(SIDES).index)
-    assert set(rows) | set(left_out) == set(SIDES)
+    assert set(rows) | set(left_out) == set(sides)
     assert left_out == {}
     plain = rows["plain"]["images_per_second"]["median"]
     for name, row in rows.items():

@@ -24,6 +24,7 @@ def disentangle(monkeypatch, tmp_path):
     sys.modules.pop("disentangle")
 
 
+@pytest.mark.slow
 def test_a_small_run_is_recorded_and_shown(disentangle, monkeypatch, capsys):
     assert "Not recorded yet" in disentangle.table()
     line = ["disentangle.py", "--epochs", "1", "--images", "400", "--jobs", "1", "--only", "VAE", "DIP-VAE-I"]

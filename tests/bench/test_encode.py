@@ -23,6 +23,7 @@ def tables(monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_the_benchmark_times_every_use_and_every_command(tmp_path, tables, monkeypatch):
     line = [
         sys.executable,

@@ -27,6 +27,7 @@ def result(monkeypatch, tmp_path):
     sys.modules.pop("result")
 
 
+@pytest.mark.slow
 def test_the_record_holds_every_clock_and_every_start(result, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["result.py", "--repeat", "1", "--data", str(tmp_path)])
     result.main()

@@ -49,6 +49,7 @@ def test_the_images_are_the_same_every_time_and_differ(scale, tmp_path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
 
 
+@pytest.mark.slow
 def test_a_small_run_records_and_draws(scale, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["scale.py", "--sizes", "600", "300"])
     monkeypatch.setattr(scale, "SLOPE_FROM", 100)
