@@ -35,13 +35,13 @@ class AAE(Owner):
     def build(self, latent_dim: int, shape: Shape) -> CriticModule:
         return self.critic.build(latent_dim)
 
-    def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
-        assert own is not None
+    def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
+        assert module is not None
         parts, bound_B = halves(draw)
         z_KBZ = draw.z_KBZ
-        fooled_B = taken_for_real(own(z_KBZ)).mean(0)  # the encoder plays the generator's part
+        fooled_B = taken_for_real(module(z_KBZ)).mean(0)  # the encoder plays the generator's part
         # The critic's own loss must not move the encoder: z is a constant to it.
-        critic_B = told_apart(own(prior_draws(draw)), own(z_KBZ.detach())).mean(0)
+        critic_B = told_apart(module(prior_draws(draw)), module(z_KBZ.detach())).mean(0)
         return Terms(
             loss_B=parts["reconstruction"] + self.weight * fooled_B,
             bound_B=bound_B,

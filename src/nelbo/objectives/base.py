@@ -54,7 +54,7 @@ class Objective(Spec):
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
         raise TypeError(f"{type(self).__name__} is abstract")
 
-    def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
+    def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
         """Return the same, with what the objective owns: how training and validation call it."""
         return self(draw, progress)
 
@@ -118,9 +118,11 @@ class Owner(Objective):
         return {"lr": critic.lr, "betas": critic.betas} if isinstance(critic, Critic) else {}
 
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
-        raise TypeError(f"{self.name} owns a module: call terms(draw, progress, own) with own = build(...)")
+        raise TypeError(
+            f"{self.name} owns a module: call terms(draw, progress, module) with module = build(...)"
+        )
 
-    def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
+    def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
         raise TypeError(f"{type(self).__name__} is abstract")
 
 

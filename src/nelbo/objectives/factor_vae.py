@@ -32,13 +32,13 @@ class FactorVAE(Owner):
     def build(self, latent_dim: int, shape: Shape) -> CriticModule:
         return self.critic.build(latent_dim)
 
-    def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
-        assert own is not None
+    def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
+        assert module is not None
         parts, bound_B = halves(draw)
-        correlation_B = own(draw.z_KBZ).mean(0)  # the logit is log D / (1 - D): eq. 3
+        correlation_B = module(draw.z_KBZ).mean(0)  # the logit is log D / (1 - D): eq. 3
         z_KBZ = draw.z_KBZ.detach()
         # The paper permutes the latents of a second batch; these are of the same one, which halves the encoder's work.
-        critic_B = told_apart(own(z_KBZ), own(permuted(z_KBZ))).mean(0)
+        critic_B = told_apart(module(z_KBZ), module(permuted(z_KBZ))).mean(0)
         return Terms(
             loss_B=parts["reconstruction"] + kl_of(parts) + self.gamma * correlation_B,  # eq. 2
             bound_B=bound_B,

@@ -50,8 +50,8 @@ class GECO(Owner):
     def build(self, latent_dim: int, shape: Shape) -> Multiplier:
         return Multiplier()
 
-    def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
-        assert isinstance(own, Multiplier)
+    def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
+        assert isinstance(module, Multiplier)
         assert draw.x_BCHW is not None
         assert draw.likelihood is not None
         parts, bound_B = halves(draw)
@@ -61,7 +61,7 @@ class GECO(Owner):
         else:
             squared_KB = (draw.x_BCHW - draw.likelihood.mean).square().flatten(2).mean(-1)
             off_B = squared_KB.mean(0) - self.tolerance**2
-        weight, smoothed = own.follow(off_B.detach().mean(), self.decay, self.rate)
+        weight, smoothed = module.follow(off_B.detach().mean(), self.decay, self.rate)
         held_B = off_B + (smoothed - off_B.detach().mean())  # value of the average, gradient of this batch
         log = {"constraint": off_B.detach(), "lambda": weight.expand(len(off_B))}
         return Terms(loss_B=kl_of(parts) + weight * pixels * held_B, bound_B=bound_B, parts=parts | log)

@@ -47,15 +47,15 @@ class MSSSIM(Owner):
     def build(self, latent_dim: int, shape: Shape) -> MultiScale:
         return MultiScale(shape, self.window, self.scales)
 
-    def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
-        assert own is not None
+    def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
+        assert module is not None
         assert draw.x_BCHW is not None
         assert draw.likelihood is not None
         parts, bound_B = halves(draw)
         low, high = self.pixels
         mean_KBCHW = draw.likelihood.mean
         x_KBCHW = draw.x_BCHW.expand_as(mean_KBCHW)
-        similar = own(*((pixels.flatten(0, 1) - low) / (high - low) for pixels in (mean_KBCHW, x_KBCHW)))
+        similar = module(*((pixels.flatten(0, 1) - low) / (high - low) for pixels in (mean_KBCHW, x_KBCHW)))
         similar_B = similar.view(len(mean_KBCHW), -1).mean(0)
         dissimilar_B = math.prod(draw.x_BCHW.shape[1:]) * (1 - similar_B)  # D (1 - MS-SSIM): scale of nats
         image_B = (1 - self.weight) * parts["reconstruction"] + self.weight * dissimilar_B

@@ -40,23 +40,23 @@ class VAEGAN(Owner):
     def build(self, latent_dim: int, shape: Shape) -> ImageCriticModule:
         return self.critic.build_for(shape)
 
-    def terms(self, draw: Draw, progress: Progress, own: nn.Module | None) -> Terms:
-        assert isinstance(own, ImageCriticModule)
+    def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
+        assert isinstance(module, ImageCriticModule)
         assert draw.x_BCHW is not None
         assert draw.likelihood is not None
         assert draw.decode is not None
         parts, bound_B = halves(draw)
         # x' of detached latents, at the cost of another decoding: what only the decoder minimises stops there.
         fakes = draw.decode(draw.z_KBZ.detach()).mean, draw.decode(prior_draws(draw)).mean
-        real_BF = own.features(draw.x_BCHW)
+        real_BF = module.features(draw.x_BCHW)
 
         def error(features_KBF: Tensor) -> Tensor:
             return 0.5 * (features_KBF - real_BF).square().sum(-1).mean(0)  # -log of a Gaussian of variance 1
 
-        again_KBF = own.features(fakes[0])
-        error_B = error(own.features(draw.likelihood.mean))
-        fooled_B = (taken_for_real(own.head(again_KBF)) + taken_for_real(own(fakes[1]))).mean(0)
-        critic_B = told_apart(own.head(real_BF), *(own(fake.detach()) for fake in fakes)).mean(0)
+        again_KBF = module.features(fakes[0])
+        error_B = error(module.features(draw.likelihood.mean))
+        fooled_B = (taken_for_real(module.head(again_KBF)) + taken_for_real(module(fakes[1]))).mean(0)
+        critic_B = told_apart(module.head(real_BF), *(module(fake.detach()) for fake in fakes)).mean(0)
         return Terms(
             # error_B reaches encoder and decoder with weight 1; the rest of the decoder's gamma is on detached latents
             loss_B=self.beta(progress) * kl_of(parts)
