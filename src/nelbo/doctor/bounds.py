@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import LOOKED_AT, Case, NotLooked, some
 from nelbo.doctor.latent import against_collapse, carrying
+from nelbo.doctor.likelihood import likelihood_of
 from nelbo.doctor.training import train_more, under_trained
 from nelbo.likelihoods.spread import Learned, Optimal
 from nelbo.metrics.bound import bound_of, not_a_bound
@@ -23,41 +23,35 @@ FITTED_NUMBERS = 1_000_000  # pixels that the fixed image is fitted to
 
 
 def nelbo_of(case: Case, split: str, n: int = LOOKED_AT) -> Tensor:
-    """NELBO of each of n images, evenly spaced through a split, nats, float64."""
+    """Return the NELBO of each of n images, evenly spaced through a split, nats, float64."""
     view = case.view(split, n)
     if reason := not_a_bound(case.model, view):
         raise NotLooked(f"there is no bound to compare: {reason}")
-    found = bound_of(case.model, view)
-    return found["reconstruction"] + found["kl"]
+    halves = bound_of(case.model, view)
+    return halves["reconstruction"] + halves["kl"]
 
 
 def fixed_image(case: Case) -> Tensor:
-    """See `fit_fixed_image`; fitted once."""
+    """Return the result of `fit_fixed_image`, fitted once."""
     return case.once("fixed image", lambda: fit_fixed_image(case))
 
 
 def fit_fixed_image(case: Case) -> Tensor:
-    """-log p(x) of each test image under the best single output of the decoder, nats: what a model without z reaches.
+    """Return -log p(x) of each test image under the best single output of the decoder, nats, float64.
 
-    One output for all images, fitted to training images by L-BFGS together with what the likelihood itself learns.
-    Any output gives a bound on log p(x) without a latent, so that no accuracy of the fit is needed.
+    This is what a model without z reaches: one output for all images, fitted to training images by L-BFGS together
+    with what the likelihood itself learns.
     """
-    spec = case.recipe.model.setting("likelihood")
-    if spec is None:
-        raise NotLooked(f"a {case.recipe.model.name} has no likelihood of its own to compare with")
-    learned = [
-        name for name in ("sigma", "scale") if spec is not None and isinstance(spec.setting(name), Optimal)
-    ]
-    likelihood = (
-        spec.model_copy(update=dict.fromkeys(learned, Learned())).build(case.splits.shape).to(case.device)
-    )
-    fitted = case.view("train").of(some(case.splits.train, _fitted(case)))
-    x_BCHW = torch.cat(list(fitted.batches()))
-    channels, height, width = case.splits.shape
-    output = torch.zeros(1, channels * spec.channels, height, width, device=case.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [output, *likelihood.parameters()], max_iter=50, line_search_fn="strong_wolfe"
-    )
+    spec, shape = likelihood_of(case, "compare with"), case.splits.shape
+    # An optimal spread follows the data from step to step of training. Here there is none: it is a weight.
+    spreads = [name for name in ("sigma", "scale") if isinstance(spec.setting(name), Optimal)]
+    likelihood = spec.model_copy(update=dict.fromkeys(spreads, Learned())).build(shape).to(case.device)
+    images = min(LOOKED_AT, max(200, FITTED_NUMBERS // math.prod(shape)))
+    x_BCHW = torch.cat(list(case.view("train").of(some(case.splits.train, images)).batches()))
+    output = torch.zeros(1, shape[0] * spec.channels, *shape[1:], device=case.device, requires_grad=True)
+    weights = [output, *likelihood.parameters()]
+    # Any output gives a bound on log p(x) without a latent, so that no accuracy of the fit is needed.
+    optimizer = torch.optim.LBFGS(weights, max_iter=50, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -68,13 +62,8 @@ def fit_fixed_image(case: Case) -> Tensor:
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        found = [-likelihood(output[None]).log_prob(x).flatten() for x in case.view("test").batches()]
-    return torch.cat(found).cpu().double()
-
-
-def _fitted(case: Case) -> int:
-    pixels = math.prod(case.splits.shape)
-    return min(LOOKED_AT, max(200, FITTED_NUMBERS // pixels))
+        losses = [-likelihood(output[None]).log_prob(x).flatten() for x in case.view("test").batches()]
+    return torch.cat(losses).cpu().double()
 
 
 @check("weights", "data")
@@ -125,9 +114,9 @@ def train_test_gap(case: Case) -> Iterator[Finding]:
     )
 
 
-def smaller(case: Case) -> dict[str, Any]:
-    """The changes that halve the layers of the networks."""
-    changes: dict[str, Any] = {}
+def smaller(case: Case) -> dict[str, object]:
+    """Return the changes that halve the layers of the networks."""
+    changes: dict[str, object] = {}
     for part in ("encoder", "decoder"):
         net = case.recipe.model.setting(part)
         for field in ("hidden", "channels"):

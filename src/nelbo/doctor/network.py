@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,29 +34,31 @@ def dead_units(case: Case) -> Iterator[Finding]:
     )
 
 
-def leaky(case: Case) -> dict[str, Any]:
-    """The changes that replace ReLU in the networks that have it."""
-    nets = [
-        part
-        for part in ("encoder", "decoder")
-        if (net := case.recipe.model.setting(part)) is not None and net.setting("activation") == "relu"
-    ]
-    return {f"model.{part}.activation": "leaky-relu" for part in nets} or {"seed": case.recipe.seed + 1}
+def leaky(case: Case) -> dict[str, object]:
+    """Return the changes that replace ReLU in the networks that have it."""
+    changes: dict[str, object] = {}
+    for part in ("encoder", "decoder"):
+        net = case.recipe.model.setting(part)
+        if net is not None and net.setting("activation") == "relu":
+            changes[f"model.{part}.activation"] = "leaky-relu"
+    return changes or {
+        "seed": case.recipe.seed + 1
+    }  # other initial weights, where no field chooses the activation
 
 
 @torch.no_grad()
 def activations(case: Case) -> dict[str, Tensor]:
-    """The largest output of each unit (of each channel, anywhere in the image) of every ReLU, by layer."""
+    """Return the largest output of each unit (of each channel, anywhere) of every ReLU, by layer."""
     highest: dict[str, Tensor] = {}
 
     def keep(layer: str, output: Tensor) -> None:
         top = output.flatten(2).amax(2).amax(0) if output.dim() > 2 else output.amax(0)
         highest[layer] = torch.maximum(highest[layer], top) if layer in highest else top
 
-    layers = {name: layer for name, layer in case.model.named_modules() if isinstance(layer, nn.ReLU)}
     hooks = [
         layer.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
-        for name, layer in layers.items()
+        for name, layer in case.model.named_modules()
+        if isinstance(layer, nn.ReLU)
     ]
     try:
         for x_BCHW in case.view("test").batches():
