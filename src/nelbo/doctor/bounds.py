@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nelbo.doctor.base import Finding, check
+from nelbo.doctor.base import Finding, Severity, check
 from nelbo.doctor.case import LOOKED_AT, Case, NotLooked, some
 from nelbo.doctor.latent import against_collapse, carrying
 from nelbo.doctor.likelihood import likelihood_of
@@ -77,14 +77,10 @@ def worse_than_a_fixed_image(case: Case) -> Iterator[Finding]:
     remedy, change = train_more(case)
     if carrying(case.statistics) <= case.model.latent_dim / 2 and not under_trained(case):
         remedy, change = against_collapse(case)
-    yield Finding(
-        "The model is no better than a single fixed picture: its latent does not pay for itself.",
-        "serious",
-        f"NELBO {float(nelbo_N.mean()):,.1f} nats on {case.looked('test')}; without a latent, the best single output "
-        f"for all images reaches {float(fixed_N.mean()):,.1f}",
-        remedy,
-        change,
-    )
+    fault = "The model is no better than a single fixed picture: its latent does not pay for itself."
+    fixed = f"the best single output for all images reaches {float(fixed_N.mean()):,.1f}"
+    nelbo = f"NELBO {float(nelbo_N.mean()):,.1f} nats on {case.looked('test')}"
+    yield Finding(fault, "serious", f"{nelbo}; without a latent, {fixed}", remedy, change)
 
 
 @check("weights", "data")
@@ -99,19 +95,17 @@ def train_test_gap(case: Case) -> Iterator[Finding]:
         return
     remedy, changes = "Use fewer weights, or more images.", smaller(case)
     if case.splits.validation is None:
-        remedy = (
-            "Keep a validation split, so that the checkpoint is selected, and training stopped, by its bound."
-        )
+        use = "the checkpoint is selected, and training stopped, by its bound."
+        remedy = f"Keep a validation split, so that {use}"
         changes = {"data.validation": 0.1, "patience": max(5, case.recipe.epochs // 10)}
     on_train, on_test = float(train_N.mean()), float(test_N.mean())
-    yield Finding(
-        "The bound is much better on training images than on test images: the model over-fits.",
-        "serious" if gap > gain / 2 else "worth knowing",
+    evidence = (
         f"NELBO {on_train:,.1f} nats on {n:,} training images and {on_test:,.1f} on as many test images; the gap of "
-        f"{gap:.1f} +- {error:.1f} is {gap / gain:.0%} of what the model gains over one fixed picture",
-        remedy,
-        case.retrain(changes),
+        f"{gap:.1f} +- {error:.1f} is {gap / gain:.0%} of what the model gains over one fixed picture"
     )
+    fault = "The bound is much better on training images than on test images: the model over-fits."
+    severity: Severity = "serious" if gap > gain / 2 else "worth knowing"
+    yield Finding(fault, severity, evidence, remedy, case.retrain(changes))
 
 
 def smaller(case: Case) -> dict[str, object]:

@@ -61,8 +61,6 @@ class Case:
     imports: tuple[str, ...] = ()
     _results: dict[str, object] = dataclasses.field(default_factory=dict, repr=False)
 
-    # --- its parts, for checks that need them ---
-
     def _present(self, part: Part, value: T | None) -> T:
         if value is None:
             raise NotLooked(self.missing[part])
@@ -93,8 +91,6 @@ class Case:
         """The logged epochs, oldest first; empty where there is no history."""
         return self.run.history() if self.run is not None else []
 
-    # --- what several checks measure ---
-
     def view(self, name: str, n: int = LOOKED_AT) -> Split:
         """Return at most n images of a split, evenly spaced through it, as a model is measured on them."""
         return Split(some(self.splits.split(name), n), self.splits, self.device)
@@ -114,8 +110,6 @@ class Case:
         if name not in self._results:
             self._results[name] = make()
         return cast("T", self._results[name])
-
-    # --- remedies ---
 
     def retrain(self, changes: Mapping[str, object], name: str = "") -> Change:
         """Return the training of this subject with some fields changed: {"objective.beta": 1.0}."""

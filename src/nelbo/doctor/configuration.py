@@ -43,10 +43,7 @@ def beta_over_training(case: Case) -> list[float]:
 
 @check("configuration")
 def kl_weight(case: Case) -> Iterator[Finding]:
-    """A KL whose weight is not 1 when training ends: what is minimised is then not the bound.
-
-    With a Gaussian of fixed sigma it is a true bound all the same, of another likelihood.
-    """
+    """A KL whose weight is not 1 when training ends: what is minimised is then not the bound."""
     values = beta_over_training(case)
     if not values or math.isclose(values[-1], 1.0, rel_tol=1e-6):
         return
@@ -54,13 +51,12 @@ def kl_weight(case: Case) -> Iterator[Finding]:
     beta = recipe.objective.setting("beta")
     evidence = f"beta is {final:g} at the end of epoch {recipe.epochs}"
     if isinstance(beta, Linear) and beta.end == 1.0:
-        yield Finding(
-            "The warm-up of the KL does not end before training does.",
-            "serious",
-            f"{evidence}; the ramp to 1 takes {beta.epochs or beta.steps} {'epochs' if beta.epochs else 'steps'}",
-            "Shorten the ramp, so that most of training is at beta 1, or train longer.",
-            case.retrain({"objective.beta": "linear", "objective.beta.epochs": max(1, recipe.epochs // 2)}),
-        )
+        fault = "The warm-up of the KL does not end before training does."
+        length = f"{beta.epochs} epochs" if beta.epochs else f"{beta.steps} steps"
+        evidence += f"; the ramp to 1 takes {length}"
+        remedy = "Shorten the ramp, so that most of training is at beta 1, or train longer."
+        shorter = {"objective.beta": "linear", "objective.beta.epochs": max(1, recipe.epochs // 2)}
+        yield Finding(fault, "serious", evidence, remedy, case.retrain(shorter))
         return
     changes: dict[str, object] = {"objective.beta": 1.0}
     remedy = "Weigh the KL with 1, where the loss is minus a bound on log p(x)."
@@ -68,7 +64,7 @@ def kl_weight(case: Case) -> Iterator[Finding]:
         evidence += ". Twice the KL is also what is left when the factor 1/2 of its closed form is forgotten"
     fixed = fixed_sigma(recipe.model.setting("likelihood"))
     if fixed is not None and final > 0:
-        # beta KL + SSE / (2 sigma^2) = beta (KL + SSE / (2 (sigma sqrt(beta))^2))
+        # beta KL + SSE / (2 sigma^2) = beta (KL + SSE / (2 (sigma sqrt(beta))^2)): a true bound, of another likelihood.
         sigma = fixed * math.sqrt(final)
         evidence += (
             f". With sigma fixed at {fixed:g} this is {final:g} times the negative ELBO of a Gaussian "
@@ -76,13 +72,8 @@ def kl_weight(case: Case) -> Iterator[Finding]:
         )
         remedy = "Say the same with a true bound: beta 1 and that sigma. The gradients keep their direction."
         changes["model.likelihood.sigma"] = round(sigma, 6)
-    yield Finding(
-        f"The KL weighs {final:g}, not 1: what is minimised is not minus the bound that is reported.",
-        "worth knowing",
-        evidence,
-        remedy,
-        case.retrain(changes),
-    )
+    fault = f"The KL weighs {final:g}, not 1: what is minimised is not minus the bound that is reported."
+    yield Finding(fault, "worth knowing", evidence, remedy, case.retrain(changes))
 
 
 def fixed_sigma(likelihood: object) -> float | None:
@@ -129,29 +120,24 @@ def summed_gradients(case: Case) -> Iterator[Finding]:
         meant.append(f"weight-decay {decay:g} acts as {decay / images:.3g}")
     yield Finding(
         "The loss is summed over the batch, so clipping and weight decay mean something else than they say.",
-        "worth knowing",
-        f"with {images} images a batch " + " and ".join(meant),
+        "worth knowing", f"with {images} images a batch {' and '.join(meant)}",
         "Average the loss over the batch; Adam's steps are otherwise the same.",
         case.retrain({"batch_reduction": "mean"}),
-    )
+    )  # fmt: skip
 
 
 @check("configuration")
 def selection(case: Case) -> Iterator[Finding]:
-    """A rule for stopping that the warm-up of the KL can trigger.
-
-    While beta moves, the bound at beta 1 may get worse for reasons that pass; patience then ends training inside
-    the warm-up.
-    """
+    """A rule for stopping that the warm-up of the KL can trigger."""
     recipe, values = case.recipe, beta_over_training(case)
     moving = next((i for i in range(len(values) - 1, 0, -1) if values[i] != values[i - 1]), 0)
     if recipe.patience is None or isinstance(recipe.objective.setting("beta"), Constant):
         return
+    # While beta moves, the bound at beta 1 may get worse for reasons that pass.
     if recipe.patience < moving:
-        yield Finding(
-            "Patience can end training while the weight of the KL is still moving.",
-            "worth knowing",
-            f"beta moves until epoch {moving}, and {recipe.patience} epochs without a better bound end training",
-            "Give it more patience than the warm-up has epochs.",
-            case.retrain({"patience": moving + recipe.patience}),
-        )
+        fault = "Patience can end training while the weight of the KL is still moving."
+        patience = f"{recipe.patience} epochs without a better bound end training"
+        evidence = f"beta moves until epoch {moving}, and {patience}"
+        remedy = "Give it more patience than the warm-up has epochs."
+        change = case.retrain({"patience": moving + recipe.patience})
+        yield Finding(fault, "worth knowing", evidence, remedy, change)

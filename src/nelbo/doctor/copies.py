@@ -30,10 +30,8 @@ AT_ONCE = 10_000  # images compared at a time
 
 
 def fingerprints(images: Images) -> NDArray[np.uint64]:
-    """Return 8 bytes of each image, equal where the pixels are.
-
-    Two of ten million different images have the same 8 bytes once in 400,000 times.
-    """
+    """Return 8 bytes of each image, equal where the pixels are."""
+    # Of ten million different images two are taken for equal once in 400,000 times.
     parts = (part.flatten(1).contiguous().numpy() for part in images.chunks())
     hashes = (hashlib.blake2b(row.data, digest_size=8) for rows in parts for row in rows)
     return np.fromiter((int.from_bytes(h.digest(), "little") for h in hashes), np.uint64, len(images))
@@ -73,9 +71,6 @@ def nearest(query_QD: Tensor, rows_ND: Tensor, without_Q: Tensor | None = None) 
             distances[queries, without_Q[queries] - start] = float("inf")
         best_Q = torch.minimum(best_Q, distances.amin(1))
     return best_Q
-
-
-# --- data without copies ----------------------------------------------------------------------
 
 
 def distinct(data: object) -> Loaded:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nelbo.data import Images
-from nelbo.doctor.base import Finding, check
+from nelbo.doctor.base import Finding, Severity, check
 from nelbo.doctor.bounds import smaller
 from nelbo.doctor.case import Case, some, spaced
 from nelbo.doctor.command import Change
@@ -50,36 +50,28 @@ def dark_images(case: Case) -> Iterator[Finding]:
     brightest = max(images.extremes()[1] for images in every_split(case))
     if not 0 < brightest < DARK * white:
         return
-    yield Finding(
-        "All images are nearly black: white is not where it should be.",
-        "serious",
-        f"the brightest pixel of all images is {brightest:g}, and {white:g} would be white",
-        f"Say that {brightest:g} is white.",
-        case.with_data({"data.range": [0.0, brightest]}),
-    )
+    fault = "All images are nearly black: white is not where it should be."
+    evidence = f"the brightest pixel of all images is {brightest:g}, and {white:g} would be white"
+    remedy, change = f"Say that {brightest:g} is white.", case.with_data({"data.range": [0.0, brightest]})
+    yield Finding(fault, "serious", evidence, remedy, change)
 
 
 @check("data")
 def pixel_range(case: Case) -> Iterator[Finding]:
-    """Floating-point pixels outside [0, 1], which have to be said.
-
-    With a configuration only values beyond 10: a Gaussian without squashing takes standardised pixels well.
-    """
+    """Floating-point pixels outside [0, 1], which have to be said."""
     if case.raw.train.dtype == torch.uint8:
         return
     lows, highs = zip(*(images.extremes() for images in every_split(case)), strict=True)
     low, high = min(lows), max(highs)
     if low >= 0.0 and high <= 1.0:
         return
+    # A Gaussian without squashing takes standardised pixels well.
     if case.configuration is not None and max(-low, high) <= HUGE:
         return
-    yield Finding(
-        "Pixels lie outside of [0, 1].",
-        "serious" if max(-low, high) > HUGE else "worth knowing",
-        f"they span [{low:g}, {high:g}]",
-        "Say what the smallest and the largest value is, which maps them to [0, 1].",
-        case.with_data({"data.range": [low, high]}),
-    )
+    severity: Severity = "serious" if max(-low, high) > HUGE else "worth knowing"
+    remedy = "Say what the smallest and the largest value is, which maps them to [0, 1]."
+    change = case.with_data({"data.range": [low, high]})
+    yield Finding("Pixels lie outside of [0, 1].", severity, f"they span [{low:g}, {high:g}]", remedy, change)
 
 
 @check("data")
@@ -94,13 +86,9 @@ def blank_images(case: Case) -> Iterator[Finding]:
     if int(blank(case.raw.train).sum()) < len(blanks) / 2 and case.configuration is not None:
         remedy = "They are not blank in the source: a transform made them so. Leave the transforms out, or change them."
         change = case.retrain({"data.transforms": "none"})
-    yield Finding(
-        "Images are blank: all their pixels are equal.",
-        "serious" if len(blanks) > MANY * len(images) else "worth knowing",
-        f"{share(len(blanks), len(images))} training images, the first at position {blanks[0]}",
-        remedy,
-        change,
-    )
+    severity: Severity = "serious" if len(blanks) > MANY * len(images) else "worth knowing"
+    evidence = f"{share(len(blanks), len(images))} training images, the first at position {blanks[0]}"
+    yield Finding("Images are blank: all their pixels are equal.", severity, evidence, remedy, change)
 
 
 @check("data")
@@ -141,16 +129,15 @@ def _copies(
     copied = max(exact / total, near / compared)
     if copied < least:
         return
-    partly = len(rows_ND) < len(case.raw.train)
-    yield Finding(
-        fault,
-        "serious" if copied >= MANY else "worth knowing",
+    evidence = (
         f"{share(exact, total)} are exact copies of {originals}. Of those looked at closely {share(near, compared)} "
-        f"are exact or near copies"
-        + (f", looked for among {len(rows_ND):,} training images" if partly else ""),
-        "Train without them: this writes the images that are new to a file for --data.",
-        case.without_copies(),
+        "are exact or near copies"
     )
+    if len(rows_ND) < len(case.raw.train):
+        evidence += f", looked for among {len(rows_ND):,} training images"
+    severity: Severity = "serious" if copied >= MANY else "worth knowing"
+    remedy = "Train without them: this writes the images that are new to a file for --data."
+    yield Finding(fault, severity, evidence, remedy, case.without_copies())
 
 
 @check("data")
@@ -167,10 +154,8 @@ def few_images(case: Case) -> Iterator[Finding]:
         return
     small: dict[str, object] = {"model.encoder.hidden": [64], "model.decoder.hidden": [64]}
     changes = small if case.configuration is None else smaller(case)
+    fault = "There are few images for a network to learn from."
+    remedy = "Bring more, or use fewer weights; and go by the bound of a validation split."
     yield Finding(
-        "There are few images for a network to learn from.",
-        "worth knowing",
-        evidence,
-        "Bring more, or use fewer weights; and go by the bound of a validation split.",
-        case.with_data(changes | {"data.validation": 0.1}),
+        fault, "worth knowing", evidence, remedy, case.with_data(changes | {"data.validation": 0.1})
     )

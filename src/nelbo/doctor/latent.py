@@ -24,6 +24,7 @@ USED = 1e-4  # of the reconstruction's variance: what moving a dimension must at
 CARRYING = 0.1  # nats: a dimension with more is paid for
 PROBED = 64  # images with which dimensions are exchanged
 COLLAPSE = "Posterior collapse: the latent carries next to nothing, and the decoder ignores it."
+PARTIAL = "Partial posterior collapse: most latent dimensions carry nothing, and the others explain little."
 
 
 def logged_kl(case: Case) -> list[tuple[int, list[float]]]:
@@ -73,11 +74,10 @@ def against_collapse(case: Case) -> tuple[str, Change]:
     if values and values[-1] > 1.0:
         return "Weigh the KL with 1.", case.retrain({"objective.beta": 1.0})
     if values and len(set(values)) == 1:
-        remedy = (
-            "Let the weight of the KL rise from 0, so that the decoder learns to use z before it is paid for."
-        )
+        reason = "so that the decoder learns to use z before it is paid for."
         epochs = min(WARM_UP_EPOCHS, max(1, recipe.epochs // 2))
-        return remedy, case.retrain({"objective.beta": "linear", "objective.beta.epochs": epochs})
+        ramp = case.retrain({"objective.beta": "linear", "objective.beta.epochs": epochs})
+        return f"Let the weight of the KL rise from 0, {reason}", ramp
     posterior = recipe.model.setting("posterior")
     is_point = posterior is not None and not posterior.has_density
     for name in ("latent_weight", "weight") if is_point else ():
@@ -92,20 +92,16 @@ def against_collapse(case: Case) -> tuple[str, Change]:
         changes["model.posterior"] = "diagonal-gaussian"
     beta = objective.setting("beta")
     if isinstance(beta, Schedule):  # of another objective it would be lost with it
-        ramp = {key: value for key, value in config.to_dict(beta).items() if value is not None}
-        changes["objective.beta"] = ramp.pop("name")
-        changes |= {f"objective.beta.{key}": value for key, value in ramp.items()}
+        fields = {key: value for key, value in config.to_dict(beta).items() if value is not None}
+        changes["objective.beta"] = fields.pop("name")
+        changes |= {f"objective.beta.{key}": value for key, value in fields.items()}
     remedy = "Train the ELBO instead, in which each dimension can have some nats free of charge."
     return remedy, case.retrain({**changes, "objective.free_bits": FREE_BITS})
 
 
 @check("configuration")
 def posterior_collapse(case: Case) -> Iterator[Finding]:
-    """A latent that carries next to nothing; or dimensions that do, in a model that explains little of its images.
-
-    Inactive dimensions alone are no fault: a model that reconstructs well with 17 of 32 has pruned the others.
-    They are one where the reconstructions explain less than a quarter of the pixels' variance.
-    """
+    """A latent that carries next to nothing; or dimensions that do, in a model that explains little of its images."""
     if case.weights is None or case.data is None:
         yield from _collapse_in_history(case)
         return
@@ -125,11 +121,9 @@ def posterior_collapse(case: Case) -> Iterator[Finding]:
     few = carrying(statistics) <= case.model.latent_dim / 2
     if statistics.collapsed:
         yield Finding(COLLAPSE, "serious", evidence, remedy, change)
+    # Inactive dimensions alone are no fault: a model that reconstructs well with 17 of 32 has pruned the others.
     elif explained < EXPLAINED and few and not under_trained(case):
-        fault = (
-            "Partial posterior collapse: most latent dimensions carry nothing, and the others explain little."
-        )
-        yield Finding(fault, "serious", evidence, remedy, change)
+        yield Finding(PARTIAL, "serious", evidence, remedy, change)
 
 
 def carrying(statistics: LatentStatistics) -> int:
@@ -154,10 +148,8 @@ def _collapse_in_history(case: Case) -> Iterator[Finding]:
 
 @torch.no_grad()
 def explained_variance(case: Case) -> float:
-    """Return 1 - MSE of the reconstructions / MSE of the training images' mean, on the test images looked at.
-
-    Both errors are to the images before random binarisation or dequantisation, whose noise nothing explains.
-    """
+    """Return 1 - MSE of the reconstructions / MSE of the training images' mean, on the test images looked at."""
+    # Both errors are to the images before random binarisation or dequantisation, whose noise nothing explains.
     still = tuple(transform for transform in case.splits.transforms if not transform.random)
     quiet = dataclasses.replace(case.splits, transforms=still)
     train, test = (dataclasses.replace(case.view(split), data=quiet) for split in ("train", "test"))
@@ -179,14 +171,14 @@ def ignored_dimensions(case: Case) -> Iterator[Finding]:
     ignored = torch.nonzero((kl_Z > CARRYING) & kl_Z.isfinite() & (moved_Z < USED)).flatten().tolist()
     if not ignored:
         return
-    yield Finding(
-        "The decoder does not read latent dimensions that the encoder fills.",
-        "serious",
-        f"dimensions {listed(ignored)} cost {float(kl_Z[ignored].sum()):.2f} nats of KL, and giving an image another "
-        f"one's value changes at most {float(moved_Z[ignored].max()):.1g} of the reconstructions' variance",
-        "Train again: weights of the decoder's first layer have died. A smaller rate or weight decay keeps them.",
-        case.retrain({"seed": case.recipe.seed + 1}),
+    cost, moved = float(kl_Z[ignored].sum()), float(moved_Z[ignored].max())
+    evidence = (
+        f"dimensions {listed(ignored)} cost {cost:.2f} nats of KL, and giving an image another one's value changes "
+        f"at most {moved:.1g} of the reconstructions' variance"
     )
+    fault = "The decoder does not read latent dimensions that the encoder fills."
+    remedy = "Train again: weights of the decoder's first layer have died. A smaller rate or weight decay keeps them."
+    yield Finding(fault, "serious", evidence, remedy, case.retrain({"seed": case.recipe.seed + 1}))
 
 
 @torch.no_grad()

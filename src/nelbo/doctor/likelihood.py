@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nelbo.core.config import to_dict
 from nelbo.data import Transform
-from nelbo.doctor.base import Finding, check
+from nelbo.doctor.base import Finding, Severity, check
 from nelbo.doctor.case import Case, NotLooked
 from nelbo.doctor.configuration import beta_over_training, fixed_sigma
 from nelbo.engine import fixed_seed
@@ -42,14 +42,11 @@ def transformed(case: Case, added: str) -> list[dict[str, object]]:
 
 @check("configuration", "data")
 def output_range(case: Case) -> Iterator[Finding]:
-    """A squashed output that cannot reach the pixels, or of which they use only a part: tanh against [0, 1] data.
-
-    Found by behaviour: the means of the likelihood for outputs far out, and where there are weights, of the decoder for
-    latents far out. A sigmoid whose output is taken for logits shows there too: its means stay in [0.5, 0.73].
-    """
+    """A squashed output that cannot reach the pixels, or of which they use only a part: tanh against [0, 1] data."""
     likelihood = likelihood_of(case)
     low, high = case.splits.range
     near = REACHED * (high - low)
+    # By behaviour and not by name: a sigmoid whose output is taken for logits shows too, with means in [0.5, 0.73].
     for bottom, top in reach(case):
         cannot = bottom > low + near or top < high - near
         if not cannot and not high - low + near < top - bottom < BOUNDED * (high - low):
@@ -63,17 +60,13 @@ def output_range(case: Case) -> Iterator[Finding]:
         remedy = "Squash once: let the decoder's last layer be linear, and leave the rest to the likelihood."
         changes = {"model.likelihood": "bernoulli", "model.decoder": "mlp"}
         if "mean" in type(likelihood).model_fields:
-            ends = round(low), round(high)
-            mean = next((name for name, reached in SQUASHED.items() if reached == ends), "identity")
+            pixels = round(low), round(high)
+            mean = next((name for name, reached in SQUASHED.items() if reached == pixels), "identity")
             remedy = f"Let the mean be {'as wide as the pixels' if mean == 'identity' else f'a {mean}'}."
             changes = {"model.likelihood.mean": mean}
-        yield Finding(
-            f"The decoder's output {verb} the pixels.",
-            "serious",
-            f"it is squashed into [{bottom:.3g}, {top:.3g}], and the pixels lie in [{low:g}, {high:g}]: {consequence}",
-            remedy,
-            case.retrain(changes),
-        )
+        ends = f"it is squashed into [{bottom:.3g}, {top:.3g}], and the pixels lie in [{low:g}, {high:g}]"
+        fault = f"The decoder's output {verb} the pixels."
+        yield Finding(fault, "serious", f"{ends}: {consequence}", remedy, case.retrain(changes))
         return
 
 
@@ -111,32 +104,27 @@ def pixels_outside_support(case: Case) -> Iterator[Finding]:
 
 @check("configuration", "data")
 def grey_pixels(case: Case) -> Iterator[Finding]:
-    """Grey pixels under a Bernoulli: a cross-entropy that is no likelihood.
-
-    It trains well and compares only with numbers of its own kind: no distribution over grey values has it as density.
-    """
+    """Grey pixels under a Bernoulli: a cross-entropy that is no likelihood."""
+    # It trains well and compares only with numbers of its own kind: no distribution over grey values has this density.
     if likelihood_of(case).observation_kind != "binary" or case.splits.pixels == "binary":
         return
     train = case.splits.train
     x = train.rows(torch.arange(min(1000, len(train)))).float()
     x = x / 255 if train.dtype == torch.uint8 else x
     between = float(((x > 0) & (x < 1)).double().mean())
-    yield Finding(
-        "Grey pixels are fed to a Bernoulli: the numbers are cross-entropies, not log-likelihoods.",
-        "worth knowing",
-        f"{between:.0%} of the pixels lie strictly between 0 and 1",
+    fault = "Grey pixels are fed to a Bernoulli: the numbers are cross-entropies, not log-likelihoods."
+    evidence = f"{between:.0%} of the pixels lie strictly between 0 and 1"
+    remedy = (
         "Binarise them: anew in every batch, once for the test split. Or keep grey levels, with a likelihood for "
-        "them: --model.likelihood discretised-logistic.",
-        case.retrain({"data.transforms": transformed(case, "dynamic-binarise")}),
+        "them: --model.likelihood discretised-logistic."
     )
+    changes = {"data.transforms": transformed(case, "dynamic-binarise")}
+    yield Finding(fault, "worth knowing", evidence, remedy, case.retrain(changes))
 
 
 @check("configuration", "data")
 def hidden_kl_weight(case: Case) -> Iterator[Finding]:
-    """A fixed sigma that weighs the KL without saying so: what an averaged squared error amounts to.
-
-    Its weight is that beside a Gaussian whose sigma is the model's own error (Rybkin et al. 2021).
-    """
+    """A fixed sigma that weighs the KL without saying so: what an averaged squared error amounts to."""
     sigma = fixed_sigma(likelihood_of(case))
     if sigma is None:
         return
@@ -146,7 +134,8 @@ def hidden_kl_weight(case: Case) -> Iterator[Finding]:
     trained = case.weights is not None
     # Without a trained model it is the spread around the mean image: all that there is to explain.
     error = max(reconstruction_error(case) if trained else spread(case), 1e-12)
-    # SSE / (2 sigma^2) + beta KL = (s / sigma)^2 (SSE / (2 s^2) + (sigma / s)^2 beta KL), with s the error.
+    # SSE / (2 sigma^2) + beta KL = (s / sigma)^2 (SSE / (2 s^2) + (sigma / s)^2 beta KL). With s the error, the first
+    # part is calibrated (Rybkin et al. 2021), and (sigma / s)^2 beta is the KL's real weight.
     hidden = (sigma / error) ** 2
     too_small = hidden < 1 / HIDDEN_WEIGHT and trained
     if not (hidden > HIDDEN_WEIGHT or (hidden > 1.0 and not trained) or too_small):
@@ -156,15 +145,16 @@ def hidden_kl_weight(case: Case) -> Iterator[Finding]:
         measured = f"the model's error on {case.looked('test')}"
     weight = f"{'' if trained else 'at least '}{float(f'{hidden * beta:.3g}'):,g}"
     changes: dict[str, object] = {"model.likelihood.sigma": "learned"}
-    yield Finding(
-        f"Sigma is fixed at {sigma:g}, which weighs the KL without saying so.",
-        "serious" if hidden > HIDDEN_WEIGHT and not trained else "worth knowing",
+    changes |= {"objective.beta": 1.0} if beta != 1.0 else {}
+    evidence = (
         f"{measured} is {error:.3g} a pixel (root mean square), so that the KL weighs {weight} beside a Gaussian whose "
         f"sigma is its error. Sigma {sigma:g} is what a squared error averaged over the {pixels} pixels amounts to "
-        f"with a KL weight of {2 * sigma**2 * beta / pixels:.3g}",
-        "Let sigma be learned: it then becomes the error, and the KL weighs 1.",
-        case.retrain(changes | ({"objective.beta": 1.0} if beta != 1.0 else {})),
+        f"with a KL weight of {2 * sigma**2 * beta / pixels:.3g}"
     )
+    fault = f"Sigma is fixed at {sigma:g}, which weighs the KL without saying so."
+    remedy = "Let sigma be learned: it then becomes the error, and the KL weighs 1."
+    severity: Severity = "serious" if hidden > HIDDEN_WEIGHT and not trained else "worth knowing"
+    yield Finding(fault, severity, evidence, remedy, case.retrain(changes))
 
 
 def spread(case: Case) -> float:
@@ -182,10 +172,7 @@ def reconstruction_error(case: Case) -> float:
 
 @check("weights", "data")
 def density_finer_than_pixels(case: Case) -> Iterator[Finding]:
-    """A density so narrow that it exceeds what any probability of these pixels has: the bound has then no limit.
-
-    Pixels lie on 256 values (or 2) a step apart. Dequantised pixels, or a probability of levels, leave no such gain.
-    """
+    """A density so narrow that it exceeds what any probability of these pixels has: the bound has then no limit."""
     images, pixels = case.splits.train, case.splits.pixels
     if case.model.observation_kind != "density" or pixels == "dequantised" or images.dtype != torch.uint8:
         return
@@ -194,8 +181,9 @@ def density_finer_than_pixels(case: Case) -> Iterator[Finding]:
     low, high = case.splits.range
     binary = pixels == "binary"
     step = (high - low) / (1 if binary else 255)
-    # A density spread over that step would be 1 / step where the value is certain; one that is higher has grown on the
-    # emptiness between the values, and grows for ever as it gets narrower (Theis et al. 2016, section 3.1).
+    # A density spread over the step between two values would be 1 / step where the value is certain. One that is
+    # higher has grown on the emptiness between them, and grows for ever as it gets narrower (Theis et al. 2016,
+    # section 3.1).
     excess_NP = (density_of_places(case) + images.shape[0] * math.log(step)).clamp_min(0.0)
     gained = float(excess_NP.sum(1).mean())
     if gained <= GAINED:
@@ -205,15 +193,13 @@ def density_finer_than_pixels(case: Case) -> Iterator[Finding]:
     if pixels == "grey":
         remedy = "Spread each level over its step with uniform noise, which makes the density one of levels."
         changes = {"data.transforms": transformed(case, "dequantise")}
-    yield Finding(
-        "The likelihood's density is finer than the pixels are: its bound has no limit.",
-        "serious",
+    evidence = (
         f"{gained:,.0f} nats of an image's log p(x|z) are density above 1 / {step:.2g}, the highest of a value that is "
         f"certain to within the step between two {'values' if binary else 'grey levels'}; "
-        f"{float((excess_NP > 0).double().mean()):.0%} of the pixels have it",
-        remedy,
-        case.retrain(changes),
+        f"{float((excess_NP > 0).double().mean()):.0%} of the pixels have it"
     )
+    fault = "The likelihood's density is finer than the pixels are: its bound has no limit."
+    yield Finding(fault, "serious", evidence, remedy, case.retrain(changes))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from nelbo.doctor.base import Finding, check
+from nelbo.doctor.base import Finding, Severity, check
 from nelbo.doctor.case import Case, NotLooked
 
 DEAD_SHARE = 0.9  # of the units of a layer; a healthy MNIST encoder with a plane for a latent had 113 of 128
@@ -24,14 +24,13 @@ def dead_units(case: Case) -> Iterator[Finding]:
     if not bad:
         return
     everything = any(count == total for count, total in bad.values())
+    fault = f"{'All' if everything else 'Most'} units of a layer are dead."
+    severity: Severity = "serious" if everything else "worth knowing"
     words = ", ".join(f"{count} of {total} after {layer}" for layer, (count, total) in bad.items())
-    yield Finding(
-        "All units of a layer are dead." if everything else "Most units of a layer are dead.",
-        "serious" if everything else "worth knowing",
-        f"never above zero on {case.looked('test')}: {words}",
-        "Use an activation that passes a gradient everywhere; a smaller learning rate kills fewer units too.",
-        case.retrain(leaky(case)),
-    )
+    evidence = f"never above zero on {case.looked('test')}: {words}"
+    remedy = "Use an activation that passes a gradient everywhere"
+    also = "a smaller learning rate kills fewer units too."
+    yield Finding(fault, severity, evidence, f"{remedy}; {also}", case.retrain(leaky(case)))
 
 
 def leaky(case: Case) -> dict[str, object]:
@@ -41,9 +40,8 @@ def leaky(case: Case) -> dict[str, object]:
         net = case.recipe.model.setting(part)
         if net is not None and net.setting("activation") == "relu":
             changes[f"model.{part}.activation"] = "leaky-relu"
-    return changes or {
-        "seed": case.recipe.seed + 1
-    }  # other initial weights, where no field chooses the activation
+    # Where no field chooses the activation, other initial weights may do.
+    return changes or {"seed": case.recipe.seed + 1}
 
 
 @torch.no_grad()

@@ -139,9 +139,7 @@ def _of_config(
             is_named = what == named(what.recipe)
         except UnknownName:
             is_named = False
-        if (
-            not is_named
-        ):  # no command line names it: the remedies are lines of Python about the user's `recipe`
+        if not is_named:  # by no command line either: the remedies are lines of Python about `recipe`
             source, in_python = "recipe", True
     return Case(word, "config", source, device, missing, recipe, splits, in_python=in_python, given=data)
 

@@ -39,10 +39,8 @@ def built_posterior(case: Case, scale: float = 1.0) -> PosteriorValue:
 
 
 def stein_matrix(posterior: PosteriorValue, samples: int = SAMPLES) -> Tensor:
-    """Return E[(z_i - mean_i) d log q / d z_j], float64 (Z, Z): minus the identity where z comes from the density q.
-
-    Stein's identity (Stein 1972), for any smooth density on R^Z.
-    """
+    """Return E[(z_i - mean_i) d log q / d z_j], float64 (Z, Z): minus the identity where z comes from the density q."""
+    # Stein's identity (Stein 1972), for any smooth density on R^Z.
     z_KBZ = posterior.rsample(samples).detach().requires_grad_()
     (score_KBZ,) = torch.autograd.grad(posterior.log_prob(z_KBZ).sum(), z_KBZ)
     moved_KBZ = (z_KBZ.detach() - posterior.mean.detach()).double()
@@ -103,13 +101,10 @@ def unbounded_sigma(case: Case) -> Iterator[Finding]:
             f"on {case.looked('test')} {negative:.0%} of the standard deviations are negative, and the one nearest to "
             f"zero is {float(std_NZ.abs().min()):.1g}; the KL grows as its logarithm"
         )
-    yield Finding(
-        "The posterior's standard deviation is unbounded: it passes through zero, where the KL is infinite.",
-        "serious",
-        evidence,
-        "Let the network give the log-variance, which makes every value a positive standard deviation.",
-        case.retrain(USUAL),
-    )
+    fault = "The posterior's standard deviation is unbounded"
+    consequence = "it passes through zero, where the KL is infinite."
+    remedy = "Let the network give the log-variance, which makes every value a positive standard deviation."
+    yield Finding(f"{fault}: {consequence}", "serious", evidence, remedy, case.retrain(USUAL))
 
 
 @check("configuration")
@@ -120,10 +115,8 @@ def bounded_mean(case: Case) -> Iterator[Finding]:
     if bound > WIDE / 100 or not isinstance(case.recipe.model.setting("prior"), StandardNormal):
         return
     mass = math.erf(bound / math.sqrt(2.0)) ** latent_dim  # of N(0, I) in the box [-bound, bound]^Z
-    yield Finding(
-        "The posterior's mean cannot leave a box that holds little of the prior.",
-        "worth knowing",
-        f"no mean is beyond {bound:.3g} in any of {latent_dim} dimensions; the prior has {mass:.1%} of its mass there",
-        "Leave the mean unbounded, so that the posterior can cover what is sampled from the prior.",
-        case.retrain(USUAL),
-    )
+    fault = "The posterior's mean cannot leave a box that holds little of the prior."
+    box = f"no mean is beyond {bound:.3g} in any of {latent_dim} dimensions"
+    evidence = f"{box}; the prior has {mass:.1%} of its mass there"
+    remedy = "Leave the mean unbounded, so that the posterior can cover what is sampled from the prior."
+    yield Finding(fault, "worth knowing", evidence, remedy, case.retrain(USUAL))

@@ -76,9 +76,8 @@ def diverging(case: Case) -> Iterator[Finding]:
     in_words = [f"{loss:,.1f} nats in epoch {row['epoch']}" for loss, row in zip(losses, rows, strict=False)]
     if losses[-1] - best > RISEN * size:
         fault = "The training loss ended higher than it had been: training diverged."
-        evidence = (
-            f"{losses[-1]:,.1f} nats in epoch {rows[-1]['epoch']}, after {in_words[losses.index(best)]}"
-        )
+        end = f"{losses[-1]:,.1f} nats in epoch {rows[-1]['epoch']}"
+        evidence = f"{end}, after {in_words[losses.index(best)]}"
         yield Finding(fault, "serious", evidence, remedy, slower(case, 10.0))
     elif jumps[worst] > SPIKE * size:
         before = min(losses[: worst + 1])
@@ -144,15 +143,17 @@ def over_fitting(case: Case) -> Iterator[Finding]:
     if worse <= OVER_FITTED * size_of([nelbos[0], nelbos[best]]) or improved <= 0:
         return
     epoch = rows[best]["epoch"]
-    yield Finding(
-        "The model over-fits: its validation bound has been getting worse while training went on.",
-        "worth knowing",
+    evidence = (
         f"validation NELBO {nelbos[best]:,.1f} nats in epoch {epoch}, {last:,.1f} over the last {LAST} of "
-        f"{rows[-1]['epoch']}; the training loss fell by {improved:.1f} in the meantime",
-        f"Stop when it no longer improves. (The checkpoint `best` is of epoch {epoch} already.) Fewer weights, or "
-        "more images, move that epoch.",
-        case.retrain({"patience": max(5, len(case.epochs) // 10)}),
+        f"{rows[-1]['epoch']}; the training loss fell by {improved:.1f} in the meantime"
     )
+    remedy = (
+        f"Stop when it no longer improves. (The checkpoint `best` is of epoch {epoch} already.) Fewer weights, or "
+        "more images, move that epoch."
+    )
+    fault = "The model over-fits: its validation bound has been getting worse while training went on."
+    change = case.retrain({"patience": max(5, len(case.epochs) // 10)})
+    yield Finding(fault, "worth knowing", evidence, remedy, change)
 
 
 @check("history")
@@ -161,10 +162,6 @@ def unfinished(case: Case) -> Iterator[Finding]:
     assert case.run is not None
     if case.run.finished or case.run.history("failed"):
         return
-    yield Finding(
-        "The run has not finished.",
-        "worth knowing",
-        f"{len(case.epochs)} of {case.recipe.epochs} epochs are logged, and there is no summary",
-        "The same command goes on where it stopped (unless it is training right now).",
-        case.resume(),
-    )
+    evidence = f"{len(case.epochs)} of {case.recipe.epochs} epochs are logged, and there is no summary"
+    remedy = "The same command goes on where it stopped (unless it is training right now)."
+    yield Finding("The run has not finished.", "worth knowing", evidence, remedy, case.resume())

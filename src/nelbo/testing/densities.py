@@ -64,9 +64,8 @@ def independent(samples_ND: Tensor, columns: str, look: str) -> str:
     allowed = ERRORS / len(ranks_ND) ** 0.5
     off_diagonal = torch.corrcoef(ranks_ND.T) - torch.eye(ranks_ND.shape[1])
     largest = float(off_diagonal.abs().max())
-    require(
-        largest < allowed, f"samples of different {columns} have a rank correlation of {largest:.3f}", look
-    )
+    fault = f"samples of different {columns} have a rank correlation of {largest:.3f}"
+    require(largest < allowed, fault, look)
     lag = torch.corrcoef(torch.stack([ranks_ND[:-1].flatten(), ranks_ND[1:].flatten()]))
     fault = f"successive samples have a rank correlation of {float(lag[0, 1]):.3f}"
     require(float(lag[0, 1].abs()) < allowed, fault, look)

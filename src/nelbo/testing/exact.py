@@ -129,11 +129,7 @@ def images_of(model: BuiltModel, n: int) -> Tensor:
 
 @torch.enable_grad()  # a model may be built first where gradients are off
 def fit_posterior(model: BuiltModel, steps: int = FIT, batch: int = 64) -> None:
-    """Fit q(z | x) to images and latents that the model draws itself (Hinton et al. 1995, the sleep phase).
-
-    The latents are spread first, by a part of what q's mean is off, which leaves q wider than the true posterior. Where
-    they are no real numbers, some are exchanged.
-    """
+    """Fit q(z | x) to images and latents that the model draws itself (Hinton et al. 1995, the sleep phase)."""
     with torch.no_grad():  # begin with a q that hardly depends on the image
         for parameter in getattr(model, "posterior", nn.Module()).parameters():
             parameter.mul_(0.1 if parameter.dim() > 1 else 1.0)
@@ -143,6 +139,7 @@ def fit_posterior(model: BuiltModel, steps: int = FIT, batch: int = 64) -> None:
     for _ in range(steps):
         rows = torch.randint(PAIRS, (batch,))
         z_BZ, q = z_NZ[rows], model.encode(x_NCHW[rows])
+        # Spread by a part of what q's mean is off, the latents leave q wider than the true posterior.
         if model.latent_space.space == "real":
             off_Z = (z_BZ - q.mean.detach()).square().mean(0).sqrt()
             spread_BZ = z_BZ + 0.7 * off_Z * torch.randn_like(z_BZ)
@@ -314,15 +311,9 @@ class Discrete(BuiltModel):
     def _draw(self, x_BCHW: Tensor, z_KBZ: Tensor) -> Draw:
         likelihood = self.decode(z_KBZ)
         return Draw(
-            z_KBZ=z_KBZ,
-            log_px_KB=likelihood.log_prob(x_BCHW),
-            posterior=self.encode(x_BCHW),
-            prior=self.prior,
-            x_BCHW=x_BCHW,
-            likelihood=likelihood,
-            decode=self.decode,
-            decoder_weights=self.parameters,
-        )
+            z_KBZ=z_KBZ, log_px_KB=likelihood.log_prob(x_BCHW), posterior=self.encode(x_BCHW), prior=self.prior,
+            x_BCHW=x_BCHW, likelihood=likelihood, decode=self.decode, decoder_weights=self.parameters,
+        )  # fmt: skip
 
     def every_draw(self, k: int, some: slice = slice(None)) -> tuple[Draw, Tensor]:
         """Return all 4^k draws of k samples for each image as one of 16 * 4^k images, and their probabilities.

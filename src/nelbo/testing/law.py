@@ -108,11 +108,6 @@ def does_not_apply(why: str) -> Evidence:
     return Evidence(Verdict.NOT_APPLICABLE, why)
 
 
-def undecided(why: str) -> Evidence:
-    """Return the evidence of a law for which the numbers at hand cannot tell; another processor's may."""
-    return Evidence(Verdict.UNDECIDED, why)
-
-
 def held(outcome: str | Evidence) -> Evidence:
     """Return the outcome of a law as evidence."""
     return Evidence(Verdict.HELD, outcome) if isinstance(outcome, str) else outcome
@@ -182,7 +177,9 @@ def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(0), values.std(0) / math.sqrt(len(values))
 
 
-def show(values: Tensor) -> str:
-    """Return the first four numbers, short."""
+def show(values: Tensor, errors: Tensor | None = None) -> str:
+    """Return the first four numbers, short; means with their errors as `mean +- error`."""
+    if errors is not None:
+        return f"{show(values)} +- {show(errors)}"
     numbers = values.detach().double().flatten()[:4].tolist()
     return ", ".join(f"{number:.5g}" for number in numbers) + (", ..." if values.numel() > 4 else "")

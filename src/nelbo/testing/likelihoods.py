@@ -40,9 +40,6 @@ def check_likelihood(
     return keep(spec, LAWS, spec, skip, only)
 
 
-# --- values, and all that a pixel can be ------------------------------------------------------------
-
-
 def _value(spec: Likelihood, shape: Shape, outputs: Tensor) -> LikelihoodValue:
     """Return the distribution over images of `shape` for decoder outputs of any leading axes."""
     with torch.random.fork_rng(devices=[]):
@@ -67,10 +64,8 @@ def _points(spec: Likelihood, outputs: Tensor) -> Grid:
 
 @torch.no_grad()
 def _pixels(spec: Likelihood, n: int = DRAWS) -> Iterator[tuple[Tensor, Grid, Tensor]]:
-    """Yield several decoder outputs of one pixel with all it can be, and its probabilities (or density).
-
-    Outputs are all 0, only one of them -3 or 3 (a scale is then narrow, or wide), or random.
-    """
+    """Yield several decoder outputs of one pixel with all it can be, and its probabilities (or density)."""
+    # All 0, only one of them -3 or 3 (a scale is then narrow, or wide), or random.
     zeros = torch.zeros(spec.channels, 1, 1)
     places = itertools.product(torch.randperm(spec.channels)[:2], (-3.0, 3.0))
     single = [zeros.index_fill(0, place, size) for place, size in places]
@@ -84,9 +79,6 @@ def _pixels(spec: Likelihood, n: int = DRAWS) -> Iterator[tuple[Tensor, Grid, Te
 def _images(spec: Likelihood, outputs: Tensor, n: int) -> Tensor:
     """Return n images that the likelihood can score, drawn from it: (n, C, H, W)."""
     return _value(spec, SHAPE, outputs.expand(n, -1, -1, -1)).sample()
-
-
-# --- the laws ---------------------------------------------------------------------------------------
 
 
 @with_every_setting
@@ -122,10 +114,7 @@ def probabilities_sum_to_one(spec: Likelihood) -> str | Evidence:
 
 @with_every_setting
 def images_sum_to_one(spec: Likelihood) -> str | Evidence:
-    """Require that probabilities of all images of two channels sum to one: a product of sums, one for every pixel.
-
-    A pixel that is ignored counts each of its values once; a mean over pixels is no product.
-    """
+    """Require that probabilities of all images of two channels sum to one: a product of sums, one for every pixel."""
     outputs = _outputs(spec, SHAPE)
     first, second = _images(spec, outputs, 2)
 
@@ -141,7 +130,8 @@ def images_sum_to_one(spec: Likelihood) -> str | Evidence:
             off = float(parts[0] + parts[1] - parts[2] - parts[3])
             fault = f"exchanging pixels of two images changes the sum of their log-probabilities by {off:.4g}"
             require(abs(off) < 1e-6, fault, "log_prob: one term for every pixel, summed")
-        # Then sum_x p(x) = p(y) prod_j sum_{x_j} p(y with x_j) / p(y), for any image y.
+        # Then sum_x p(x) = p(y) prod_j sum_{x_j} p(y with x_j) / p(y), for any image y. A pixel that is ignored counts
+        # each of its values once; a mean over pixels is no product.
         log_total = log_prob(first[None])[0]
         for place in itertools.product(*map(range, SHAPE)):
             grid = _points(spec, outputs.view(-1, *SHAPE)[:, place[0], place[1], place[2]].view(-1, 1, 1))
@@ -163,9 +153,8 @@ def the_mean_is_the_expectation(spec: Likelihood) -> str | Evidence:
         deviation = float(grid.integral(density_M * (x_M - truth).square()).sqrt())
         mean = float(_value(spec, PIXEL, outputs[None]).mean.detach())
         fault = f"mean is {mean:.6g}, the expectation of a pixel is {truth:.6g}"
-        require(
-            abs(mean - truth) < INTEGRAL * max(deviation, 1.0), fault, "mean: E[x], which is what is shown"
-        )
+        allowed = INTEGRAL * max(deviation, 1.0)
+        require(abs(mean - truth) < allowed, fault, "mean: E[x], which is what is shown")
     return "of one pixel"
 
 
@@ -230,9 +219,8 @@ def extreme_outputs_stay_finite(spec: Likelihood) -> str | Evidence:
         outputs = (size * direction).float()[None, None].requires_grad_()
         log_px = module(outputs).log_prob(torch.full((1, *PIXEL), end, dtype=torch.float32))
         (gradient,) = torch.autograd.grad(log_px.sum(), outputs)
-        fault = (
-            f"outputs of {show(outputs)} at x = {end:g} give {show(log_px)} and gradients {show(gradient)}"
-        )
+        results = f"{show(log_px)} and gradients {show(gradient)}"
+        fault = f"outputs of {show(outputs)} at x = {end:g} give {results}"
         look = "log_prob: logarithms of what underflows, exponentials of what overflows, unbounded scales"
         require(log_px.isfinite().all() & gradient.isfinite().all(), fault, look)
     return "decoder outputs from -50 to 50"

@@ -120,10 +120,7 @@ def _too_far(distance: float, n: int, direction: str) -> str:
 
 
 def farthest_projection(first_NZ: Tensor, second_MZ: Tensor) -> tuple[float, str]:
-    """Return the largest two-sample distance over both axes and both diagonals of a plane, and where it is.
-
-    Kolmogorov's distance, in units of its standard scale sqrt((n + m) / (n m)).
-    """
+    """Return the largest Kolmogorov distance over both axes and both diagonals of a plane, and where it is."""
     directions: dict[str, Callable[[Tensor], Tensor]] = {
         " along the first axis": lambda z: z[:, 0],
         " along the second axis": lambda z: z[:, 1],
@@ -137,6 +134,7 @@ def farthest_projection(first_NZ: Tensor, second_MZ: Tensor) -> tuple[float, str
         # Its probability is not asked for, and costs more than the distance where it is exact.
         distances[direction] = float(ks_2samp(first_N, second_M, method="asymp").statistic)
     farthest = max(distances, key=distances.__getitem__)
+    # In units of the scale that chance gives it, sqrt((n + m) / (n m)).
     return math.sqrt(n * m / (n + m)) * distances[farthest], farthest
 
 

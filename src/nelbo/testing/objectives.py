@@ -68,9 +68,6 @@ def check_objective(
     return keep(spec, LAWS, spec, skip, only)
 
 
-# --- the laws ---------------------------------------------------------------------------------------
-
-
 def numbers_are_nats_an_image(spec: Objective) -> str | Evidence:
     law = gaussian()
     terms = called(spec, law.model.draw(law.x_BCHW, spec.k), START)
@@ -94,18 +91,14 @@ def the_bound_is_at_most_log_p(spec: Objective) -> str | Evidence:
     """Hold the law in expectation, on every model and for several k."""
     if drawn(spec, spec.k, 1).bound_B is None:
         return NO_BOUND
-    look = (
-        "bound_B: a surrogate's value, a weighted or averaged KL and a sum without -log k are no bounds; "
-        "the bound belongs into bound_B, or None"
-    )
+    no_bounds = "a surrogate's value, a weighted or averaged KL and a sum without -log k are no bounds"
+    look = f"bound_B: {no_bounds}; the bound belongs into bound_B, or None"
     if not spec.loss_is_bound and reports_the_elbo(spec):
         return "it is the ELBO, whatever the loss"
     log_px_B = gaussian().log_px_B
     for k, variant in ({spec.k: spec} | with_k(spec, 1, 5)).items():
         mean_B, error_B = mean_and_error(_bound(variant, k))
-        fault = (
-            f"with k = {k} it reports {show(mean_B)} +- {show(error_B)} where log p(x) is {show(log_px_B)}"
-        )
+        fault = f"with k = {k} it reports {show(mean_B, error_B)} where log p(x) is {show(log_px_B)}"
         require(mean_B <= log_px_B + ERRORS * error_B + ROUNDING, fault, look)
         # 4^k draws an image: of five samples only where five is a setting, as it is in one of those tried
         for model in discrete() if k <= 5 and k in (1, spec.k) else ():
@@ -204,7 +197,7 @@ def parts_are_what_they_are_called(spec: Objective) -> str | Evidence:
     assert kl_BG is not None
     kl_B = kl_BG.sum(-1).detach()
     mean_B, error_B = mean_and_error(parts["kl"].expand(4 * COPIES).view(COPIES, -1))
-    fault = f"parts['kl'] is {show(mean_B)} +- {show(error_B)} where the KL is {show(kl_B)} nats"
+    fault = f"parts['kl'] is {show(mean_B, error_B)} where the KL is {show(kl_B)} nats"
     require((mean_B - kl_B).abs() <= ERRORS * error_B + ROUNDING, fault, "parts['kl'] with a closed-form KL")
     return f"KL {show(kl_B)}"
 
@@ -304,9 +297,8 @@ def every_setting_changes_something(spec: Objective) -> Outcome:
                 continue
             values = {"loss": terms.loss_B, "bound": terms.bound_B, **terms.parts}
             if terms.loss_B.requires_grad:  # losses of one value may train differently
-                slopes = torch.autograd.grad(
-                    terms.loss_B.mean(), weights, retain_graph=True, allow_unused=True
-                )
+                loss = terms.loss_B.mean()
+                slopes = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
                 values |= {f"slope by {name}": slope for name, slope in zip(names, slopes, strict=True)}
             for name, value in values.items():
                 results[f"{moment} {name}"] = "none" if value is None else value.detach()

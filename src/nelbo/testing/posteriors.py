@@ -120,9 +120,8 @@ def shapes_and_types_are_kept(spec: Posterior) -> str | Evidence:
 
 def _is_a_point(value: PosteriorValue) -> None:
     """Require of a posterior without a density that it says so, wherever it is asked."""
-    look = (
-        "a posterior with has_density = False: `is_point = True`, `not_a_bound`, kl_to(...) = None, NotABound"
-    )
+    signs = "`is_point = True`, `not_a_bound`, kl_to(...) = None, NotABound"
+    look = f"a posterior with has_density = False: {signs}"
     fault = "it has no density, and its value has no `is_point = True` with a `not_a_bound`"
     require(bool(value.is_point and value.not_a_bound), fault, look)
     kl_BG = value.kl_to(StandardNormal().build(value.mean.shape[-1]))
@@ -157,7 +156,7 @@ def samples_match_the_density(spec: Posterior, thorough: bool = True) -> str | E
         if value.mean_is != "posterior mean":  # a point that stands for it
             continue
         mean_BZ, error_BZ = mean_and_error(samples_KBZ)
-        fault = f"mean is {show(value.mean)}, that of samples is {show(mean_BZ)} +- {show(error_BZ)}"
+        fault = f"mean is {show(value.mean)}, that of samples is {show(mean_BZ, error_BZ)}"
         require((value.mean - mean_BZ).abs() <= ERRORS * error_BZ, fault, "mean")
     if _head(spec, some_latents(spec, 2))[0](torch.zeros(1, FEATURES)).not_a_bound:
         return does_not_apply("it says itself that samples do not come from the density")
@@ -233,10 +232,8 @@ def closed_form_kl_is_the_monte_carlo_kl(spec: Posterior) -> str | Evidence:
                 z_KBZ = value.rsample(4 * SAMPLES)
                 # KL(q || p) = E_q[log q - log p]
                 mean_B, error_B = mean_and_error(value.log_prob(z_KBZ) - prior.log_prob(z_KBZ))
-            fault = (
-                f"KL to {name} of {latents} latents is {show(kl_BG.sum(-1))} in closed form, "
-                f"{show(mean_B)} +- {show(error_B)} by samples"
-            )
+            kl = f"KL to {name} of {latents} latents is {show(kl_BG.sum(-1))} in closed form"
+            fault = f"{kl}, {show(mean_B, error_B)} by samples"
             look = "kl_to: signs, halves, and a sum over latents (it gives each latent's KL)"
             require((kl_BG.sum(-1) - mean_B).abs() <= ERRORS * error_B + ROUNDING, fault, look)
             require(kl_BG >= -ROUNDING, f"a KL of {float(kl_BG.min()):.4g} nats is negative", look)
@@ -251,38 +248,29 @@ def gradients_match_finite_differences(spec: Posterior) -> str | Evidence:
     features_BF.requires_grad_()
     z_KBZ = points(spec, latents, 2, IMAGES)
 
-    def sampled(features: Tensor, *weights: Tensor) -> Tensor:
-        torch.manual_seed(3)
+    def samples(features: Tensor, *weights: Tensor) -> Tensor:
+        torch.manual_seed(3)  # a finite difference is of the same noise
         value = head(features)
         return torch.as_tensor(value.rsample(2) if spec.reparametrised else value.relaxed(2))
 
-    def density(features: Tensor, *weights: Tensor) -> Tensor:
-        return torch.as_tensor(head(features).log_prob(z_KBZ))
-
-    def divergence(features: Tensor, *weights: Tensor) -> Tensor:
-        return torch.as_tensor(head(features).kl_to(prior))
-
     prior = settled(beside(spec, Prior).build(latents))
     inputs = (features_BF, *head.parameters())
-    gradients(sampled, inputs, "rsample")
+    gradients(samples, inputs, "rsample")
     if not spec.has_density:
         return "rsample, by features and weights"
-    gradients(density, inputs, "log_prob")
+    gradients(lambda features, *_: head(features).log_prob(z_KBZ), inputs, "log_prob")
     if spec.reparametrised:  # then objectives differentiate the density around its samples
         fixed = features_BF.detach()
         gradients(lambda z: head(fixed).log_prob(z), (z_KBZ.requires_grad_(),), "log_prob, by z,")
     if head(features_BF).kl_to(prior) is not None:
-        gradients(divergence, inputs, "kl_to")
+        gradients(lambda features, *_: head(features).kl_to(prior), inputs, "kl_to")
     if not spec.reparametrised:
         return f"log_prob and KL, by features and weights; {_surrogate(spec, head, features_BF)}"
     return "rsample, log_prob and KL, by features and weights"
 
 
 def _surrogate(spec: Posterior, head: nn.Module, features_BF: Tensor) -> str:
-    """Require that samples have the gradient of the relaxed ones, and say how far that is from the true one.
-
-    The true gradient of E_q[f(z)] is by enumeration, f being random: what a decoder sees of z.
-    """
+    """Require that samples have the gradient of the relaxed ones, and say how far that is from the true one."""
 
     def slope(function: Callable[[Any], Tensor]) -> Tensor:
         torch.manual_seed(3)  # the same noise for hard and relaxed samples
@@ -297,6 +285,7 @@ def _surrogate(spec: Posterior, head: nn.Module, features_BF: Tensor) -> str:
     support = Support.of(spec, len(weigh_Z))
     if support.reals:
         return "the gradient of a categorical sample is a surrogate, that of its relaxation"
+    # The true gradient of E_q[f(z)] is by enumeration, f being random: what a decoder sees of z.
     states_SZ = support.grid(torch.empty(0)).points_MZ
     values_S = (states_SZ @ weigh_Z).sin()
     true = slope(lambda q: (q.log_prob(states_SZ[:, None]).exp() * values_S[:, None]).sum())

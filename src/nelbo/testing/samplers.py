@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nelbo.core import Draw
 from nelbo.core.registry import names
 from nelbo.core.spec import Spec
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
@@ -70,12 +69,6 @@ class Window(BuiltModel):
     def decode(self, z: Tensor) -> GaussianImage:
         return GaussianImage(z[..., None, None, :], torch.zeros(()).to(z))
 
-    def draw(self, x_BCHW: Tensor, k: int = 1) -> Draw:
-        q = self.encode(x_BCHW)
-        z_KBZ = q.rsample(k)
-        log_px_KB = self.decode(z_KBZ).log_prob(x_BCHW)
-        return Draw(z_KBZ=z_KBZ, log_px_KB=log_px_KB, posterior=q, prior=self.prior)
-
 
 def means_of(kind: Kind, n: int) -> Tensor:
     """Return n posterior means: one Gaussian that is not the prior, two of them, or two on a line beside the axis."""
@@ -92,21 +85,14 @@ def means_of(kind: Kind, n: int) -> Tensor:
 
 def latents_of(model: Window, mean_NZ: Tensor) -> Latents:
     images_NCHW = mean_NZ[:, None, None]
-
-    def again(rows_M: Tensor) -> Tensor:
-        return of_posterior(model.encode(images_NCHW[rows_M]))[0]
-
-    return Latents(*of_posterior(model.encode(images_NCHW)), again)
+    first = of_posterior(model.encode(images_NCHW))
+    return Latents(*first, again=lambda rows_M: of_posterior(model.encode(images_NCHW[rows_M]))[0])
 
 
 def quick(spec: S, settings: Mapping[str, int] = QUICK) -> S:
     """Return the same with few steps, where it has such a setting and no smaller one."""
-    fewer = {
-        field: min(value, spec.setting(field))
-        for field, value in settings.items()
-        if field in type(spec).model_fields
-    }
-    return changed(spec, **fewer) or spec
+    fields = settings.keys() & type(spec).model_fields.keys()
+    return changed(spec, **{field: min(settings[field], spec.setting(field)) for field in fields}) or spec
 
 
 def fit(
@@ -120,7 +106,7 @@ def fit(
         return model, spec.fit(model, train, validation)
 
 
-@functools.lru_cache(maxsize=3)  # two laws ask for the same fit, which takes seconds
+@functools.lru_cache(maxsize=3)  # one fit of each kind, which takes seconds
 def fitted_well(spec: Sampler, kind: Kind) -> tuple[Fitted, Tensor]:
     """Return the sampler with enough of its steps, fitted to many latents, and samples of it."""
     _, fitted = fit(quick(spec, ENOUGH), kind, TRAIN)
@@ -201,7 +187,7 @@ def samples_follow_the_latents_or_a_stated_density(spec: Sampler) -> str | Evide
 
 
 def _follows_one(samples_NZ: Tensor) -> str:
-    """Hold the whole distribution against that of one Gaussian, which every sampler can learn."""
+    """Hold the distribution function against that of one Gaussian."""
     true_NZ = truth("one")
     scale = (len(samples_NZ) * len(true_NZ) / (len(samples_NZ) + len(true_NZ))) ** 0.5
     distance, direction = farthest_projection(samples_NZ, true_NZ)
@@ -212,7 +198,7 @@ def _follows_one(samples_NZ: Tensor) -> str:
 
 
 def _follows_two(samples_NZ: Tensor) -> str:
-    """Hold the moments against those of two Gaussians: of some samplers the shape is another."""
+    """Hold the moments against those of two Gaussians: the latents need not have the shape that a sampler fits."""
     true_NZ = truth("two")
     off = float(((samples_NZ.mean(0) - true_NZ.mean(0)) / true_NZ.std(0)).abs().max())
     fault = f"of two Gaussians the mean is off by {off:.3f} standard deviations"

@@ -62,13 +62,21 @@ class Support:
         match self.space:
             case "real":
                 return around(samples_NZ, n)
-            case "ball":
-                return _ball(around(to_origin(samples_NZ), n))
+            case "ball":  # a grid of vectors v from the origin, as one of z = tanh(r / 2) v / r with r = |v|
+                plane = around(to_origin(samples_NZ), n)
+                r_M = plane.points_MZ.norm(dim=1).clamp_min(1e-9)
+                # The Jacobian: d tanh(r / 2) / dr along v, tanh(r / 2) / r in each direction across it. Capped where
+                # it is nothing: cosh(350)^2 still fits in float64.
+                along_M, across_M = (
+                    0.5 / r_M.clamp_max(700.0).mul(0.5).cosh().square(),
+                    (0.5 * r_M).tanh() / r_M,
+                )
+                weights_M = plane.weights_M * along_M * across_M ** (self.latents - 1)
+                return Grid(from_origin(plane.points_MZ), weights_M, plane.cell_MZ * across_M[:, None])
             case "sphere" if self.latents == 2:
                 return _circle(16 * n)
-            case (
-                "sphere"
-            ):  # Gauss-Legendre points by height, even by longitude: equal heights have equal areas
+            case "sphere":
+                # Gauss-Legendre points by height, even by longitude: bands of equal height have equal areas.
                 height, weight = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(n))
                 heights = Grid(height[:, None], weight, torch.zeros(n, 1, dtype=torch.float64))
                 pairs = product(heights, _circle(2 * n))
@@ -119,23 +127,10 @@ class Support:
         return torch.stack([torch.cat(choice) for choice in choices])
 
 
-def _ball(plane: Grid) -> Grid:
-    """Return a grid of vectors v from the origin as one of the ball: z = tanh(r / 2) v / r, with r = |v|."""
-    v_MZ, dimensions = plane.points_MZ, plane.points_MZ.shape[1]
-    r_M = v_MZ.norm(dim=1).clamp_min(1e-9)
-    # The Jacobian: d tanh(r / 2) / dr along v, tanh(r / 2) / r in each direction across it. cosh(350)^2 still fits.
-    along_M, across_M = 0.5 / r_M.clamp_max(700.0).mul(0.5).cosh().square(), (0.5 * r_M).tanh() / r_M
-    weights_M = plane.weights_M * along_M * across_M ** (dimensions - 1)
-    return Grid(from_origin(v_MZ), weights_M, plane.cell_MZ * across_M[:, None])
-
-
 def _circle(n: int) -> Grid:
     angle_M = torch.arange(n, dtype=torch.float64) * (2.0 * math.pi / n)
     points_MZ = torch.stack([angle_M.cos(), angle_M.sin()], 1)
     return Grid(points_MZ, torch.full_like(angle_M, 2.0 * math.pi / n), torch.full_like(points_MZ, 2.0 / n))
-
-
-# --- how many latents, and beside what ------------------------------------------------------------------
 
 
 def fits(spec: Posterior | Prior, latents: int) -> bool:
@@ -176,15 +171,13 @@ def points(spec: Posterior | Prior, latents: int, *shape: int) -> Tensor:
 
 
 def fellows(spec: Posterior | Prior, base: type[Part]) -> Iterator[Part]:
-    """Yield the components of the other axis whose latents are those of this one, in the registry's order.
-
-    Each gets the fields that both have (the number of categories).
-    """
+    """Yield the components of the other axis whose latents are those of this one, in the registry's order."""
     latents = some_latents(spec, 2)
     for name in names(base.axis):
         kind = lookup(base.axis, name)
         if kind.space != spec.space:
             continue
+        # The number of categories is a field of both, and must be the same.
         both = SHARED & set(kind.model_fields) & set(type(spec).model_fields)
         fellow = changed(kind(), **{field: spec.setting(field) for field in both})
         if fellow is not None and fits(fellow, latents) and fellow.blocks(latents) == spec.blocks(latents):

@@ -45,10 +45,8 @@ def surrogate_follows(
         if _beta_is_one(target):
             value_B, error_B = mean_and_error(-drawn(target, target.k).loss_B.view(COPIES, -1))
             log_px_B = gaussian().log_px_B
-            fault = (
-                f"it follows {target!r}, which rises to {show(value_B)} where log p(x) is {show(log_px_B)}"
-            )
-            look = "follows: an objective that maximises a bound"
+            rise = f"which rises to {show(value_B)} where log p(x) is {show(log_px_B)}"
+            fault, look = f"it follows {target!r}, {rise}", "follows: an objective that maximises a bound"
             require(value_B <= log_px_B + ERRORS * error_B, fault, look)
         _same_slope(spec, target, side, directions)
     words = [
@@ -82,10 +80,8 @@ def _same_slope(spec: Objective, target: Objective | None, side: Side | None, co
     weights = f" of the {side}'s weights" if side else ""
     loss = "minus the bound" if target is None else f"the loss of {target!r}"
     for gap, error, slope in _gaps(spec, target, side, count):
-        fault = (
-            f"along a random direction{weights} {loss} has slope {slope:.4g}, "
-            f"the loss's gradient is off by {gap:.4g} +- {error:.2g}"
-        )
+        slopes = f"along a random direction{weights} {loss} has slope {slope:.4g}"
+        fault = f"{slopes}, the loss's gradient is off by {gap:.4g} +- {error:.2g}"
         require(abs(gap) <= ERRORS * error + ROUNDING * (0.1 + abs(slope)), fault, LOOK)
 
 
@@ -94,8 +90,7 @@ def _gaps(
 ) -> list[tuple[float, float, float]]:
     """Return how far the loss's gradient is off along `count` random directions, its error, and the right slope.
 
-    The right slope is that of the target's loss, or where there is none of minus the bound that is reported. All
-    directions share their samples, so that each block costs one gradient.
+    The right slope is that of the target's loss, or where there is none of minus the bound that is reported.
     """
     model, x_BCHW = gaussian().model, gaussian().x_BCHW.repeat(COPIES_A_BLOCK, 1, 1, 1)
     weights = [
@@ -118,7 +113,7 @@ def _gaps(
         """Return the value that should be minimised, a step away, of the block's very samples."""
         move(step, direction)
         torch.manual_seed(seed)
-        terms = called(target or spec, model.draw(x_BCHW, spec.k), START)
+        terms = called(spec if target is None else target, model.draw(x_BCHW, spec.k), START)
         if target is not None:
             return float(terms.loss_B.mean())
         if terms.bound_B is None:
@@ -131,7 +126,7 @@ def _gaps(
     gaps = torch.empty(BLOCKS, count)
     slopes, step = torch.empty(BLOCKS, count), 1e-4
     for block, seed in enumerate(block_seeds):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # all directions share these samples: a block costs one gradient
         loss = called(spec, model.draw(x_BCHW, spec.k), START).loss_B.mean()
         gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         for place, direction in enumerate(directions):
