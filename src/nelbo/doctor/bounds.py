@@ -95,8 +95,8 @@ def train_test_gap(case: Case) -> Iterator[Finding]:
         return
     remedy, changes = "Use fewer weights, or more images.", smaller(case)
     if case.splits.validation is None:
-        use = "the checkpoint is selected, and training stopped, by its bound."
-        remedy = f"Keep a validation split, so that {use}"
+        benefit = "the checkpoint is selected, and training stopped, by its bound."
+        remedy = f"Keep a validation split, so that {benefit}"
         changes = {"data.validation": 0.1, "patience": max(5, case.recipe.epochs // 10)}
     on_train, on_test = float(train_N.mean()), float(test_N.mean())
     evidence = (

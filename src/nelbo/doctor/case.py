@@ -28,12 +28,12 @@ LOOKED_AT = 2000  # images of a split that a model is looked at with
 
 
 class NotLooked(NelboError):
-    """Why a check cannot tell."""
+    """The reason why a check cannot tell."""
 
 
 @dataclasses.dataclass(eq=False)
 class Case:
-    """One subject. A part that is None is in `missing`, with the reason.
+    """The subject of a diagnosis. A part that is None is in `missing`, with the reason.
 
     configuration  what decides what a run is
     data           the splits, as a model sees them
@@ -41,7 +41,7 @@ class Case:
     weights        the model of the run's best checkpoint
     source         what names the subject on a command line (`runs/x/config.toml`, `fashion-mlp`, `photos`); where it
                    has no name there, an expression of Python, and `in_python` is true
-    given          images that were passed from Python
+    images         those that were passed from Python
     size           height and width to which data alone was resized
     """
 
@@ -55,7 +55,7 @@ class Case:
     run: Run | None = None
     weights: BuiltModel | None = None
     in_python: bool = False
-    given: object | None = None
+    images: object | None = None
     data_dir: Path | None = None
     size: int | None = None
     imports: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Case:
         spec = self.configuration.data if self.configuration is not None else None
         if spec is None or not spec.transforms:
             return self.splits
-        return spec.model_copy(update={"transforms": ()}).load(self.data_dir, self.given)
+        return spec.model_copy(update={"transforms": ()}).load(self.data_dir, self.images)
 
     @cached_property
     def epochs(self) -> list[Row]:
@@ -143,7 +143,7 @@ class Case:
     @property
     def _images_are_passed(self) -> bool:
         source = self.configuration.data.source if self.configuration is not None else ""
-        return self.given is not None or source == FROM_PYTHON
+        return self.images is not None or source == FROM_PYTHON
 
 
 def some(images: Images, n: int) -> Images:

@@ -28,9 +28,9 @@ def dead_units(case: Case) -> Iterator[Finding]:
     severity: Severity = "serious" if everything else "worth knowing"
     words = ", ".join(f"{count} of {total} after {layer}" for layer, (count, total) in bad.items())
     evidence = f"never above zero on {case.looked('test')}: {words}"
-    remedy = "Use an activation that passes a gradient everywhere"
-    also = "a smaller learning rate kills fewer units too."
-    yield Finding(fault, severity, evidence, f"{remedy}; {also}", case.retrain(leaky(case)))
+    smaller_rate = "a smaller learning rate kills fewer units too."
+    remedy = f"Use an activation that passes a gradient everywhere; {smaller_rate}"
+    yield Finding(fault, severity, evidence, remedy, case.retrain(leaky(case)))
 
 
 def leaky(case: Case) -> dict[str, object]:

@@ -39,7 +39,7 @@ def open_case(
     if not isinstance(what, str | Path | Run | Recipe):
         splits = config.build(Data, {"source": api.FROM_PYTHON, "size": size}, "data").load(obj=what)
         case = _of_data("images", splits, size, place)
-        case = dataclasses.replace(case, in_python=True, given=what)
+        case = dataclasses.replace(case, in_python=True, images=what)
     else:
         match tell_apart(what, runs) if kind == "auto" else kind:
             case "run":
@@ -115,7 +115,7 @@ def _of_run(run: Run, data_dir: Path | None, data: object | None, device: torch.
     file = str(run.path / "config.toml")
     return Case(
         run.name, "run", repr(file) if from_python else file, device, missing, recipe, splits, run, model,
-        in_python=from_python, given=data,
+        in_python=from_python, images=data,
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def _of_config(
             is_named = False
         if not is_named:  # by no command line either: the remedies are lines of Python about `recipe`
             source, in_python = "recipe", True
-    return Case(word, "config", source, device, missing, recipe, splits, in_python=in_python, given=data)
+    return Case(word, "config", source, device, missing, recipe, splits, in_python=in_python, images=data)
 
 
 def _of_data(subject: str, splits: Splits, size: int | None, device: torch.device) -> Case:

@@ -155,7 +155,7 @@ def fit_posterior(model: BuiltModel, steps: int = FIT, batch: int = 64) -> None:
 
 @torch.no_grad()
 def evidence(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
-    """log p(x) = log of the integral of p(x|z) p(z) over z, for each image: nats, float64, shape (B,).
+    """Return log p(x), log of the integral of p(x|z) p(z) over z, for each image: nats, float64, shape (B,).
 
     By quadrature, for models in float64 with few latents and a density as prior: one or two of R^Z or the ball, two or
     three on the sphere, one-hot vectors by enumeration, beside these one or two reals. In R^Z the grid is first laid
@@ -214,8 +214,6 @@ def _log_joint(model: BuiltModel, grid: Grid, x_1CHW: Tensor) -> Tensor:
     return log_px_M + model.prior.log_prob(grid.points_MZ) + grid.weights_M.log()
 
 
-# --- everything can be enumerated ----------------------------------------------------------------
-
 BITS_SZ = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)), dtype=torch.float64)
 
 
@@ -225,7 +223,7 @@ def _state(z: Tensor) -> Tensor:
 
 
 class Table(PosteriorValue):
-    """q(z | x) over the four states of two bits, one row of probabilities an image; no reparametrised gradient."""
+    """A q(z | x) over the four states of two bits, one row of probabilities an image; no reparametrised gradient."""
 
     def __init__(self, log_q_BS: Tensor) -> None:
         self.log_q_BS = log_q_BS
@@ -259,7 +257,7 @@ class IndependentBits(Table):
 
 
 class BitsPrior(PriorModule):
-    """p(z): independent bits, one with probability p_Z."""
+    """A prior of independent bits, one with probability p_Z."""
 
     p_Z: Tensor
 
@@ -275,7 +273,7 @@ class BitsPrior(PriorModule):
 
 
 class Discrete(BuiltModel):
-    """Two latent bits, 1 x 2 x 2 binary images, Bernoulli pixels: all sixteen images, all four latents, exactly.
+    """A model of two latent bits and 1 x 2 x 2 binary images: all sixteen images, all four latents, exactly.
 
     table_BS   q(z | x), any table of probabilities: row i is the image whose pixels are the bits of i.
                None is a table of independent bits, whose KL has a closed form

@@ -63,7 +63,7 @@ ROUNDING = 1e-9  # what float64 loses in a few hundred operations
 
 
 class LawBroken(AssertionError):
-    """A component says something that is not true.
+    """The error of a component that says something that is not true.
 
     component  its name and settings
     law        the law it breaks, in the words that `skip` takes

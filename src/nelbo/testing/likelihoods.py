@@ -207,7 +207,7 @@ def gradients_match_finite_differences(spec: Likelihood) -> str | Evidence:
 
 @with_every_setting
 def extreme_outputs_stay_finite(spec: Likelihood) -> str | Evidence:
-    """Try float32, with decoder outputs of up to 50 in any direction and pixels at the ends of what they can be."""
+    """Require finite numbers in float32, for outputs of up to 50 and pixels at the ends of their range."""
     low, high = spec.support or (-1.0, 1.0)
     ends = (low, (low + high) / 2, high) if spec.observation_kind == "density" else (low, high)
     module = settled(spec.build(PIXEL)).float()

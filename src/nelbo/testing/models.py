@@ -237,12 +237,12 @@ def importance_weights_average_to_one(spec: Model) -> str | Evidence:
         return _weight_of_what_is_certain(model, x_BCHW)
     if reason := model.draw(x_BCHW).not_a_bound:
         return does_not_apply(f"not a bound: {reason}")
-    fit_posterior(model)  # an untrained q misses the posterior, and a few weights would be all
+    fit_posterior(model)  # of an untrained q a few samples would carry all the weight
     return weights_average_to_one(model, x_BCHW, evidence(model, x_BCHW))
 
 
 def _weight_of_what_is_certain(model: Any, x_BCHW: Tensor) -> str:
-    """List all (`every_latent`): probabilities add up to one, and no bound is above log p(x)."""
+    """Require of all latents (`every_latent`) that probabilities add up to one, and no bound is above log p(x)."""
     with torch.no_grad():
         z_SZ = model.every_latent()
         log_pz_S = model.prior.log_prob(z_SZ)

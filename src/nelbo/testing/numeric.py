@@ -22,7 +22,7 @@ FAR, NEAR = 14.0, 4.5  # sinh(14) = 600,000 scales and sinh(4.5) = 45 scales fro
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Points of R^Z with what they weigh in an integral. points_MZ, weights_M, cell_MZ (width of each cell)."""
+    """The points of an integral over R^Z and their weights. points_MZ, weights_M, cell_MZ (width of each cell)."""
 
     points_MZ: Tensor
     weights_M: Tensor

@@ -216,7 +216,7 @@ def independent_dimensions_have_densities_of_their_own(spec: Posterior) -> str |
 
 @with_every_setting
 def closed_form_kl_is_the_monte_carlo_kl(spec: Posterior) -> str | Evidence:
-    """Try every registered prior with a closed form, with one latent too: its KL is in no sum with others."""
+    """Hold the law against every registered prior with a closed form; of one latent, each KL by itself."""
     if not spec.has_density:
         return POINT
     tried = set()

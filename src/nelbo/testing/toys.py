@@ -16,7 +16,7 @@ SHAPE = (1, 2, 3)
 
 
 class ToyImages:
-    """Grey images, none of them black or white; as `data.Batches` hands them out. Shape (n, C, H, W)."""
+    """A data set of grey images, none of them black or white; as `data.Batches` hands them out. Shape (n, C, H, W)."""
 
     def __init__(self, shape: Shape, n: int = IMAGES) -> None:
         self.n, self.shape = n, shape
