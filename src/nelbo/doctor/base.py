@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
 from nelbo.core.registry import lookup, names, register
 from nelbo.doctor.case import Case, Kind, NotLooked, Part
@@ -37,7 +37,7 @@ class Finding:
     check: str = ""
 
     @property
-    def changes(self) -> dict[str, Any]:
+    def changes(self) -> dict[str, object]:
         """The dotted recipe fields that the remedy changes -> their new values."""
         return {} if isinstance(self.change, str) else dict(self.change.fields)
 
@@ -46,7 +46,7 @@ class Finding:
         """The line that makes the change: a command line or, for images passed from Python, a line of Python."""
         return self.change if isinstance(self.change, str) else self.change.command
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the finding as plain values."""
         return {
             "what": self.what,
@@ -79,11 +79,10 @@ class Diagnosis:
     @property
     def command(self) -> str:
         """One command with the changes of all findings, or nothing where there is one finding, or they disagree."""
-        changes = [finding.change for finding in self.findings if not isinstance(finding.change, str)]
-        one = merged(changes)
-        return one.command if one is not None else ""
+        change = merged([finding.change for finding in self.findings if not isinstance(finding.change, str)])
+        return change.command if change is not None else ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the diagnosis as plain values."""
         return {
             "subject": self.subject,
@@ -114,10 +113,9 @@ def check(*needs: Part) -> Callable[[Findings], Check]:
     """
 
     def registered(function: Findings) -> Check:
-        name = function.__name__.replace("_", "-")
         entry = cast("Check", function)
         entry.needs = needs
-        return register("check", name, entry)
+        return register("check", function.__name__.replace("_", "-"), entry)
 
     return registered
 
@@ -134,13 +132,12 @@ def examine(case: Case) -> Diagnosis:
             not_looked_at[name] = case.missing[absent[0]]
             continue
         try:
-            made = list(entry(case))
+            findings += [dataclasses.replace(finding, check=name) for finding in entry(case)]
         except NotLooked as reason:
             not_looked_at[name] = str(reason)
-            continue
-        findings += [dataclasses.replace(finding, check=name) for finding in made]
-        looked_at.append(name)
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+        else:
+            looked_at.append(name)
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable: by name within a severity
     return Diagnosis(case.subject, case.kind, tuple(findings), tuple(looked_at), not_looked_at)
 
 
@@ -167,16 +164,8 @@ def diagnose(
     Deterministic: the same subject gives the same diagnosis. Raises ConfigError, DataError and RunError where there
     is nothing to look at; what is missing otherwise is said in `not_looked_at`.
     """
-    folder = Path(data_dir) if data_dir else None
-    return examine(
-        open_case(
-            what,
-            kind=kind,
-            runs=Path(runs),
-            data_dir=folder,
-            data=data,
-            size=size,
-            device=device,
-            imports=imports,
-        )
+    root = Path(data_dir) if data_dir else None
+    case = open_case(
+        what, kind=kind, runs=Path(runs), data_dir=root, data=data, size=size, device=device, imports=imports
     )
+    return examine(case)

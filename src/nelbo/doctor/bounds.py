@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nelbo.doctor.base import Finding, check
+from nelbo.doctor.base import Finding, Severity, check
 from nelbo.doctor.case import LOOKED_AT, Case, NotLooked, some
 from nelbo.doctor.latent import against_collapse, carrying
+from nelbo.doctor.likelihood import likelihood_of
 from nelbo.doctor.training import train_more, under_trained
 from nelbo.likelihoods.spread import Learned, Optimal
 from nelbo.metrics.bound import bound_of, not_a_bound
@@ -23,41 +23,35 @@ FITTED_NUMBERS = 1_000_000  # pixels that the fixed image is fitted to
 
 
 def nelbo_of(case: Case, split: str, n: int = LOOKED_AT) -> Tensor:
-    """NELBO of each of n images, evenly spaced through a split, nats, float64."""
+    """Return the NELBO of each of n images, evenly spaced through a split, nats, float64."""
     view = case.view(split, n)
     if reason := not_a_bound(case.model, view):
         raise NotLooked(f"there is no bound to compare: {reason}")
-    found = bound_of(case.model, view)
-    return found["reconstruction"] + found["kl"]
+    halves = bound_of(case.model, view)
+    return halves["reconstruction"] + halves["kl"]
 
 
 def fixed_image(case: Case) -> Tensor:
-    """See `fit_fixed_image`; fitted once."""
+    """Return the result of `fit_fixed_image`, fitted once."""
     return case.once("fixed image", lambda: fit_fixed_image(case))
 
 
 def fit_fixed_image(case: Case) -> Tensor:
-    """-log p(x) of each test image under the best single output of the decoder, nats: what a model without z reaches.
+    """Return -log p(x) of each test image under the best single output of the decoder, nats, float64.
 
-    One output for all images, fitted to training images by L-BFGS together with what the likelihood itself learns.
-    Any output gives a bound on log p(x) without a latent, so that no accuracy of the fit is needed.
+    This is what a model without z reaches: one output for all images, fitted to training images by L-BFGS together
+    with what the likelihood itself learns.
     """
-    spec = case.recipe.model.setting("likelihood")
-    if spec is None:
-        raise NotLooked(f"a {case.recipe.model.name} has no likelihood of its own to compare with")
-    learned = [
-        name for name in ("sigma", "scale") if spec is not None and isinstance(spec.setting(name), Optimal)
-    ]
-    likelihood = (
-        spec.model_copy(update=dict.fromkeys(learned, Learned())).build(case.splits.shape).to(case.device)
-    )
-    fitted = case.view("train").of(some(case.splits.train, _fitted(case)))
-    x_BCHW = torch.cat(list(fitted.batches()))
-    channels, height, width = case.splits.shape
-    output = torch.zeros(1, channels * spec.channels, height, width, device=case.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [output, *likelihood.parameters()], max_iter=50, line_search_fn="strong_wolfe"
-    )
+    spec, shape = likelihood_of(case, "compare with"), case.splits.shape
+    # An optimal spread follows the data from step to step of training. Here there is none: it is a weight.
+    spreads = [name for name in ("sigma", "scale") if isinstance(spec.setting(name), Optimal)]
+    likelihood = spec.model_copy(update=dict.fromkeys(spreads, Learned())).build(shape).to(case.device)
+    images = min(LOOKED_AT, max(200, FITTED_NUMBERS // math.prod(shape)))
+    x_BCHW = torch.cat(list(case.view("train").of(some(case.splits.train, images)).batches()))
+    output = torch.zeros(1, shape[0] * spec.channels, *shape[1:], device=case.device, requires_grad=True)
+    weights = [output, *likelihood.parameters()]
+    # Any output gives a bound on log p(x) without a latent, so that no accuracy of the fit is needed.
+    optimizer = torch.optim.LBFGS(weights, max_iter=50, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -68,13 +62,8 @@ def fit_fixed_image(case: Case) -> Tensor:
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        found = [-likelihood(output[None]).log_prob(x).flatten() for x in case.view("test").batches()]
-    return torch.cat(found).cpu().double()
-
-
-def _fitted(case: Case) -> int:
-    pixels = math.prod(case.splits.shape)
-    return min(LOOKED_AT, max(200, FITTED_NUMBERS // pixels))
+        losses = [-likelihood(output[None]).log_prob(x).flatten() for x in case.view("test").batches()]
+    return torch.cat(losses).cpu().double()
 
 
 @check("weights", "data")
@@ -88,14 +77,10 @@ def worse_than_a_fixed_image(case: Case) -> Iterator[Finding]:
     remedy, change = train_more(case)
     if carrying(case.statistics) <= case.model.latent_dim / 2 and not under_trained(case):
         remedy, change = against_collapse(case)
-    yield Finding(
-        "The model is no better than a single fixed picture: its latent does not pay for itself.",
-        "serious",
-        f"NELBO {float(nelbo_N.mean()):,.1f} nats on {case.looked('test')}; without a latent, the best single output "
-        f"for all images reaches {float(fixed_N.mean()):,.1f}",
-        remedy,
-        change,
-    )
+    fault = "The model is no better than a single fixed picture: its latent does not pay for itself."
+    fixed = f"the best single output for all images reaches {float(fixed_N.mean()):,.1f}"
+    nelbo = f"NELBO {float(nelbo_N.mean()):,.1f} nats on {case.looked('test')}"
+    yield Finding(fault, "serious", f"{nelbo}; without a latent, {fixed}", remedy, change)
 
 
 @check("weights", "data")
@@ -110,24 +95,22 @@ def train_test_gap(case: Case) -> Iterator[Finding]:
         return
     remedy, changes = "Use fewer weights, or more images.", smaller(case)
     if case.splits.validation is None:
-        remedy = (
-            "Keep a validation split, so that the checkpoint is selected, and training stopped, by its bound."
-        )
+        benefit = "the checkpoint is selected, and training stopped, by its bound."
+        remedy = f"Keep a validation split, so that {benefit}"
         changes = {"data.validation": 0.1, "patience": max(5, case.recipe.epochs // 10)}
     on_train, on_test = float(train_N.mean()), float(test_N.mean())
-    yield Finding(
-        "The bound is much better on training images than on test images: the model over-fits.",
-        "serious" if gap > gain / 2 else "worth knowing",
+    evidence = (
         f"NELBO {on_train:,.1f} nats on {n:,} training images and {on_test:,.1f} on as many test images; the gap of "
-        f"{gap:.1f} +- {error:.1f} is {gap / gain:.0%} of what the model gains over one fixed picture",
-        remedy,
-        case.retrain(changes),
+        f"{gap:.1f} +- {error:.1f} is {gap / gain:.0%} of what the model gains over one fixed picture"
     )
+    fault = "The bound is much better on training images than on test images: the model over-fits."
+    severity: Severity = "serious" if gap > gain / 2 else "worth knowing"
+    yield Finding(fault, severity, evidence, remedy, case.retrain(changes))
 
 
-def smaller(case: Case) -> dict[str, Any]:
-    """The changes that halve the layers of the networks."""
-    changes: dict[str, Any] = {}
+def smaller(case: Case) -> dict[str, object]:
+    """Return the changes that halve the layers of the networks."""
+    changes: dict[str, object] = {}
     for part in ("encoder", "decoder"):
         net = case.recipe.model.setting(part)
         for field in ("hidden", "channels"):

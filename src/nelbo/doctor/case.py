@@ -21,18 +21,19 @@ from nelbo.training.recipe import Recipe
 from nelbo.training.store import Run
 
 T = TypeVar("T")
+Row = dict[str, Any]  # a line of metrics.jsonl: numbers, and tables of them by part
 Kind = Literal["run", "config", "data"]
 Part = Literal["configuration", "data", "history", "weights"]
 LOOKED_AT = 2000  # images of a split that a model is looked at with
 
 
 class NotLooked(NelboError):
-    """Why a check cannot tell."""
+    """The reason why a check cannot tell."""
 
 
 @dataclasses.dataclass(eq=False)
 class Case:
-    """One subject. A part that is None is in `missing`, with the reason.
+    """The subject of a diagnosis. A part that is None is in `missing`, with the reason.
 
     configuration  what decides what a run is
     data           the splits, as a model sees them
@@ -40,7 +41,7 @@ class Case:
     weights        the model of the run's best checkpoint
     source         what names the subject on a command line (`runs/x/config.toml`, `fashion-mlp`, `photos`); where it
                    has no name there, an expression of Python, and `in_python` is true
-    given          images that were passed from Python
+    images         those that were passed from Python
     size           height and width to which data alone was resized
     """
 
@@ -54,30 +55,28 @@ class Case:
     run: Run | None = None
     weights: BuiltModel | None = None
     in_python: bool = False
-    given: object | None = None
+    images: object | None = None
     data_dir: Path | None = None
     size: int | None = None
     imports: tuple[str, ...] = ()
-    _made: dict[str, object] = dataclasses.field(default_factory=dict, repr=False)
+    _results: dict[str, object] = dataclasses.field(default_factory=dict, repr=False)
 
-    # --- its parts, for checks that need them ---
-
-    def _there(self, part: Part, value: T | None) -> T:
+    def _present(self, part: Part, value: T | None) -> T:
         if value is None:
             raise NotLooked(self.missing[part])
         return value
 
     @property
     def recipe(self) -> Recipe:
-        return self._there("configuration", self.configuration)
+        return self._present("configuration", self.configuration)
 
     @property
     def splits(self) -> Splits:
-        return self._there("data", self.data)
+        return self._present("data", self.data)
 
     @property
     def model(self) -> BuiltModel:
-        return self._there("weights", self.weights)
+        return self._present("weights", self.weights)
 
     @cached_property
     def raw(self) -> Splits:
@@ -85,21 +84,19 @@ class Case:
         spec = self.configuration.data if self.configuration is not None else None
         if spec is None or not spec.transforms:
             return self.splits
-        return spec.model_copy(update={"transforms": ()}).load(self.data_dir, self.given)
+        return spec.model_copy(update={"transforms": ()}).load(self.data_dir, self.images)
 
     @cached_property
-    def epochs(self) -> list[dict[str, Any]]:
+    def epochs(self) -> list[Row]:
         """The logged epochs, oldest first; empty where there is no history."""
         return self.run.history() if self.run is not None else []
 
-    # --- what several checks measure ---
-
     def view(self, name: str, n: int = LOOKED_AT) -> Split:
-        """At most n images of a split, evenly spaced through it, as a model is measured on them."""
+        """Return at most n images of a split, evenly spaced through it, as a model is measured on them."""
         return Split(some(self.splits.split(name), n), self.splits, self.device)
 
     def looked(self, name: str) -> str:
-        """`2,000 of 10,000 test images`."""
+        """Return `2,000 of 10,000 test images`."""
         n = len(self.splits.split(name))
         return f"{n:,} {name} images" if n <= LOOKED_AT else f"{LOOKED_AT:,} of {n:,} {name} images"
 
@@ -110,31 +107,23 @@ class Case:
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """Return the result of `make`, computed at the first call only."""
-        if name not in self._made:
-            self._made[name] = make()
-        return cast("T", self._made[name])
+        if name not in self._results:
+            self._results[name] = make()
+        return cast("T", self._results[name])
 
-    # --- remedies ---
-
-    def retrain(self, changes: Mapping[str, Any], name: str = "") -> Change:
+    def retrain(self, changes: Mapping[str, object], name: str = "") -> Change:
         """Return the training of this subject with some fields changed: {"objective.beta": 1.0}."""
-        elsewhere = self.run is not None and self.run.path.parent != Path("runs")
-        more = {"runs": str(self.run.path.parent) if elsewhere and self.run else "", "name": name}
-        return Change(
-            self.source,
-            dict(changes),
-            more,
-            self.imports,
-            self.in_python,
-            with_images=self._images_are_passed,
-        )
+        folder = self.run.path.parent if self.run is not None else Path("runs")
+        flags = {"runs": "" if folder == Path("runs") else str(folder), "name": name}
+        passed = self._images_are_passed
+        return Change(self.source, dict(changes), flags, self.imports, self.in_python, with_images=passed)
 
     def resume(self) -> Change:
         """Return the training that goes on with this run."""
         assert self.run is not None
         return self.retrain({}, self.run.path.name)
 
-    def with_data(self, changes: Mapping[str, Any]) -> Change:
+    def with_data(self, changes: Mapping[str, object]) -> Change:
         """Return the training with fields of the data changed; data alone is trained on with the digits' recipe."""
         if self.configuration is not None:
             return self.retrain(changes)
@@ -154,14 +143,14 @@ class Case:
     @property
     def _images_are_passed(self) -> bool:
         source = self.configuration.data.source if self.configuration is not None else ""
-        return self.given is not None or source == FROM_PYTHON
+        return self.images is not None or source == FROM_PYTHON
 
 
 def some(images: Images, n: int) -> Images:
-    """At most n of these images, evenly spaced: of every class where they are sorted by class."""
+    """Return at most n of these images, evenly spaced: of every class where they are sorted by class."""
     return images if len(images) <= n else images.select(spaced(len(images), n))
 
 
 def spaced(total: int, n: int) -> Tensor:
-    """n positions out of `total`, evenly spaced, each once."""
+    """Return n positions out of `total`, evenly spaced, each once."""
     return torch.arange(n) * total // n

@@ -7,7 +7,6 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nelbo.core.spec import kebab
 
@@ -25,7 +24,7 @@ class Change:
     """
 
     subject: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     imports: tuple[str, ...] = ()
     in_python: bool = False
@@ -36,9 +35,10 @@ class Change:
         """The line that trains the subject with these fields."""
         more = {key: value for key, value in self.flags.items() if value}
         if self.in_python:
-            words = [f"overrides={dict(self.fields)!r}"] if self.fields else []
+            words = [self.subject, *([f"overrides={dict(self.fields)!r}"] if self.fields else [])]
             words += [f"{key}={value!r}" for key, value in more.items()]
-            return f"nelbo.train({', '.join([self.subject, *words, *(['data=images'] if self.with_images else [])])})"
+            words += ["data=images"] if self.with_images else []
+            return f"nelbo.train({', '.join(words)})"
         flags = {f"--{kebab(key)}": flag_value(value) for key, value in self.fields.items()}
         flags |= {f"--{key}": value for key, value in more.items()}
         words = [word for flag in flags.items() for word in flag]
@@ -51,7 +51,7 @@ def merged(changes: Sequence[Change]) -> Change | None:
     lines = [change for change in changes if not change.in_python]
     if len({change.subject for change in lines}) != 1 or len({change.command for change in lines}) < 2:
         return None
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     flags: dict[str, str] = {}
     for change in lines:
         for key, value in change.fields.items():
@@ -64,14 +64,14 @@ def merged(changes: Sequence[Change]) -> Change | None:
     return dataclasses.replace(lines[0], fields=fields, flags=flags)
 
 
-def distinct_command(source: str, size: Any) -> str:
+def distinct_command(source: str, size: object) -> str:
     """Return a command line that writes data without its blank and repeated images."""
     stem = Path(source).stem.replace(":", "-") or "images"
     words = ["nelbo", "doctor", source, "--kind", "data", "--distinct", f"{stem}-distinct.npz"]
     return shlex.join(words if size is None else [*words, "--size", flag_value(size)])
 
 
-def flag_value(value: Any) -> str:
+def flag_value(value: object) -> str:
     """Return plain data as a flag takes it: none, true, 0.001, 1,2; lists of tables as TOML."""
     if value is None or value in ([], ()):
         return "none"
@@ -85,7 +85,7 @@ def flag_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
     return json.dumps(value)  # TOML writes a text, a number or a truth value the same way

@@ -30,29 +30,25 @@ AT_ONCE = 10_000  # images compared at a time
 
 
 def fingerprints(images: Images) -> NDArray[np.uint64]:
-    """8 bytes of each image, equal where the pixels are (and of ten million different ones, once in 400,000 times)."""
+    """Return 8 bytes of each image, equal where the pixels are."""
+    # Of ten million different images two are taken for equal once in 400,000 times.
     parts = (part.flatten(1).contiguous().numpy() for part in images.chunks())
-    return np.fromiter((_fingerprint(row) for rows in parts for row in rows), np.uint64, len(images))
-
-
-def _fingerprint(row: NDArray[Any]) -> int:
-    return int.from_bytes(hashlib.blake2b(row.data, digest_size=8).digest(), "little")
+    hashes = (hashlib.blake2b(row.data, digest_size=8) for rows in parts for row in rows)
+    return np.fromiter((int.from_bytes(h.digest(), "little") for h in hashes), np.uint64, len(images))
 
 
 def exact_copies(images: Images) -> list[int]:
     """Return the positions of images that are the same as an earlier one."""
-    found = fingerprints(images)
-    first = np.unique(found, return_index=True)[1]
-    return np.setdiff1d(np.arange(len(found)), first, assume_unique=True).tolist()  # type: ignore[no-any-return]
+    first = np.unique(fingerprints(images), return_index=True)[1]
+    return np.setdiff1d(np.arange(len(images)), first, assume_unique=True).tolist()  # type: ignore[no-any-return]
 
 
 def shrunk(images: Images) -> Tensor:
-    """The images at no more than SIDE x SIDE, one row each: float32 (N, D)."""
+    """Return the images at no more than SIDE x SIDE, one row each: float32 (N, D)."""
     height, width = (min(SIDE, size) for size in images.shape[1:])
     at_once = max(1, min(1000, PIXELS // math.prod(images.shape)))
-    out_ND = torch.empty(
-        len(images), images.shape[0] * height * width
-    )  # parts would be scattered over the heap
+    # Filled in place: parts that are joined would be scattered over the heap.
+    out_ND = torch.empty(len(images), images.shape[0] * height * width)
     for index in torch.split(torch.arange(len(images)), at_once):
         x_BCHW = materialise(images, (), indices=index)
         out_ND[index] = F.adaptive_avg_pool2d(x_BCHW, (height, width)).flatten(1)
@@ -60,35 +56,32 @@ def shrunk(images: Images) -> Tensor:
 
 
 def typical(rows_ND: Tensor) -> float:
-    """Root mean square distance of two rows taken at random."""
-    return float((2.0 * rows_ND.var(0).sum()).sqrt())
+    """Return the root mean square distance of two rows taken at random."""
+    return float((2.0 * rows_ND.var(0).sum()).sqrt())  # E|x - y|^2 = 2 (E|x|^2 - |E x|^2)
 
 
 def nearest(query_QD: Tensor, rows_ND: Tensor, without_Q: Tensor | None = None) -> Tensor:
-    """Distance of each query to the nearest row, leaving out the row at its own position: Q."""
+    """Return the distance of each query to the nearest row, leaving out the row at its own position: Q."""
     best_Q = torch.full((len(query_QD),), float("inf"))
     for start in range(0, len(rows_ND), AT_ONCE):
         block = rows_ND[start : start + AT_ONCE]
         distances = torch.cdist(query_QD, block)
         if without_Q is not None:
-            mine = torch.nonzero((without_Q >= start) & (without_Q < start + len(block))).flatten()
-            distances[mine, without_Q[mine] - start] = float("inf")
+            queries = torch.nonzero((without_Q >= start) & (without_Q < start + len(block))).flatten()
+            distances[queries, without_Q[queries] - start] = float("inf")
         best_Q = torch.minimum(best_Q, distances.amin(1))
     return best_Q
 
 
-# --- data without copies ----------------------------------------------------------------------
-
-
 def distinct(data: object) -> Loaded:
-    """Images (whatever `nelbo.train` takes as `data`) without blank ones, and with training images only that are new.
+    """Return images without blank ones, and with training images only that are new.
 
-    A training image is dropped where it is a copy or near copy of one that is kept, or of a validation or test image;
-    those two splits lose nothing but blanks. What has no test split gets one, as in training.
+    `data` is whatever `nelbo.train` takes. A training image is dropped where it is a copy or near copy of one that is
+    kept, or of a validation or test image; those two splits lose nothing but blanks. What has no test split gets one,
+    as in training.
     """
     splits = data if isinstance(data, Splits) else Data(source="python").load(obj=data)
-    held_out = [images for images in (splits.validation, splits.test) if images is not None]
-    held_out = [_no_blanks(images) for images in held_out]
+    held_out = [_no_blanks(images) for images in (splits.validation, splits.test) if images is not None]
     train = _no_blanks(splits.train)
     rows_ND = shrunk(train)
     new = new_rows(rows_ND, torch.cat([shrunk(images) for images in held_out]), NEAR * typical(rows_ND))
@@ -98,17 +91,18 @@ def distinct(data: object) -> Loaded:
 
 def new_rows(rows_ND: Tensor, known_MD: Tensor, closest: float) -> list[int]:
     """Return the positions of rows that are farther than `closest` from all known rows and from those before."""
-    kept: list[int] = []
+    positions: list[int] = []
     for index in torch.split(torch.arange(len(rows_ND)), 500):
         new = index[nearest(rows_ND[index], known_MD) > closest]
+        # Within a block one after the other: what is dropped is no reason to drop what comes after it.
         within = torch.cdist(rows_ND[new], rows_ND[new])
         block: list[int] = []
         for i in range(len(new)):
             if not block or float(within[i, block].min()) > closest:
                 block.append(i)
-        kept += new[block].tolist()
+        positions += new[block].tolist()
         known_MD = torch.cat([known_MD, rows_ND[new[block]]])
-    return kept
+    return positions
 
 
 def blank(images: Images) -> Tensor:
@@ -122,7 +116,7 @@ def _no_blanks(images: Images) -> Images:
 
 
 def write_npz(splits: Loaded, file: Path) -> None:
-    """The splits as an .npz that `--data` reads: images, and labels (their names, where classes have any)."""
+    """Write the splits as an .npz that `--data` reads: images, and labels (their names, where classes have any)."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     arrays: dict[str, Any] = {}
     for split, images in parts.items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nelbo.data import Images
 from nelbo.doctor.base import Finding, Severity, check
@@ -50,36 +50,28 @@ def dark_images(case: Case) -> Iterator[Finding]:
     brightest = max(images.extremes()[1] for images in every_split(case))
     if not 0 < brightest < DARK * white:
         return
-    yield Finding(
-        "All images are nearly black: white is not where it should be.",
-        "serious",
-        f"the brightest pixel of all images is {brightest:g}, and {white:g} would be white",
-        f"Say that {brightest:g} is white.",
-        case.with_data({"data.range": [0.0, brightest]}),
-    )
+    fault = "All images are nearly black: white is not where it should be."
+    evidence = f"the brightest pixel of all images is {brightest:g}, and {white:g} would be white"
+    remedy, change = f"Say that {brightest:g} is white.", case.with_data({"data.range": [0.0, brightest]})
+    yield Finding(fault, "serious", evidence, remedy, change)
 
 
 @check("data")
 def pixel_range(case: Case) -> Iterator[Finding]:
-    """Floating-point pixels outside [0, 1], which have to be said.
-
-    With a configuration only values beyond 10: a Gaussian without squashing takes standardised pixels well.
-    """
+    """Floating-point pixels outside [0, 1], which have to be said."""
     if case.raw.train.dtype == torch.uint8:
         return
     lows, highs = zip(*(images.extremes() for images in every_split(case)), strict=True)
     low, high = min(lows), max(highs)
     if low >= 0.0 and high <= 1.0:
         return
+    # A Gaussian without squashing takes standardised pixels well.
     if case.configuration is not None and max(-low, high) <= HUGE:
         return
-    yield Finding(
-        "Pixels lie outside of [0, 1].",
-        "serious" if max(-low, high) > HUGE else "worth knowing",
-        f"they span [{low:g}, {high:g}]",
-        "Say what the smallest and the largest value is, which maps them to [0, 1].",
-        case.with_data({"data.range": [low, high]}),
-    )
+    severity: Severity = "serious" if max(-low, high) > HUGE else "worth knowing"
+    remedy = "Say what the smallest and the largest value is, which maps them to [0, 1]."
+    change = case.with_data({"data.range": [low, high]})
+    yield Finding("Pixels lie outside of [0, 1].", severity, f"they span [{low:g}, {high:g}]", remedy, change)
 
 
 @check("data")
@@ -89,89 +81,63 @@ def blank_images(case: Case) -> Iterator[Finding]:
     blanks = torch.nonzero(blank(images)).flatten().tolist()
     if len(blanks) <= BLANK * len(images):
         return
-    source = blank(case.raw.train).sum()
     remedy = "Leave them out."
     change: Change | str = case.without_copies()
-    if int(source) < len(blanks) / 2 and case.configuration is not None:
+    if int(blank(case.raw.train).sum()) < len(blanks) / 2 and case.configuration is not None:
         remedy = "They are not blank in the source: a transform made them so. Leave the transforms out, or change them."
         change = case.retrain({"data.transforms": "none"})
-    yield Finding(
-        "Images are blank: all their pixels are equal.",
-        "serious" if len(blanks) > MANY * len(images) else "worth knowing",
-        f"{share(len(blanks), len(images))} training images, the first at position {blanks[0]}",
-        remedy,
-        change,
-    )
+    severity: Severity = "serious" if len(blanks) > MANY * len(images) else "worth knowing"
+    evidence = f"{share(len(blanks), len(images))} training images, the first at position {blanks[0]}"
+    yield Finding("Images are blank: all their pixels are equal.", severity, evidence, remedy, change)
 
 
 @check("data")
 def repeated_images(case: Case) -> Iterator[Finding]:
     """Training images that occur more than once, or nearly: they weigh more, and hide how few there are."""
-    images = case.raw.train
-    copies = exact_copies(images)
-    rows_ND = case.once("shrunk", lambda: shrunk(some(images, COMPARED)))
+    rows_ND = shrunk_training_images(case)
     index = spaced(len(rows_ND), min(QUERIES, len(rows_ND)))
-    near_Q = nearest(rows_ND[index], rows_ND, index) <= NEAR * typical(rows_ND)
-    copied = Copied(
-        exact=len(copies), total=len(images), near=int(near_Q.sum()), compared=len(index), among=len(rows_ND),
-        of="other training images" + (f"; the first copy is at position {copies[0]}" if copies else ""),
-    )  # fmt: skip
-    if copied.share >= COPIED:
-        yield _copies(case, "Training images are repeated.", copied)
+    distance_Q = nearest(rows_ND[index], rows_ND, index)
+    copies = exact_copies(case.raw.train)
+    originals = "other training images" + (f"; the first copy is at position {copies[0]}" if copies else "")
+    fault = "Training images are repeated."
+    yield from _copies(case, fault, COPIED, len(copies), len(case.raw.train), distance_Q, originals)
 
 
 @check("data")
 def leaked_images(case: Case) -> Iterator[Finding]:
     """Test images that were trained on, exactly or nearly: the test number is then one of training."""
     train, test = case.raw.train, case.raw.test
-    leaks = np.flatnonzero(np.isin(fingerprints(test), fingerprints(train))).tolist()
-    rows_ND = case.once("shrunk", lambda: shrunk(some(train, COMPARED)))
     index = spaced(len(test), min(QUERIES, len(test)))
-    near_Q = nearest(shrunk(test.select(index)), rows_ND) <= NEAR * typical(rows_ND)
-    copied = Copied(
-        exact=len(leaks), total=len(test), near=int(near_Q.sum()), compared=len(index), among=len(rows_ND),
-        of="training images" + (f"; the first copy is at position {leaks[0]} of the test split" if leaks else ""),
-    )  # fmt: skip
-    if copied.share >= LEAKED:
-        yield _copies(case, "Test images are in the training data.", copied)
+    distance_Q = nearest(shrunk(test.select(index)), shrunk_training_images(case))
+    leaks = np.flatnonzero(np.isin(fingerprints(test), fingerprints(train))).tolist()
+    place = f"; the first copy is at position {leaks[0]} of the test split" if leaks else ""
+    fault = "Test images are in the training data."
+    yield from _copies(case, fault, LEAKED, len(leaks), len(test), distance_Q, f"training images{place}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Copied:
-    """The counts of a search for copies.
-
-    exact     images of `total` whose bytes occur before
-    near      images of the `compared` ones, a sample, that are exact or near copies
-    among     training images that those were compared with: shrunk ones in memory, so not always all
-    of        the images that they copy, in words
-    """
-
-    exact: int
-    total: int
-    near: int
-    compared: int
-    among: int
-    of: str
-
-    @property
-    def share(self) -> float:
-        """The larger of both shares, in [0, 1]."""
-        return max(self.exact / self.total, self.near / self.compared)
+def shrunk_training_images(case: Case) -> Tensor:
+    """Return training images, shrunk: at most COMPARED of them, which stay in memory for both checks."""
+    return case.once("shrunk", lambda: shrunk(some(case.raw.train, COMPARED)))
 
 
-def _copies(case: Case, what: str, copied: Copied) -> Finding:
-    partly = copied.among < len(case.raw.train)
-    looked = f", looked for among {copied.among:,} training images" if partly else ""
-    severity: Severity = "serious" if copied.share >= MANY else "worth knowing"
-    return Finding(
-        what,
-        severity,
-        f"{share(copied.exact, copied.total)} are exact copies of {copied.of}. Of those looked at closely "
-        f"{share(copied.near, copied.compared)} are exact or "
-        f"near copies{looked}",
-        "Train without them: this writes the images that are new to a file for --data.",
-        case.without_copies(),
+def _copies(
+    case: Case, fault: str, least: float, exact: int, total: int, distance_Q: Tensor, originals: str
+) -> Iterator[Finding]:
+    """Yield the fault where a share `least` of images are copies: `exact` of `total`, or nearly, of a sample of Q."""
+    rows_ND = shrunk_training_images(case)
+    near, compared = int((distance_Q <= NEAR * typical(rows_ND)).sum()), len(distance_Q)
+    copied = max(exact / total, near / compared)
+    if copied < least:
+        return
+    evidence = (
+        f"{share(exact, total)} are exact copies of {originals}. Of those looked at closely {share(near, compared)} "
+        "are exact or near copies"
     )
+    if len(rows_ND) < len(case.raw.train):
+        evidence += f", looked for among {len(rows_ND):,} training images"
+    severity: Severity = "serious" if copied >= MANY else "worth knowing"
+    remedy = "Train without them: this writes the images that are new to a file for --data."
+    yield Finding(fault, severity, evidence, remedy, case.without_copies())
 
 
 @check("data")
@@ -179,20 +145,17 @@ def few_images(case: Case) -> Iterator[Finding]:
     """So few images that a network of this size learns them by heart."""
     images = case.splits.train
     numbers = len(images) * math.prod(images.shape)
-    evidence = f"{len(images):,} training images, {numbers:,} pixels"
-    weights = 0
+    evidence, weights = f"{len(images):,} training images, {numbers:,} pixels", 0
     if case.configuration is not None:
         model = case.recipe.model.build(case.splits.shape)
         weights = sum(parameter.numel() for parameter in model.parameters())
         evidence += f", and {weights:,} weights"
     if len(images) >= FEW and weights <= WEIGHTS_A_NUMBER * numbers:
         return
-    small = {"model.encoder.hidden": [64], "model.decoder.hidden": [64]}
+    small: dict[str, object] = {"model.encoder.hidden": [64], "model.decoder.hidden": [64]}
     changes = small if case.configuration is None else smaller(case)
+    fault = "There are few images for a network to learn from."
+    remedy = "Bring more, or use fewer weights; and go by the bound of a validation split."
     yield Finding(
-        "There are few images for a network to learn from.",
-        "worth knowing",
-        evidence,
-        "Bring more, or use fewer weights; and go by the bound of a validation split.",
-        case.with_data(changes | {"data.validation": 0.1}),
+        fault, "worth knowing", evidence, remedy, case.with_data(changes | {"data.validation": 0.1})
     )

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from nelbo.core.distributions import PosteriorValue
 from nelbo.dists.spaces import IN_WORDS
 from nelbo.doctor.base import Finding, check
 from nelbo.doctor.case import Case, NotLooked
@@ -26,30 +26,28 @@ WIDE = 1e3  # features so large that only a squashed mean stays small
 USUAL = {"model.posterior.parametrisation": "log-variance"}
 
 
-def built_posterior(case: Case, scale: float = 1.0) -> Any:
-    """q(z | x) of this configuration's kind, untrained, for PROBES random inputs."""
+def built_posterior(case: Case, scale: float = 1.0) -> PosteriorValue:
+    """Return q(z | x) of this configuration's kind, untrained, for PROBES random inputs."""
     spec = case.recipe.model.setting("posterior")
     if spec is None:
         raise NotLooked(f"a {case.recipe.model.name} has no posterior of its own to look at")
     cpu = torch.device("cpu")
     with fixed_seed(0, cpu), torch.no_grad():
         head = spec.build(FEATURES, case.recipe.model.latent_dim)  # type: ignore[attr-defined]
-        return head(scale * torch.randn(PROBES, FEATURES))
+        value: PosteriorValue = head(scale * torch.randn(PROBES, FEATURES))
+        return value
 
 
-def stein_matrix(posterior: Any, samples: int = SAMPLES) -> Tensor:
-    """E[(z_i - mean_i) d log q / d z_j], float64 (Z, Z): minus the identity where z comes from the density q.
-
-    Stein's identity (Stein 1972), for any smooth density on R^Z. Rows and columns are scaled by the samples' own
-    standard deviation, so that dimensions can be compared.
-    """
+def stein_matrix(posterior: PosteriorValue, samples: int = SAMPLES) -> Tensor:
+    """Return E[(z_i - mean_i) d log q / d z_j], float64 (Z, Z): minus the identity where z comes from the density q."""
+    # Stein's identity (Stein 1972), for any smooth density on R^Z.
     z_KBZ = posterior.rsample(samples).detach().requires_grad_()
     (score_KBZ,) = torch.autograd.grad(posterior.log_prob(z_KBZ).sum(), z_KBZ)
     moved_KBZ = (z_KBZ.detach() - posterior.mean.detach()).double()
     std_BZ = moved_KBZ.square().mean(0).sqrt().clamp_min(1e-12)
+    # Scaled by the samples' own standard deviation, so that dimensions can be compared.
     left, right = (moved_KBZ / std_BZ).flatten(0, 1), (score_KBZ.double() * std_BZ).flatten(0, 1)
-    matrix_ZZ: Tensor = left.T @ right / len(left)
-    return matrix_ZZ
+    return left.T @ right / len(left)
 
 
 @check("configuration")
@@ -76,19 +74,14 @@ def sampled_posterior(case: Case) -> Iterator[Finding]:
         f"Stein's identity: the mean of (z_{i} - mean_{i}) d log q / d z_{j} over {PROBES * SAMPLES:,} samples is "
         f"{float(matrix_ZZ[i, j]):.2f} instead of {-1 if i == j else 0}"
     )
-    independent = isinstance(case.recipe.model.setting("posterior"), DiagonalGaussian)
-    changes = (
-        {"model.posterior.noise": "independent"} if independent else {"model.posterior": "diagonal-gaussian"}
-    )
-    yield Finding(
-        "The posterior that is sampled is not the one whose KL is computed: the loss bounds nothing.",
-        "serious",
-        f"{reason}. {evidence}" if reason else evidence,
-        "Draw the noise of each latent dimension by itself."
-        if independent
-        else "Use a posterior that samples its own density.",
-        case.retrain(changes),
-    )
+    remedy = "Use a posterior that samples its own density."
+    changes = {"model.posterior": "diagonal-gaussian"}
+    if isinstance(case.recipe.model.setting("posterior"), DiagonalGaussian):
+        remedy = "Draw the noise of each latent dimension by itself."
+        changes = {"model.posterior.noise": "independent"}
+    fault = "The posterior that is sampled is not the one whose KL is computed: the loss bounds nothing."
+    evidence = f"{reason}. {evidence}" if reason else evidence
+    yield Finding(fault, "serious", evidence, remedy, case.retrain(changes))
 
 
 @check("configuration")
@@ -101,21 +94,17 @@ def unbounded_sigma(case: Case) -> Iterator[Finding]:
         return
     evidence = f"untrained, {float((std_BZ < 0).double().mean()):.0%} of the standard deviations are negative"
     if case.weights is not None and case.data is not None:
-        view = case.view("test")
-        stds = (case.model.encode(x_BCHW).std for x_BCHW in view.batches())
-        trained = torch.cat([std_BZ.cpu() for std_BZ in stds if std_BZ is not None])
-        negative, smallest = float((trained < 0).double().mean()), float(trained.abs().min())
+        stds = (case.model.encode(x_BCHW).std for x_BCHW in case.view("test").batches())
+        std_NZ = torch.cat([std_BZ.cpu() for std_BZ in stds if std_BZ is not None])
+        negative = float((std_NZ < 0).double().mean())
         evidence = (
             f"on {case.looked('test')} {negative:.0%} of the standard deviations are negative, and the one nearest to "
-            f"zero is {smallest:.1g}; the KL grows as its logarithm"
+            f"zero is {float(std_NZ.abs().min()):.1g}; the KL grows as its logarithm"
         )
-    yield Finding(
-        "The posterior's standard deviation is unbounded: it passes through zero, where the KL is infinite.",
-        "serious",
-        evidence,
-        "Let the network give the log-variance, which makes every value a positive standard deviation.",
-        case.retrain(USUAL),
-    )
+    fault = "The posterior's standard deviation is unbounded"
+    consequence = "it passes through zero, where the KL is infinite."
+    remedy = "Let the network give the log-variance, which makes every value a positive standard deviation."
+    yield Finding(f"{fault}: {consequence}", "serious", evidence, remedy, case.retrain(USUAL))
 
 
 @check("configuration")
@@ -125,11 +114,9 @@ def bounded_mean(case: Case) -> Iterator[Finding]:
     bound, latent_dim = float(mean_BZ.abs().max()), mean_BZ.shape[-1]
     if bound > WIDE / 100 or not isinstance(case.recipe.model.setting("prior"), StandardNormal):
         return
-    mass = math.erf(bound / math.sqrt(2.0)) ** latent_dim
-    yield Finding(
-        "The posterior's mean cannot leave a box that holds little of the prior.",
-        "worth knowing",
-        f"no mean is beyond {bound:.3g} in any of {latent_dim} dimensions; the prior has {mass:.1%} of its mass there",
-        "Leave the mean unbounded, so that the posterior can cover what is sampled from the prior.",
-        case.retrain(USUAL),
-    )
+    mass = math.erf(bound / math.sqrt(2.0)) ** latent_dim  # of N(0, I) in the box [-bound, bound]^Z
+    fault = "The posterior's mean cannot leave a box that holds little of the prior."
+    box = f"no mean is beyond {bound:.3g} in any of {latent_dim} dimensions"
+    evidence = f"{box}; the prior has {mass:.1%} of its mass there"
+    remedy = "Leave the mean unbounded, so that the posterior can cover what is sampled from the prior."
+    yield Finding(fault, "worth knowing", evidence, remedy, case.retrain(USUAL))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from nelbo.doctor.base import Finding, check
-from nelbo.doctor.case import Case, NotLooked
+from nelbo.doctor.case import Case, NotLooked, Row
 from nelbo.doctor.command import Change
 from nelbo.doctor.configuration import USUAL_RATE, moments
 
@@ -19,8 +18,8 @@ LEARNING = 0.01  # of the reconstruction: what an epoch improves while a model i
 LAST = 3  # epochs that are averaged against noise
 
 
-def settled(case: Case) -> list[dict[str, Any]]:
-    """The last epochs, since beta stopped moving: only their losses can be compared."""
+def settled(case: Case) -> list[Row]:
+    """Return the last epochs, since beta stopped moving: only their losses can be compared."""
     rows = case.epochs
     beta = rows[-1].get("beta") if rows else None
     first = next((i for i in range(len(rows), 0, -1) if rows[i - 1].get("beta") != beta), 0)
@@ -32,12 +31,12 @@ def size_of(losses: list[float]) -> float:
     return max(abs(losses[-1]), 0.5 * (max(losses) - losses[-1]), 1e-9)
 
 
-def finite_totals(rows: list[dict[str, Any]], part: str = "train") -> list[float]:
+def finite_totals(rows: list[Row], part: str = "train") -> list[float]:
     return [row[part]["total"] for row in rows if row.get(part, {}).get("total") is not None]
 
 
 def slower(case: Case, factor: float) -> Change:
-    """The command that trains at a constant rate: the highest so far by `factor`, and no more than is usual."""
+    """Return the training at a constant rate: the highest so far by `factor`, and no more than is usual."""
     highest = max(moments(case, case.recipe.optimizer.lr))
     return case.retrain({"optimizer.lr": min(USUAL_RATE, float(f"{highest / factor:.2g}"))})
 
@@ -57,18 +56,15 @@ def diverging(case: Case) -> Iterator[Finding]:
     remedy = "Train more slowly; a limit on the gradient (--clip-norm 1) also helps against single jumps."
     failed = [] if case.run.finished else case.run.history("failed")
     if failed:
-        yield Finding(
-            "Training stopped because the loss or a weight was no longer finite.",
-            "serious", failed[-1]["why"], remedy, slower(case, 10.0),
-        )  # fmt: skip
+        fault = "Training stopped because the loss or a weight was no longer finite."
+        yield Finding(fault, "serious", failed[-1]["why"], remedy, slower(case, 10.0))
         return
     for part in ("train", "validation"):
+        # A loss that is not finite is logged as null: JSON has no number for it.
         bad = [row["epoch"] for row in case.epochs if None in row.get(part, {}).values()]
         if bad:
-            yield Finding(
-                f"The {part} loss was not finite.",
-                "serious", f"in epoch {bad[0]}; in {len(bad)} of {len(case.epochs)} epochs", remedy, slower(case, 10.0),
-            )  # fmt: skip
+            evidence = f"in epoch {bad[0]}; in {len(bad)} of {len(case.epochs)} epochs"
+            yield Finding(f"The {part} loss was not finite.", "serious", evidence, remedy, slower(case, 10.0))
             return
     rows = settled(case)
     losses = finite_totals(rows)
@@ -77,20 +73,17 @@ def diverging(case: Case) -> Iterator[Finding]:
     size, best = size_of(losses), min(losses)
     jumps = [losses[i] - min(losses[:i]) for i in range(1, len(losses))]
     worst = max(range(len(jumps)), key=jumps.__getitem__)
-    at = f"{best:,.1f} nats in epoch {rows[losses.index(best)]['epoch']}"
+    in_words = [f"{loss:,.1f} nats in epoch {row['epoch']}" for loss, row in zip(losses, rows, strict=False)]
     if losses[-1] - best > RISEN * size:
-        yield Finding(
-            "The training loss ended higher than it had been: training diverged.",
-            "serious", f"{losses[-1]:,.1f} nats in epoch {rows[-1]['epoch']}, after {at}", remedy, slower(case, 10.0),
-        )  # fmt: skip
+        fault = "The training loss ended higher than it had been: training diverged."
+        end = f"{losses[-1]:,.1f} nats in epoch {rows[-1]['epoch']}"
+        evidence = f"{end}, after {in_words[losses.index(best)]}"
+        yield Finding(fault, "serious", evidence, remedy, slower(case, 10.0))
     elif jumps[worst] > SPIKE * size:
-        evidence = (
-            f"{losses[worst + 1]:,.1f} nats in epoch {rows[worst + 1]['epoch']}, the best before being "
-        )
-        yield Finding(
-            "The training loss jumped, and came back.",
-            "worth knowing", f"{evidence}{min(losses[: worst + 1]):,.1f}", remedy, slower(case, 3.0),
-        )  # fmt: skip
+        before = min(losses[: worst + 1])
+        evidence = f"{in_words[worst + 1]}, the best before being {before:,.1f}"
+        fault = "The training loss jumped, and came back."
+        yield Finding(fault, "worth knowing", evidence, remedy, slower(case, 3.0))
 
 
 def fall(case: Case) -> tuple[str, float]:
@@ -113,13 +106,11 @@ def fall(case: Case) -> tuple[str, float]:
 
 
 def under_trained(case: Case) -> bool:
-    """Return the evidence that a model explains little because it trained too briefly.
-
-    In a short run: when its last epoch still improved the reconstruction, which any beta leaves comparable, by 1 %.
-    """
+    """Return True if a model may explain little because it trained too briefly."""
     gain = fall(case)[1]
     if gain or len(case.epochs) < 2:
         return gain > STEEP
+    # A run too short for a pace: its last epoch still improved the reconstruction, which any beta leaves comparable.
     before, last = (row["train"].get("reconstruction") for row in case.epochs[-2:])
     return None not in (before, last) and before - last > LEARNING * abs(last)
 
@@ -132,14 +123,8 @@ def still_falling(case: Case) -> Iterator[Finding]:
         raise NotLooked(words)
     if gain <= STEEP:
         return
-    remedy, change = train_more(case)
-    yield Finding(
-        "Training ended while the loss was still falling steeply.",
-        "worth knowing",
-        words,
-        remedy,
-        change,
-    )
+    fault = "Training ended while the loss was still falling steeply."
+    yield Finding(fault, "worth knowing", words, *train_more(case))
 
 
 @check("history")
@@ -158,15 +143,17 @@ def over_fitting(case: Case) -> Iterator[Finding]:
     if worse <= OVER_FITTED * size_of([nelbos[0], nelbos[best]]) or improved <= 0:
         return
     epoch = rows[best]["epoch"]
-    yield Finding(
-        "The model over-fits: its validation bound has been getting worse while training went on.",
-        "worth knowing",
+    evidence = (
         f"validation NELBO {nelbos[best]:,.1f} nats in epoch {epoch}, {last:,.1f} over the last {LAST} of "
-        f"{rows[-1]['epoch']}; the training loss fell by {improved:.1f} in the meantime",
-        f"Stop when it no longer improves. (The checkpoint `best` is of epoch {epoch} already.) Fewer weights, or "
-        "more images, move that epoch.",
-        case.retrain({"patience": max(5, len(case.epochs) // 10)}),
+        f"{rows[-1]['epoch']}; the training loss fell by {improved:.1f} in the meantime"
     )
+    remedy = (
+        f"Stop when it no longer improves. (The checkpoint `best` is of epoch {epoch} already.) Fewer weights, or "
+        "more images, move that epoch."
+    )
+    fault = "The model over-fits: its validation bound has been getting worse while training went on."
+    change = case.retrain({"patience": max(5, len(case.epochs) // 10)})
+    yield Finding(fault, "worth knowing", evidence, remedy, change)
 
 
 @check("history")
@@ -175,10 +162,6 @@ def unfinished(case: Case) -> Iterator[Finding]:
     assert case.run is not None
     if case.run.finished or case.run.history("failed"):
         return
-    yield Finding(
-        "The run has not finished.",
-        "worth knowing",
-        f"{len(case.epochs)} of {case.recipe.epochs} epochs are logged, and there is no summary",
-        "The same command goes on where it stopped (unless it is training right now).",
-        case.resume(),
-    )
+    evidence = f"{len(case.epochs)} of {case.recipe.epochs} epochs are logged, and there is no summary"
+    remedy = "The same command goes on where it stopped (unless it is training right now)."
+    yield Finding("The run has not finished.", "worth knowing", evidence, remedy, case.resume())

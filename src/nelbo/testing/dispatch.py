@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
-from nelbo.core.spec import Spec
 from nelbo.errors import ConfigError
 from nelbo.testing.law import Evidence
 from nelbo.testing.likelihoods import check_likelihood
@@ -16,7 +14,7 @@ from nelbo.testing.posteriors import check_posterior
 from nelbo.testing.priors import check_prior
 from nelbo.testing.samplers import check_sampler
 
-CHECKS: dict[str, Callable[..., dict[str, Evidence]]] = {
+CHECKS: dict[str, Callable[..., dict[str, Evidence]]] = {  # axis -> its check
     "objective": check_objective,
     "model": check_model,
     "net": check_net,
@@ -25,15 +23,13 @@ CHECKS: dict[str, Callable[..., dict[str, Evidence]]] = {
     "likelihood": check_likelihood,
     "sampler": check_sampler,
 }
-"""Axis -> its check."""
 
 
-def check(
-    component: Spec | type[Spec] | Any, *, skip: Collection[str] = (), only: str | None = None
-) -> dict[str, Evidence]:
+def check(component: object, *, skip: Collection[str] = (), only: str | None = None) -> dict[str, Evidence]:
     """Hold the laws of its axis against a component, or against a class with its default settings.
 
-    Returns each law with its evidence. Raises LawBroken, and ConfigError for what is on no axis that has laws.
+    `skip` leaves laws out by name; `only` holds one. Returns each law with its evidence. Raises LawBroken, and
+    ConfigError for what is on no axis that has laws.
     """
     axis = getattr(component, "axis", None)
     if axis not in CHECKS:

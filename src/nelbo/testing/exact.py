@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -80,15 +80,19 @@ class LinearGaussian:
             self.model = spec.build(self.shape).double().eval()
             # A prior made of posteriors then stays what it is while q is fitted.
             furnished(self.model.prior, self.model.latent_dim, self.shape)
-            W, b = self._linear_decoder(self.model)
+            W, b = self._linear_decoder()
             self.x_BCHW = images_of(self.model, images)
             centred_BD = self.x_BCHW.flatten(1) - b[:6]
+            # W' W is diagonal, and with it the true posterior's precision I + W' W / sigma^2.
             precision = 1.0 + W[:6].square().sum(0) / self.sigma**2
             gain_ZD = W[:6].T / self.sigma**2 / precision[:, None]
             self.mean_BZ, self.std_Z = centred_BD @ gain_ZD.T, precision.rsqrt()
             self.marginal = MultivariateNormal(b[:6], W[:6] @ W[:6].T + self.sigma**2 * torch.eye(6).double())
-            if exact:
-                self._exact_posterior(gain_ZD, b)
+            if exact:  # the head gives mean and log-variance, in this order
+                variance_ZD, log_var_Z = torch.zeros_like(gain_ZD), 2.0 * self.std_Z.log()
+                linear = self.model.posterior.get_submodule("linear")
+                assert isinstance(linear, nn.Linear)
+                set_linear(linear, torch.cat([gain_ZD, variance_ZD]), torch.cat([-gain_ZD @ b, log_var_Z]))
             elif fitted:
                 fit_posterior(self.model, steps)
         if usual:
@@ -97,49 +101,45 @@ class LinearGaussian:
         else:
             self.log_px_B = evidence(self.model, self.x_BCHW)
 
-    def _linear_decoder(self, model: Any) -> tuple[Tensor, Tensor]:
-        """Sets the decoder to W z + b; further outputs a pixel get small weights of their own."""
-        out, latents = model.decoder[0], model.latent_dim
+    def _linear_decoder(self) -> tuple[Tensor, Tensor]:
+        """Set the decoder to W z + b, and return both; further outputs a pixel get small weights of their own."""
+        linear, latents = self.model.decoder[0], self.model.latent_dim
         columns = torch.randn(6, latents, dtype=torch.float64)
         orthogonal = torch.linalg.qr(columns).Q if latents <= 6 else columns / 6**0.5
-        rest = len(out.weight) - 6
+        further = len(linear.weight) - 6
+        # Columns of different lengths give the latents posteriors of different widths, so that an exchange shows.
         scaled = orthogonal * torch.linspace(1.4, 0.6, latents)
-        W = torch.cat([scaled, 0.3 * torch.randn(rest, latents)]).double()
-        b = 0.3 * torch.randn(6 + rest, dtype=torch.float64)
-        with torch.no_grad():
-            out.weight.copy_(W)
-            out.bias.copy_(b)
+        W = torch.cat([scaled, 0.3 * torch.randn(further, latents)]).double()
+        b = 0.3 * torch.randn(6 + further, dtype=torch.float64)
+        set_linear(linear, W, b)
         return W, b
 
-    def _exact_posterior(self, gain_ZD: Tensor, b: Tensor) -> None:
-        head: Any = self.model.posterior
-        with torch.no_grad():
-            head.linear.weight.copy_(torch.cat([gain_ZD, torch.zeros_like(gain_ZD)]))
-            head.linear.bias.copy_(torch.cat([-gain_ZD @ b, 2.0 * self.std_Z.log()]))
+
+@torch.no_grad()
+def set_linear(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
 
 
+@torch.no_grad()
 def images_of(model: BuiltModel, n: int) -> Tensor:
-    """n images drawn from the model: z ~ p(z), x ~ p(x | z). Shape (n, C, H, W), float64."""
-    with torch.no_grad():
-        return torch.as_tensor(model.decode(model.sample_prior(n).double()).sample()).double()
+    """Return n images drawn from the model: z ~ p(z), x ~ p(x | z). Shape (n, C, H, W), float64."""
+    return model.decode(model.sample_prior(n).double()).sample().double()
 
 
 @torch.enable_grad()  # a model may be built first where gradients are off
 def fit_posterior(model: BuiltModel, steps: int = FIT, batch: int = 64) -> None:
-    """Fit q(z | x) to images and latents that the model draws itself (Hinton et al. 1995, the sleep phase).
-
-    The latents are spread first, by a part of what q's mean is off, which leaves q wider than the true posterior. Where
-    they are no real numbers, some are exchanged.
-    """
+    """Fit q(z | x) to images and latents that the model draws itself (Hinton et al. 1995, the sleep phase)."""
     with torch.no_grad():  # begin with a q that hardly depends on the image
         for parameter in getattr(model, "posterior", nn.Module()).parameters():
             parameter.mul_(0.1 if parameter.dim() > 1 else 1.0)
         z_NZ = model.sample_prior(PAIRS).double()
-        x_NCHW = torch.as_tensor(model.decode(z_NZ).sample())
+        x_NCHW = model.decode(z_NZ).sample()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
     for _ in range(steps):
         rows = torch.randint(PAIRS, (batch,))
         z_BZ, q = z_NZ[rows], model.encode(x_NCHW[rows])
+        # Spread by a part of what q's mean is off, the latents leave q wider than the true posterior.
         if model.latent_space.space == "real":
             off_Z = (z_BZ - q.mean.detach()).square().mean(0).sqrt()
             spread_BZ = z_BZ + 0.7 * off_Z * torch.randn_like(z_BZ)
@@ -155,7 +155,7 @@ def fit_posterior(model: BuiltModel, steps: int = FIT, batch: int = 64) -> None:
 
 @torch.no_grad()
 def evidence(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
-    """log p(x) = log of the integral of p(x|z) p(z) over z, for each image: nats, float64, shape (B,).
+    """Return log p(x), log of the integral of p(x|z) p(z) over z, for each image: nats, float64, shape (B,).
 
     By quadrature, for models in float64 with few latents and a density as prior: one or two of R^Z or the ball, two or
     three on the sphere, one-hot vectors by enumeration, beside these one or two reals. In R^Z the grid is first laid
@@ -170,35 +170,34 @@ def evidence(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
         )
     with fixed_seed(SEED, CPU):
         samples_NZ = model.sample_prior(4000).double()
-    grid, log_prior = support.grid(samples_NZ), _log_prior(model)
-    mass = float(grid.integral(log_prior(grid.points_MZ).exp()))
-    seen = f"the prior integrates to {mass:.6g} on a grid around its samples"
-    require(abs(mass - 1) < 1e-3, seen, "the prior's log_prob and sample")
+    grid = support.grid(samples_NZ)
+    mass = float(grid.integral(model.prior.log_prob(grid.points_MZ).exp()))
+    fault = f"the prior integrates to {mass:.6g} on a grid around its samples"
+    require(abs(mass - 1) < 1e-3, fault, "the prior's log_prob and sample")
     if support.space == "real":
         coarse = around(samples_NZ, COARSE)
-        return torch.stack([_evidence(model, x_CHW[None], coarse) for x_CHW in x_BCHW])
+        return torch.stack([_evidence_of_one(model, x_CHW[None], coarse) for x_CHW in x_BCHW])
     grids = (support.grid(samples_NZ, n) for n in (COARSE, *FINER))
-    return _settled(torch.stack([_log_mass(model, grid, x_CHW[None]) for x_CHW in x_BCHW]) for grid in grids)
+    return _converged(
+        torch.stack([_log_joint(model, grid, x_CHW[None]).logsumexp(0) for x_CHW in x_BCHW]) for grid in grids
+    )
 
 
-def _evidence(model: BuiltModel, x_1CHW: Tensor, grid: Grid) -> Tensor:
+def _evidence_of_one(model: BuiltModel, x_1CHW: Tensor, grid: Grid) -> Tensor:
+    """Integrate around the posterior of one image: the prior's grid may have one point, or none, where it lies."""
     for _ in range(2):
         mass_M = _log_joint(model, grid, x_1CHW).softmax(0)
         centre_Z = mass_M @ grid.points_MZ
         spread_Z = (mass_M @ (grid.points_MZ - centre_Z).square()).sqrt()
-        cell_Z = grid.cell_MZ[mass_M.argmax()]  # where the posterior is lost between two points
-        spread_Z = torch.maximum(spread_Z, 0.5 * cell_Z)
+        # Half a cell at least: a posterior between two points of the grid has a spread of zero there.
+        spread_Z = torch.maximum(spread_Z, 0.5 * grid.cell_MZ[mass_M.argmax()])
         grid = around_point(centre_Z, spread_Z, COARSE)
-    grids = (grid, *(around_point(centre_Z, spread_Z, points) for points in FINER))
-    return _settled(_log_mass(model, finer, x_1CHW) for finer in grids)
+    grids = (grid, *(around_point(centre_Z, spread_Z, n) for n in FINER))
+    return _converged(_log_joint(model, finer, x_1CHW).logsumexp(0) for finer in grids)
 
 
-def _log_mass(model: BuiltModel, grid: Grid, x_1CHW: Tensor) -> Tensor:
-    return _log_joint(model, grid, x_1CHW).logsumexp(0)
-
-
-def _settled(values: Iterator[Tensor]) -> Tensor:
-    """The first of ever finer values that hardly differs from the one before."""
+def _converged(values: Iterator[Tensor]) -> Tensor:
+    """Return the first of ever finer values that hardly differs from the one before."""
     value = next(values)
     for finer in values:
         if bool(((finer - value).abs() < CONVERGED).all()):
@@ -209,36 +208,25 @@ def _settled(values: Iterator[Tensor]) -> Tensor:
     )
 
 
-def _log_prior(model: BuiltModel) -> Callable[[Tensor], Tensor]:
-    log_prob: Any = model.prior.log_prob
-    return lambda z: torch.as_tensor(log_prob(z))
-
-
 def _log_joint(model: BuiltModel, grid: Grid, x_1CHW: Tensor) -> Tensor:
-    """log p(x|z) p(z) dz at every point of a grid."""
+    """Return log p(x|z) p(z) dz at every point of a grid."""
     log_px_M = model.decode(grid.points_MZ[:, None]).log_prob(x_1CHW)[:, 0]
-    return torch.as_tensor(log_px_M + _log_prior(model)(grid.points_MZ) + grid.weights_M.log())
+    return log_px_M + model.prior.log_prob(grid.points_MZ) + grid.weights_M.log()
 
-
-# --- everything can be enumerated ----------------------------------------------------------------
 
 BITS_SZ = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)), dtype=torch.float64)
 
 
 def _state(z: Tensor) -> Tensor:
-    """The index 0..3 of two bits."""
+    """Return the index 0..3 of two bits."""
     return (2 * z[..., 0] + z[..., 1]).round().long()
 
 
 class Table(PosteriorValue):
-    """q(z | x) over the four states of two bits, one row of probabilities an image; no reparametrised gradient.
+    """A q(z | x) over the four states of two bits, one row of probabilities an image; no reparametrised gradient."""
 
-    `factorised` says that the bits are independent: the KL to the prior then has a closed form for each of them.
-    """
-
-    def __init__(self, log_q_BS: Tensor, factorised: bool) -> None:
+    def __init__(self, log_q_BS: Tensor) -> None:
         self.log_q_BS = log_q_BS
-        self.factorised = factorised
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
@@ -253,27 +241,23 @@ class Table(PosteriorValue):
         rows = torch.arange(len(self.log_q_BS)).expand(states.shape)
         return self.log_q_BS[rows, states]
 
-    def kl_to(self, prior: Any) -> Tensor | None:
-        if not self.factorised or not isinstance(prior, BitsPrior):
-            return None
-        q_BZ = self.mean
-        return q_BZ * (q_BZ / prior.p_Z).log() + (1 - q_BZ) * ((1 - q_BZ) / (1 - prior.p_Z)).log()
-
-    def rows(self, index: Tensor) -> Table:
-        """The same table for these images."""
-        return type(self)(self.log_q_BS[index], self.factorised)
-
 
 class IndependentBits(Table):
-    """A table whose two bits are independent given x, so that each has a log-probability of its own."""
+    """A table whose two bits are independent given x: each has a log-probability, and a KL in closed form."""
 
     def log_prob_each(self, z: Tensor) -> Tensor:
         one_BZ = self.mean
         return z * one_BZ.log() + (1 - z) * (1 - one_BZ).log()
 
+    def kl_to(self, prior: object) -> Tensor | None:
+        if not isinstance(prior, BitsPrior):
+            return None
+        one_BZ = self.mean
+        return one_BZ * (one_BZ / prior.p_Z).log() + (1 - one_BZ) * ((1 - one_BZ) / (1 - prior.p_Z)).log()
+
 
 class BitsPrior(PriorModule):
-    """p(z): independent bits, one with probability p_Z."""
+    """A prior of independent bits, one with probability p_Z."""
 
     p_Z: Tensor
 
@@ -289,7 +273,7 @@ class BitsPrior(PriorModule):
 
 
 class Discrete(BuiltModel):
-    """Two latent bits, 1 x 2 x 2 binary images, Bernoulli pixels: all sixteen images, all four latents, exactly.
+    """A model of two latent bits and 1 x 2 x 2 binary images: all sixteen images, all four latents, exactly.
 
     table_BS   q(z | x), any table of probabilities: row i is the image whose pixels are the bits of i.
                None is a table of independent bits, whose KL has a closed form
@@ -310,11 +294,11 @@ class Discrete(BuiltModel):
         independent = (BITS_SZ * q_BZ[:, None] + (1 - BITS_SZ) * (1 - q_BZ[:, None])).log().sum(-1)
         log_q_BS = independent if table_BS is None else (table_BS / table_BS.sum(1, keepdim=True)).log()
         kind = IndependentBits if table_BS is None else Table
-        self.table = kind(log_q_BS.double(), factorised=table_BS is None)
+        self.table = kind(log_q_BS.double())
 
     def encode(self, x_BCHW: Tensor) -> Table:
         places = torch.tensor([8.0, 4.0, 2.0, 1.0], dtype=x_BCHW.dtype)
-        return self.table.rows((x_BCHW.flatten(1) @ places).round().long())
+        return type(self.table)(self.table.log_q_BS[(x_BCHW.flatten(1) @ places).round().long()])
 
     def decode(self, z: Tensor) -> BernoulliImage:
         return BernoulliImage(self.logits_SD[_state(z)].view(*z.shape[:-1], *self.shape))
@@ -325,22 +309,17 @@ class Discrete(BuiltModel):
     def _draw(self, x_BCHW: Tensor, z_KBZ: Tensor) -> Draw:
         likelihood = self.decode(z_KBZ)
         return Draw(
-            z_KBZ=z_KBZ,
-            log_px_KB=likelihood.log_prob(x_BCHW),
-            posterior=self.encode(x_BCHW),
-            prior=self.prior,
-            x_BCHW=x_BCHW,
-            likelihood=likelihood,
-            decode=self.decode,
-            decoder_weights=self.parameters,
-        )
+            z_KBZ=z_KBZ, log_px_KB=likelihood.log_prob(x_BCHW), posterior=self.encode(x_BCHW), prior=self.prior,
+            x_BCHW=x_BCHW, likelihood=likelihood, decode=self.decode, decoder_weights=self.parameters,
+        )  # fmt: skip
 
     def every_draw(self, k: int, some: slice = slice(None)) -> tuple[Draw, Tensor]:
-        """All 4^k draws of k samples for each image, as one draw of 16 * 4^k images, and the probability of each.
+        """Return all 4^k draws of k samples for each image as one of 16 * 4^k images, and their probabilities.
 
         The expectation of anything f_B that is made of a draw is `(f_B.view(16, -1) * probability_BM).sum(1)`.
         `some` are those of the 4^k to draw, for every image.
         """
+
         states_MK = torch.cartesian_prod(*[torch.arange(4)] * k).view(-1, k)[some]
         z_KBZ = BITS_SZ[states_MK.repeat(16, 1).T]
         draw = self._draw(self.x_BCHW.repeat_interleave(len(states_MK), dim=0), z_KBZ)
@@ -348,7 +327,7 @@ class Discrete(BuiltModel):
 
     @property
     def log_joint_BS(self) -> Tensor:
-        """log p(x, z) of every image and state."""
+        """The log p(x, z) of every image and state."""
         log_px_SB = self.decode(BITS_SZ[:, None]).log_prob(self.x_BCHW[None]).detach()
         return (log_px_SB + self.prior.log_prob(BITS_SZ)[:, None]).T
 
@@ -358,29 +337,27 @@ class Discrete(BuiltModel):
 
     @property
     def kl_B(self) -> Tensor:
-        """KL(q || p) in nats."""
-        log_q = self.table.log_q_BS
-        return (log_q.exp() * (log_q - self.prior.log_prob(BITS_SZ))).sum(1)
+        log_q_BS = self.table.log_q_BS
+        return (log_q_BS.exp() * (log_q_BS - self.prior.log_prob(BITS_SZ))).sum(1)
 
     @property
     def elbo_B(self) -> Tensor:
-        log_q = self.table.log_q_BS
-        return (log_q.exp() * (self.log_joint_BS - log_q)).sum(1)
+        log_q_BS = self.table.log_q_BS
+        return (log_q_BS.exp() * (self.log_joint_BS - log_q_BS)).sum(1)
 
     @property
     def reconstruction_B(self) -> Tensor:
-        """-E_q[log p(x | z)] in nats."""
-        return -(self.elbo_B + self.kl_B)
+        return -(self.elbo_B + self.kl_B)  # ELBO = E_q[log p(x | z)] - KL
 
     def iw_B(self, k: int) -> Tensor:
-        """E[log 1/k sum_k p(x, z_k) / q(z_k | x)], over all 4^k draws (Burda et al. 2016, eq. 8)."""
+        """Return E[log 1/k sum_k p(x, z_k) / q(z_k | x)], over all 4^k draws."""
         states_MK = torch.cartesian_prod(*[torch.arange(4)] * k).view(-1, k)
         log_w_BMK = (self.log_joint_BS - self.table.log_q_BS)[:, states_MK]
         probability_BM = self.table.log_q_BS[:, states_MK].sum(-1).exp()
-        return (probability_BM * (log_w_BMK.logsumexp(-1) - math.log(k))).sum(1)
+        return (probability_BM * (log_w_BMK.logsumexp(-1) - math.log(k))).sum(1)  # Burda et al. 2016, eq. 8
 
 
 def correlated_table() -> Tensor:
-    """A table of q(z | x) for `Discrete` in which the two bits depend on each other: shape (16, 4)."""
+    """Return a table of q(z | x) for `Discrete` in which the two bits depend on each other: shape (16, 4)."""
     with fixed_seed(SEED, CPU):
         return torch.randn(16, 4, dtype=torch.float64).softmax(1)

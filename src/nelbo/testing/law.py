@@ -7,7 +7,7 @@ import dataclasses
 import enum
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -32,10 +32,8 @@ class Verdict(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """The outcome of one law, with its words for people.
+    """The outcome of one law; `words` are the numbers, or the reason, on one line.
 
-    verdict     what came of it
-    words       one line: the numbers, or the reason
     settings    how many configurations the law was held for
     left_out    configurations that are refused together, or to which the law does not apply
     undecided   configurations for which the numbers could not tell
@@ -59,12 +57,13 @@ Law = Callable[[T], str | Evidence]
 """Holds one law against a subject: returns its evidence (words alone mean that it holds), or raises LawBroken."""
 
 CPU = torch.device("cpu")
-SEED = 20_131_220  # the checks give the same verdict every time
+SEED = 20_131_220  # any fixed number: a verdict that changed from run to run would be no test
 ERRORS = 5.0  # standard errors that a mean may be off: one in two million by chance
+ROUNDING = 1e-9  # what float64 loses in a few hundred operations
 
 
 class LawBroken(AssertionError):
-    """A component says something that is not true.
+    """The error of a component that says something that is not true.
 
     component  its name and settings
     law        the law it breaks, in the words that `skip` takes
@@ -75,19 +74,33 @@ class LawBroken(AssertionError):
     component: str = ""
     law: str = ""
 
-    def __init__(self, found: str, look: str) -> None:
-        super().__init__(found, look)
-        self.found = found
+    def __init__(self, fault: str, look: str) -> None:
+        super().__init__(fault, look)
+        self.found = fault
         self.look = look
 
     def __str__(self) -> str:
         return f"{self.component} breaks the law {self.law!r}: {self.found}. Look at {self.look}"
 
 
-def require(condition: bool | Tensor, found: str, look: str) -> None:
+def require(condition: bool | Tensor, fault: str, look: str) -> None:
     """Raise LawBroken where the condition, or any element of it, is false."""
     if not bool(torch.as_tensor(condition).all()):
-        raise LawBroken(found, look)
+        raise LawBroken(fault, look)
+
+
+def require_form(
+    name: str, tensor: Tensor, form: tuple[tuple[int, ...], torch.dtype], instead: str, look: str
+) -> None:
+    """Require a shape and a type; `instead` ends the sentence on the form that the tensor has."""
+    fault = f"{name} has shape {tuple(tensor.shape)} and {tensor.dtype}{instead}"
+    require((tuple(tensor.shape), tensor.dtype) == form, fault, look)
+
+
+def require_alone(name: str, among: Tensor, alone: Tensor, look: str) -> None:
+    """Require that numbers are the same whether their image is alone in its batch or among others."""
+    fault = f"{name} {show(alone)} alone and {show(among)} among others"
+    require((among - alone).abs() <= ROUNDING, fault, look)
 
 
 def does_not_apply(why: str) -> Evidence:
@@ -95,19 +108,9 @@ def does_not_apply(why: str) -> Evidence:
     return Evidence(Verdict.NOT_APPLICABLE, why)
 
 
-def undecided(why: str) -> Evidence:
-    """Return the evidence of a law for which the numbers at hand cannot tell; another processor's may."""
-    return Evidence(Verdict.UNDECIDED, why)
-
-
 def held(outcome: str | Evidence) -> Evidence:
     """Return the outcome of a law as evidence."""
     return Evidence(Verdict.HELD, outcome) if isinstance(outcome, str) else outcome
-
-
-def title(law: Law[Any]) -> str:
-    """`samples_match_the_density` -> `samples match the density`."""
-    return law.__name__.replace("_", " ")
 
 
 def keep(
@@ -117,7 +120,7 @@ def keep(
 
     Raises LawBroken at the first one broken, UnknownName for a law to skip or to hold that there is not.
     """
-    named = {title(law): law for law in laws}
+    named = {law.__name__.replace("_", " "): law for law in laws}
     for name in [*skip, *([] if only is None else [only])]:
         if name not in named:
             raise UnknownName(f"axis {component.axis!r} has no law {name!r}; {did_you_mean(name, named)}")
@@ -128,6 +131,7 @@ def keep(
         if name in skip:
             evidence[name] = Evidence(Verdict.SKIPPED, "by name")
             continue
+        # Gradients are switched on because a test may hold laws inside no_grad.
         with fixed_seed(SEED, CPU), torch.enable_grad(), float64():
             try:
                 evidence[name] = held(law(subject))
@@ -142,7 +146,7 @@ def keep(
 
 @contextlib.contextmanager
 def float64() -> Iterator[None]:
-    """Whatever is built inside has its constants and weights in float64."""
+    """Give whatever is built inside its constants and weights in float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -152,7 +156,7 @@ def float64() -> Iterator[None]:
 
 
 def instance(component: S | type[S], base: type[S]) -> S:
-    """The component itself, or its class with default settings; raises ConfigError for what is neither."""
+    """Return the component, or its class with default settings; raise ConfigError for what is neither."""
     if isinstance(component, type) and issubclass(component, base):
         if component.is_abstract():
             raise ConfigError(f"{component.__name__} is abstract; check one of its subclasses")
@@ -168,15 +172,14 @@ def instance(component: S | type[S], base: type[S]) -> S:
     raise ConfigError(f"expected a component of axis {base.axis!r} or a class of one, not {component!r}")
 
 
-# --- means and their standard errors ------------------------------------------------------------
-
-
 def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the first axis and its standard error."""
+    """Return the mean over the first axis and its standard error."""
     return values.mean(0), values.std(0) / math.sqrt(len(values))
 
 
-def show(values: Tensor) -> str:
-    """A few numbers, short."""
+def show(values: Tensor, errors: Tensor | None = None) -> str:
+    """Return the first four numbers, short; means with their errors as `mean +- error`."""
+    if errors is not None:
+        return f"{show(values)} +- {show(errors)}"
     numbers = values.detach().double().flatten()[:4].tolist()
     return ", ".join(f"{number:.5g}" for number in numbers) + (", ..." if values.numel() > 4 else "")

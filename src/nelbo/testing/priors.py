@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from nelbo.core.distributions import PriorModule
 from nelbo.priors import Prior
-from nelbo.testing.densities import ROUNDING, SAMPLES, gradients, integrates, matches, settled
+from nelbo.testing.densities import SAMPLES, gradients, integrates, matches, settled
 from nelbo.testing.exact import LinearGaussian
-from nelbo.testing.law import Evidence, instance, keep, require, show
+from nelbo.testing.law import Evidence, Law, instance, keep, require, require_alone, require_form, show
 from nelbo.testing.models import weights_average_to_one
 from nelbo.testing.numeric import Grid
-from nelbo.testing.settings import Outcome, settings_change_something, weights_of
+from nelbo.testing.settings import Outcome, settings_tell_apart, weights_of
 from nelbo.testing.spaces import Support, few, fits, points, small_latents, some_latents, told_apart_with
 from nelbo.testing.toys import built
 
@@ -29,48 +29,42 @@ def check_prior(
     Its density integrates to one, its samples come from it, its log-density has the gradients of finite differences
     and judges every latent alone; with it as the prior of a linear model importance weights average to one; every
     setting changes something. A prior that is made of a model's posteriors is attached to a fixed toy encoder, and
-    shown toy images. Returns each law with its evidence. Raises LawBroken.
-    `skip` leaves laws out by name; `only` holds one.
+    shown toy images. For `skip`, `only` and what it returns or raises see `check`.
     """
     spec = instance(prior, Prior)
     return keep(spec, LAWS, spec, skip, only)
 
 
-def _planes(spec: Prior) -> Iterator[tuple[Any, Grid, Tensor]]:
-    """For few latents: the prior with weights moved, a grid around its samples, its density there."""
+def _planes(spec: Prior) -> Iterator[tuple[PriorModule, Grid, Tensor]]:
+    """Yield for few latents the prior with weights moved, a grid around its samples, and its density there."""
     for latents in small_latents(spec):
-        prior: Any = settled(built(spec, latents))
+        prior = settled(built(spec, latents))
         with torch.no_grad():
             for weight in prior.parameters():  # many begin at the standard normal, whatever they do later
-                weight.add_(
-                    MOVED * torch.randn_like(weight) / max(1, weight.dim() and weight.shape[-1]) ** 0.5
-                )
+                numbers = max(1, weight.dim() and weight.shape[-1])
+                weight.add_(MOVED * torch.randn_like(weight) / numbers**0.5)
             samples_NZ = prior.sample(4000)
-            seen = f"all {len(samples_NZ)} samples are the same"
-            require(samples_NZ.std(0) > 0, seen, "sample: noise for each of n samples")
+            fault = f"all {len(samples_NZ)} samples are the same"
+            require(samples_NZ.std(0) > 0, fault, "sample: noise for each of n samples")
             grid = Support.of(spec, latents).grid(samples_NZ)
             yield prior, grid, prior.log_prob(grid.points_MZ).exp()
 
 
 def shapes_and_types_are_kept(spec: Prior) -> str | Evidence:
     latents = some_latents(spec, 4)
-    prior: Any = built(spec, latents)
+    prior = built(spec, latents)
     for precision in (torch.float64, torch.float32):
         prior = prior.to(precision)
-        samples = prior.sample(9)
-        seen = f"sample(9) has shape {tuple(samples.shape)} and {samples.dtype}"
-        require(
-            samples.shape == (9, latents) and samples.dtype == precision, f"{seen} in {precision}", "sample"
-        )
-        found = prior.log_prob(points(spec, latents, 6, 5).to(precision))
-        seen = f"log_prob of (6, 5, {latents}) latents has shape {tuple(found.shape)} and {found.dtype}"
-        require(found.shape == (6, 5) and found.dtype == precision, f"{seen} in {precision}", "log_prob")
+        samples_NZ = prior.sample(9)
+        require_form("sample(9)", samples_NZ, ((9, latents), precision), f" in {precision}", "sample")
+        log_prob = prior.log_prob(points(spec, latents, 6, 5).to(precision))
+        name = f"log_prob of (6, 5, {latents}) latents"
+        require_form(name, log_prob, ((6, 5), precision), f" in {precision}", "log_prob")
     return "in float64 and float32"
 
 
 def the_density_integrates_to_one(spec: Prior) -> str | Evidence:
-    for prior, grid, density_M in _planes(spec):
-        del prior
+    for _, grid, density_M in _planes(spec):
         integrates(grid, density_M, grid.points_MZ.shape[1])
     return few(spec)
 
@@ -85,28 +79,24 @@ def samples_match_the_density(spec: Prior) -> str | Evidence:
 
 def latents_are_judged_alone(spec: Prior) -> str | Evidence:
     latents = some_latents(spec, 3)
-    prior: Any = settled(built(spec, latents))
+    prior = settled(built(spec, latents))
     z_KBZ = points(spec, latents, 5, 4)
     with torch.no_grad():
         together, alone = prior.log_prob(z_KBZ)[:, :1], prior.log_prob(z_KBZ[:, :1])
-    seen = f"log_prob is {show(alone)} alone and {show(together)} among others"
-    require((together - alone).abs() <= ROUNDING, seen, "means over the batch")
+    require_alone("log_prob is", together, alone, "means over the batch")
     return "the same alone and among others"
 
 
 def gradients_match_finite_differences(spec: Prior) -> str | Evidence:
     latents = some_latents(spec, 2)
-    prior: Any = settled(built(spec, latents))
+    prior = settled(built(spec, latents))
     z_BZ = points(spec, latents, 4).requires_grad_()
-    weights = tuple(prior.parameters())
-    if not prior.log_prob(z_BZ).requires_grad:
-        other_BZ = points(spec, latents, 4)
-        seen = f"log_prob has no gradient and varies: {show(prior.log_prob(other_BZ))}"
-        require(
-            torch.equal(prior.log_prob(z_BZ), prior.log_prob(other_BZ)), seen, "log_prob: detached tensors"
-        )
+    if not prior.log_prob(z_BZ).requires_grad:  # uniform on its space, or detached
+        log_prob_B = prior.log_prob(points(spec, latents, 4))
+        fault = f"log_prob has no gradient and varies: {show(log_prob_B)}"
+        require(torch.equal(prior.log_prob(z_BZ), log_prob_B), fault, "log_prob: detached tensors")
         return "log_prob is the same everywhere"
-    gradients(lambda z, *_: torch.as_tensor(prior.log_prob(z)), (z_BZ, *weights), "log_prob")
+    gradients(lambda z, *_: prior.log_prob(z), (z_BZ, *prior.parameters()), "log_prob")
     return "log_prob, by latents and weights"
 
 
@@ -115,27 +105,22 @@ def importance_weights_average_to_one(spec: Prior) -> str | Evidence:
     return weights_average_to_one(law.model, law.x_BCHW, law.log_px_B)
 
 
-def every_setting_changes_something(spec: Prior) -> str | Evidence:
-    return settings_change_something(spec, _outcome)
-
-
-def _outcome(spec: Prior) -> Outcome:
+@settings_tell_apart
+def every_setting_changes_something(spec: Prior) -> Outcome:
     latents = told_apart_with(spec)
     if not fits(spec, latents):
         return {"refused": "by check"}
-    prior: Any = built(spec, latents)
-    found, z_KBZ = weights_of(prior), points(spec, latents, 4, 2)
+    prior = built(spec, latents)
+    results, z_KBZ = weights_of(prior), points(spec, latents, 4, 2)
     for mode in (True, False):
         torch.manual_seed(11)
         prior.train(mode)
-        found |= {
-            f"{mode} samples": prior.sample(7).detach(),
-            f"{mode} log_prob": prior.log_prob(z_KBZ).detach(),
-        }
-    return found
+        results[f"{mode} samples"] = prior.sample(7).detach()
+        results[f"{mode} log_prob"] = prior.log_prob(z_KBZ).detach()
+    return results
 
 
-LAWS = (
+LAWS: tuple[Law[Prior], ...] = (
     shapes_and_types_are_kept,
     every_setting_changes_something,
     the_density_integrates_to_one,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import itertools
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Annotated, Any, Concatenate, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Concatenate, Literal, TypeVar, Union, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
@@ -26,25 +27,26 @@ REFUSED: Outcome = {"refused": "validation"}
 ENOUGH = 3  # different outcomes show that a number is used, and not only whether there is one
 
 
-def changed(spec: S, **values: Any) -> S | None:
-    """A validated copy with other values; None where these values cannot be."""
-    kept = {field: spec.setting(field) for field in type(spec).model_fields}
+def changed(spec: S, **values: object) -> S | None:
+    """Return a validated copy with other values; None where these values cannot be."""
+    fields = {field: spec.setting(field) for field in type(spec).model_fields}
     try:
-        return type(spec)(**(kept | values))
+        return type(spec)(**(fields | values))
     except ValidationError:
         return None
 
 
 def variations(spec: S, without: str = "") -> Iterator[S]:
-    """The spec with one field changed, for every field (but one) and every other value that is known for it."""
+    """Yield the spec with one field changed, for every field (but one) and every other value known for it."""
     for field, info in type(spec).model_fields.items():
         for value in _candidates(info.annotation, spec.setting(field)) if field != without else ():
-            other = changed(spec, **{field: value})
-            if other is not None and other != spec:
-                yield other
+            variant = changed(spec, **{field: value})
+            if variant is not None and variant != spec:
+                yield variant
 
 
-def _candidates(annotation: Any, now: Any) -> Iterator[Any]:
+def _candidates(annotation: object, now: object) -> Iterator[object]:
+    """Yield values for a field of this type, among them some that its bounds refuse: the caller leaves those out."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         yield from _candidates(arguments[0], now)
@@ -57,49 +59,39 @@ def _candidates(annotation: Any, now: Any) -> Iterator[Any]:
         yield None
     elif annotation is bool:
         yield not now
-    elif annotation is int:
-        yield from _numbers(now, int)
-    elif annotation is float:
-        yield from _numbers(now, float)
+    elif annotation in (int, float):
+        start = now if isinstance(now, int | float) and not isinstance(now, bool) else 0
+        if annotation is int:
+            yield from (int(number) for number in (start + 1, 2 * start + 3, start - 1))
+        else:  # near and far, above and below: a bound may refuse one side, and a small step change nothing
+            yield from (1.5 * start + 0.25, start / 2, start + 0.05)
+            yield from (10.0 * start + 10.0, 100.0 * start + 100.0)
     elif origin is tuple:
-        yield from _tuples(arguments, now)
+        items = tuple(now) if isinstance(now, tuple | list) else ()
+        of_any_length = len(arguments) == 2 and arguments[1] is Ellipsis
+        if of_any_length:
+            for item in _candidates(arguments[0], items[-1] if items else None):
+                yield (*items, item)
+            yield items[:-1]
+        for place, item in enumerate(items):
+            for value in _candidates(arguments[0 if of_any_length else place], item):
+                yield (*items[:place], value, *items[place + 1 :])
     elif inspect.isclass(annotation) and issubclass(annotation, Spec):
-        yield from _specs(annotation, now)
+        if isinstance(now, Spec):
+            yield from variations(now)
+        for name in names(annotation.axis) if annotation.is_abstract() else ():
+            with contextlib.suppress(ValidationError):  # of a component that has settings without a default
+                yield lookup(annotation.axis, name)()
 
 
-def _numbers(now: Any, kind: type[int] | type[float]) -> Iterator[int | float]:
-    """Near and far, above and below; what the bounds of the field refuse is left out by the caller."""
-    start = now if isinstance(now, int | float) and not isinstance(now, bool) else 0
-    near: tuple[float, ...] = (start + 1, 2 * start + 3, start - 1)
-    if kind is float:
-        near = (1.5 * start + 0.25, start / 2, start + 0.05, 10.0 * start + 10.0, 100.0 * start + 100.0)
-    for number in near:
-        yield kind(number)
+def settings_tell_apart(outcome: Callable[[S], Outcome]) -> Law[S]:
+    """Make the law of `settings_change_something` from the function that gives the outcome of a configuration."""
 
+    @functools.wraps(outcome)
+    def law(spec: S) -> str | Evidence:
+        return settings_change_something(spec, outcome)
 
-def _tuples(arguments: tuple[Any, ...], now: Any) -> Iterator[tuple[Any, ...]]:
-    items = tuple(now) if isinstance(now, tuple | list) else ()
-    of_any_length = len(arguments) == 2 and arguments[1] is Ellipsis
-    if of_any_length:
-        for item in _candidates(arguments[0], items[-1] if items else None):
-            yield (*items, item)
-        yield items[:-1]
-    for place, item in enumerate(items):
-        for other in _candidates(arguments[0 if of_any_length else place], item):
-            yield (*items[:place], other, *items[place + 1 :])
-
-
-def _specs(base: type[Spec], now: Any) -> Iterator[Spec]:
-    """The same component with another setting, then every other component of its axis."""
-    if isinstance(now, Spec):
-        yield from variations(now)
-    if not base.is_abstract():
-        return
-    for name in names(base.axis):
-        try:
-            yield lookup(base.axis, name)()
-        except ValidationError:  # has settings without a default
-            continue
+    return law
 
 
 def settings_change_something(
@@ -120,14 +112,27 @@ def settings_change_something(
 
 
 def _live_fields(spec: S, outcome: Callable[[S], Outcome], apart: Collection[str] = ()) -> Iterator[str]:
-    seen = _Seen(outcome)
-    for field in type(spec).model_fields:
+    @functools.cache  # an outcome may cost a training, and the same configuration comes again and again
+    def outcome_of(spec: S) -> Outcome:
+        torch.manual_seed(SEED)
+        try:
+            return dict(outcome(spec))
+        except NelboError as error:  # a refusal is an effect too
+            return {"refused": str(error)}
+
+    for field, info in type(spec).model_fields.items():
         now = spec.setting(field)
-        values = [v for v in _candidates(type(spec).model_fields[field].annotation, now) if v != now]
+        values = [v for v in _candidates(info.annotation, now) if v != now]
         wholes = [whole for v in reversed(values) if (whole := changed(spec, **{field: v})) is not None]
         possible = [whole.setting(field) for whole in wholes]  # as validation leaves it
         if possible or not isinstance(now, Spec):  # of some axes there is only one that fits
-            _changes_something(spec, field, values, seen)
+            is_choice = get_origin(info.annotation) is Literal or info.annotation is bool
+            values_that_agree = _undistinguished if is_choice else _idle
+            starts = itertools.chain([spec], variations(spec, field))
+            if alike := values_that_agree(field, [now, *values], starts, outcome_of):
+                setting = f"{type(spec).__name__}.{field} = {' or '.join(map(repr, alike[1:]))}"
+                look = "should be used: outputs, densities, weights and losses are all the same"
+                raise LawBroken(f"{setting} gives what {alike[0]!r} gives", f"where {field} {look}")
             yield field
         parts = {type(value): value for value in (*possible, now) if isinstance(value, Spec)}
         for part in (part for part in parts.values() if part.axis not in apart):
@@ -138,56 +143,41 @@ def _live_fields(spec: S, outcome: Callable[[S], Outcome], apart: Collection[str
 def _within(spec: S, field: str, outcome: Callable[[S], Outcome]) -> Callable[[Spec], Outcome]:
     """Return the outcome of the whole as a function of the component in this field."""
 
-    def of_part(part: Spec) -> Outcome:
+    def outcome_with(part: Spec) -> Outcome:
         whole = changed(spec, **{field: part})
         return REFUSED if whole is None else outcome(whole)
 
-    return of_part
+    return outcome_with
 
 
-def _changes_something(spec: S, field: str, others: list[Any], seen: _Seen[S]) -> None:
-    values = [spec.setting(field), *others]
-    starts = itertools.chain([spec], variations(spec, field))
-    if _is_choice(spec, field):
-        alike = _alike(field, values, starts, seen)
-    else:
-        alike = _idle(field, values, starts, seen)
-    if alike:
-        raise LawBroken(
-            f"{type(spec).__name__}.{field} = {' or '.join(map(repr, alike[1:]))} gives what {alike[0]!r} gives",
-            f"where {field} should be used: outputs, densities, weights and losses are all the same",
-        )
-
-
-def _is_choice(spec: Spec, field: str) -> bool:
-    annotation = type(spec).model_fields[field].annotation
-    return get_origin(annotation) is Literal or annotation is bool
-
-
-def _alike(field: str, values: list[Any], starts: Iterable[S], seen: _Seen[S]) -> list[Any]:
-    """Two values that no configuration tells apart, or none."""
+def _undistinguished(
+    field: str, values: list[object], starts: Iterable[S], outcome_of: Callable[[S], Outcome]
+) -> list[object]:
+    """Return two values that no configuration tells apart, or none."""
     pairs = set(itertools.combinations(range(len(values)), 2))
     for start in starts:
-        found = dict(_outcomes(field, values, start, seen))
-        pairs = {(a, b) for a, b in pairs if a not in found or b not in found or _same(found[a], found[b])}
+        outcomes = dict(_outcomes(field, values, start, outcome_of))
+        valid = {(a, b) for a, b in pairs if a in outcomes and b in outcomes}
+        pairs -= {(a, b) for a, b in valid if not _same(outcomes[a], outcomes[b])}
         if not pairs:
             return []
     return [values[place] for place in min(pairs)]
 
 
-def _idle(field: str, values: list[Any], starts: Iterable[S], seen: _Seen[S]) -> list[Any]:
-    """Nothing where some configuration tells three of the values apart, or all; otherwise values that it does not."""
-    repeated: list[Any] = []
+def _idle(
+    field: str, values: list[object], starts: Iterable[S], outcome_of: Callable[[S], Outcome]
+) -> list[object]:
+    """Return nothing where some configuration tells three of the values apart, or all; otherwise those it does not."""
+    repeated: list[object] = []
     for start in starts:
         different: dict[int, Outcome] = {}
         twins: dict[int, list[int]] = {}
-        for place, outcome in _outcomes(field, values, start, seen):
-            twin = next((other for other, known in different.items() if _same(outcome, known)), None)
+        for place, outcome in _outcomes(field, values, start, outcome_of):
+            twin = next((earlier for earlier in different if _same(outcome, different[earlier])), None)
             if twin is None:
                 different[place] = outcome
-            elif not _same(
-                outcome, REFUSED
-            ):  # beside one that is accepted, all that are refused are different alike
+            # Beside one that is accepted, all that are refused are different alike.
+            elif not _same(outcome, REFUSED):
                 twins.setdefault(twin, [twin]).append(place)
             if len(different) == ENOUGH:
                 return []
@@ -204,47 +194,29 @@ def _idle(field: str, values: list[Any], starts: Iterable[S], seen: _Seen[S]) ->
     return repeated
 
 
-def _outcomes(field: str, values: list[Any], start: S, seen: _Seen[S]) -> Iterator[tuple[int, Outcome]]:
-    """The outcome of each value that is valid in this configuration, with its place among the values."""
+def _outcomes(
+    field: str, values: list[object], start: S, outcome_of: Callable[[S], Outcome]
+) -> Iterator[tuple[int, Outcome]]:
+    """Yield the outcome of each value that is valid in this configuration, with its place among the values."""
     for place, value in enumerate(values):
-        other = changed(start, **{field: value})
-        if other is not None:
-            yield place, seen.of(other)
+        spec = changed(start, **{field: value})
+        if spec is not None:
+            yield place, outcome_of(spec)
 
 
-class _Seen(Generic[S]):
-    """Outcomes, each made once, with one random stream."""
+def _same(left: Outcome, right: Outcome) -> bool:
+    def equal(one: Tensor | str, two: Tensor | str) -> bool:
+        if isinstance(one, Tensor) and isinstance(two, Tensor):
+            return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=0, equal_nan=True)
+        return type(one) is type(two) and bool(one == two)
 
-    def __init__(self, outcome: Callable[[S], Outcome]) -> None:
-        self.outcome = outcome
-        self.known: dict[S, Outcome] = {}
-
-    def of(self, spec: S) -> Outcome:
-        if spec not in self.known:
-            torch.manual_seed(SEED)
-            try:
-                self.known[spec] = dict(self.outcome(spec))
-            except NelboError as error:  # a refusal is an effect too
-                self.known[spec] = {"refused": str(error)}
-        return self.known[spec]
-
-
-def _same(one: Outcome, other: Outcome) -> bool:
-    return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-
-
-def _equal(one: Tensor | str, other: Tensor | str) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool(torch.allclose(one, other, rtol=0, atol=0, equal_nan=True))
-    return type(one) is type(other) and bool(one == other)
+    return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor | str]:
     """Return the trainable weights and the buffers of a built module, for an outcome."""
-    found: dict[str, Tensor | str] = {
-        f"weight {name}": value.detach().clone() for name, value in module.named_parameters()
-    }
-    return found | {f"buffer {name}": value.clone() for name, value in module.named_buffers()}
+    weights = {f"weight {name}": value.detach().clone() for name, value in module.named_parameters()}
+    return {**weights, **{f"buffer {name}": value.clone() for name, value in module.named_buffers()}}
 
 
 def with_every_setting(law: Callable[Concatenate[S, ...], str | Evidence]) -> Law[S]:
@@ -257,7 +229,7 @@ def with_every_setting(law: Callable[Concatenate[S, ...], str | Evidence]) -> La
     briefly = {"thorough": False} if "thorough" in inspect.signature(law).parameters else {}
 
     @functools.wraps(law)
-    def of_all(spec: S) -> Evidence:
+    def law_of_all(spec: S) -> Evidence:
         evidence = held(law(spec))
         counts = {Verdict.HELD: 1, Verdict.NOT_APPLICABLE: 0, Verdict.UNDECIDED: 0}
         for variant in variations(spec):
@@ -269,11 +241,7 @@ def with_every_setting(law: Callable[Concatenate[S, ...], str | Evidence]) -> La
                 raise LawBroken(f"as {variant!r}, {broken.found}", broken.look) from None
         if evidence.verdict is not Verdict.HELD:
             return evidence
-        return dataclasses.replace(
-            evidence,
-            settings=counts[Verdict.HELD],
-            left_out=counts[Verdict.NOT_APPLICABLE],
-            undecided=counts[Verdict.UNDECIDED],
-        )
+        settings, left_out, undecided = counts.values()
+        return dataclasses.replace(evidence, settings=settings, left_out=left_out, undecided=undecided)
 
-    return of_all
+    return law_of_all

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Generator, Tensor
 
@@ -18,7 +16,7 @@ SHAPE = (1, 2, 3)
 
 
 class ToyImages:
-    """Grey images, none of them black or white; as `data.Batches` hands them out. Shape (n, C, H, W)."""
+    """A data set of grey images, none of them black or white; as `data.Batches` hands them out. Shape (n, C, H, W)."""
 
     def __init__(self, shape: Shape, n: int = IMAGES) -> None:
         self.n, self.shape = n, shape
@@ -26,12 +24,12 @@ class ToyImages:
         self.x_NCHW = 0.1 + 0.8 * torch.rand(n, *shape, generator=stream, dtype=torch.get_default_dtype())
 
     def take(self, index: Tensor, generator: Generator | None = None) -> Tensor:
-        """x_BCHW of the images at these positions."""
+        """Return x_BCHW of the images at these positions."""
         return self.x_NCHW[index]
 
 
 class ToyEncoder:
-    """x_BCHW -> N(mean_BZ, diag(std_BZ^2)): fixed, smooth, another posterior for every image."""
+    """A function x_BCHW -> N(mean_BZ, diag(std_BZ^2)): fixed, smooth, another posterior for every image."""
 
     def __init__(self, latents: int, shape: Shape = SHAPE) -> None:
         pixels = shape[0] * shape[1] * shape[2]
@@ -45,13 +43,13 @@ class ToyEncoder:
         return DiagonalNormal(2.0 * mean_BZ, (0.5 * log_var_BZ).exp(), log_var_BZ)
 
 
-def built(spec: Prior, latents: int) -> Any:
-    """The prior's module; with the toy encoder and images where it is made of a model's posteriors."""
+def built(spec: Prior, latents: int) -> PriorModule:
+    """Return the prior's module; with the toy encoder and images where it is made of a model's posteriors."""
     return furnished(spec.build(latents), latents, SHAPE)
 
 
 def furnished(prior: PriorModule, latents: int, shape: Shape) -> PriorModule:
-    """The same module, attached to the toy encoder in place of a model's, and shown toy images."""
+    """Return the same module, attached to the toy encoder in place of a model's, and shown toy images."""
     prior.attach(ToyEncoder(latents, shape), shape)
     prior.observe_training_images(ToyImages(shape))
     prior.refresh()
@@ -59,7 +57,7 @@ def furnished(prior: PriorModule, latents: int, shape: Shape) -> PriorModule:
 
 
 def shown(model: BuiltModel) -> BuiltModel:
-    """The model, with toy images where its prior is made of training images."""
+    """Return the model, with toy images where its prior is made of training images."""
     model.observe_training_images(ToyImages(model.shape))
     model.refresh()
     return model
