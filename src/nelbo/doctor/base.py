@@ -1,7 +1,5 @@
 """The parts of a diagnosis: findings with evidence and remedy, and the checks that make them."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of the bound beside others: that of training images, and that of a model without latents."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

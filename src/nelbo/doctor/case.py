@@ -1,7 +1,5 @@
 """The case that the doctor examines: the parts of a run, a configuration or data that are at hand."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cached_property

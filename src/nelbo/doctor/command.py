@@ -1,7 +1,5 @@
 """The remedies as lines to run: `nelbo train runs/x/config.toml --objective.beta 1`, or the same in Python."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shlex

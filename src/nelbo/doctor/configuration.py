@@ -1,7 +1,5 @@
 """Checks of a configuration alone: the weight of the KL, rates, the end of training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

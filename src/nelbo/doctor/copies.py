@@ -4,8 +4,6 @@ Exact copies have the same bytes. Near copies are closer than 1.5 % of the dista
 shrinking to 14 x 14: what a re-encoded file or the next frame of a film is, and two handwritten ones are not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of images, whatever is trained on them: range, blanks, copies, leaks, too few, classes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Checks of the latent dimensions: what they carry, and what the decoder makes of them."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Checks that a likelihood fits its pixels: range, grey levels, sigma."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Checks of the layers of a trained network: units that never fire."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

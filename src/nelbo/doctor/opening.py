@@ -1,7 +1,5 @@
 """Telling a run, a configuration and data apart, and opening what is at hand of each."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Literal

@@ -4,8 +4,6 @@ These look at behaviour, not at names, so that they hold for a plug-in's posteri
 built with random weights and asked about random features.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

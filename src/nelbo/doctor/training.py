@@ -1,7 +1,5 @@
 """Checks of a run's history: losses that rise, still fall or are not finite, over-fitting, an early end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from nelbo.doctor.base import Finding, check

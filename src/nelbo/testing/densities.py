@@ -1,7 +1,5 @@
 """The laws of every density: it integrates to one, samples come from it, its slopes are right."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """One check for all axes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 
 from nelbo.errors import ConfigError

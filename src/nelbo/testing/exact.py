@@ -3,8 +3,6 @@
 Each has images `x_BCHW` and their exact `log_px_B`, in nats. A LinearGaussian has a `model`, a Discrete is one.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

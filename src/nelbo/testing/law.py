@@ -1,7 +1,5 @@
 """Laws, their evidence, and the function that holds them against a component."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import enum

@@ -1,7 +1,5 @@
 """The laws of a likelihood."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Collection, Iterator

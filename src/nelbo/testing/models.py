@@ -1,7 +1,5 @@
 """The laws of a model."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from typing import Any

@@ -1,7 +1,5 @@
 """The laws of a network."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import torch

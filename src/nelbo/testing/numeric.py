@@ -4,8 +4,6 @@ Grids are even in t and mapped to the line by centre + scale sinh(t), or to an i
 trapezoid rule then converges fast, reaches far tails, and meets singular ends of an interval.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

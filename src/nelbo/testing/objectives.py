@@ -1,7 +1,5 @@
 """The laws of an objective."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection
 

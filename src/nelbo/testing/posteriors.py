@@ -1,7 +1,5 @@
 """The laws of a posterior."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 

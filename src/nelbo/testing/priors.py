@@ -1,7 +1,5 @@
 """The laws of a prior."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 
 import torch

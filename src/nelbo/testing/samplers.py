@@ -1,7 +1,5 @@
 """The laws of a sampler."""
 
-from __future__ import annotations
-
 import functools
 import random
 from collections.abc import Callable, Collection, Mapping
@@ -27,7 +25,7 @@ S = TypeVar("S", bound=Spec)
 Kind = Literal["one", "two", "point"]
 TRAIN, SAMPLES = 2000, 4000
 FEW = 60  # latents where only what is used matters, and not how well
-ENOUGH = {"steps": 600}
+ENOUGH = {"steps": 600, "centroids": 50}  # of a metric on the latents, whose cost is by centroid
 QUICK = {"steps": 20, "batch_size": 8, "centroids": 8, "moves": 4, "leapfrog": 3}
 POSTERIOR_STD = 0.3
 CDF = 0.06  # how far a distribution function may be off, where one of 2,000 latents is off by 0.03

@@ -1,7 +1,5 @@
 """The law that every setting does something, for any component: other values are found from a field's type."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

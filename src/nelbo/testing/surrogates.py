@@ -1,7 +1,5 @@
 """Losses whose gradient is not that of their value: what they follow in expectation, by finite differences."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """A small encoder and a few images, for priors that are made of a model's posteriors."""
 
-from __future__ import annotations
-
 import torch
 from torch import Generator, Tensor
 

@@ -1,7 +1,5 @@
 """The draws on which an objective is tried: of models whose log p(x) is known."""
 
-from __future__ import annotations
-
 import functools
 
 import torch
