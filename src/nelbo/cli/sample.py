@@ -58,7 +58,7 @@ class Sample(OnView):
         if self.like:
             export.sample_like(view, out, self.n, list(self.like))
             return self.files_answer(view, out.files)
-        spec = samplers.asked(self.sampler, settings, view.run, view.model)
+        spec = samplers.specified(self.sampler, settings, view.run, view.model)
         export.sample(view, out, self.n, sampler=spec)
         return self.files_answer(view, out.files, sampler=config.to_dict(spec))
 

@@ -117,7 +117,7 @@ class Split:
     scratch   a folder in which a long measurement keeps what it has done, to go on after an interruption;
               what is there belongs to these very weights. None keeps nothing
     tell      hears (done, total) of the measurement that runs
-    asked     the metric was named by the user: one that would otherwise be silent says why it has nothing to say
+    named     the metric was named by the user: one that would otherwise be silent says why it has nothing to say
     """
 
     images: Images
@@ -129,7 +129,7 @@ class Split:
     batch_size: int = EVALUATION_BATCH
     scratch: Path | None = None
     tell: Callable[[int, int], None] = unheard
-    asked: bool = False
+    named: bool = False
 
     @property
     def transforms(self) -> tuple[Transform, ...]:

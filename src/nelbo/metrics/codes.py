@@ -35,7 +35,7 @@ def codes(model: BuiltModel, split: Split) -> Values:
     """
     counts_MK = counted(model, split)
     if counts_MK is None:
-        if split.asked:
+        if split.named:
             missing = Missing("not measured", "this model has no codebook")
             yield from ((name, Value.none("", missing)) for name in NAMES)
         return

@@ -48,7 +48,7 @@ def fid(model: BuiltModel, split: Split) -> Values:
     Measured only where NELBO_INCEPTION names the published TorchScript of the network of 2015-12-05
     (`inception-2015-12-05.pt`); the reference is the split. It resizes to 299 x 299 itself, as in TensorFlow 1.
     """
-    if not os.environ.get(VARIABLE) and not split.asked:
+    if not os.environ.get(VARIABLE) and not split.named:
         return
     judge = Judge.of(split, sets=3)
     if isinstance(judge, Refusal):
