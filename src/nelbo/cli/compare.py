@@ -25,7 +25,7 @@ class Compare(OnRuns):
     """Compare runs and seeds: settings that differ, metrics, paired differences with intervals.
 
     Runs that differ only in the seed are one group; the group of the first run is the baseline. Without --samples and
-    --metrics the numbers are those that the runs' cards hold; what is asked for and missing is measured.
+    --metrics the numbers are those of the runs' cards; with them, missing numbers are measured.
     """
 
     usage = "compare RUN RUN ..."
@@ -45,7 +45,7 @@ class Compare(OnRuns):
         plain("K of the importance-weighted NLL; default: that of each run's fullest card", metavar="INT"),
     ] = None
     metrics: Annotated[
-        str | None, plain("all, or some: bound,importance; default: what the cards hold", metavar="NAMES")
+        str | None, plain("all, or some: bound,importance; default: those of the cards", metavar="NAMES")
     ] = None
     out: Annotated[
         Path | None, plain("the rate-distortion plot (.png, .pdf, .svg); default: in comparisons/ beside the runs",
@@ -107,7 +107,7 @@ class Compare(OnRuns):
 
 
 def show(comparison: Comparison) -> None:
-    """Print the tables of a comparison, then what their marks mean and the warnings."""
+    """Print the tables of a comparison, then the meaning of their marks and the warnings."""
     from nelbo.cli import console
     from nelbo.evaluation.comparison import tables
 

@@ -16,14 +16,14 @@ from nelbo.errors import ConfigError
 
 @dataclass
 class Data(Verb):
-    """List the data sets that there are, get one, or check a folder or file of images."""
+    """List the data sets, download one, or check a folder or file of images."""
 
     usage = "data [list | get | check]"
-    summary = "data sets: what there is, downloads, checks"
+    summary = "data sets: the list, downloads, checks"
     order = 140
 
-    action: Positional[Annotated[Literal["list", "get", "check"], arg(help="what to do")]] = "list"
-    what: Positional[Annotated[str, plain("a name (get) or a path (check)", metavar="[NAME|PATH]")]] = ""
+    action: Positional[Annotated[Literal["list", "get", "check"], arg(help="the task")]] = "list"
+    name: Positional[Annotated[str, plain("a name (get) or a path (check)", metavar="[NAME|PATH]")]] = ""
     size: Annotated[
         int | None, plain("height and width to resize to, as --data.size of train", metavar="INT")
     ] = None
@@ -39,11 +39,11 @@ class Data(Verb):
             rows = [dataclasses.asdict(row) for row in sets.available(self.data_dir)]
             cells = [[console.cell(value) for value in row.values()] for row in rows]
             return Answer({"datasets": rows}, lambda: console.show(list(rows[0]), cells))
-        if not self.what:
+        if not self.name:
             raise ConfigError(
                 f"nelbo data {self.action} needs a name or a path, as in nelbo data {self.action} mnist"
             )
-        source = config.build(sets.Data, {"source": self.what, "size": self.size}, "data")
+        source = config.build(sets.Data, {"source": self.name, "size": self.size}, "data")
         source.check_source()
         console.announce_download(source, self.data_dir)
         splits = source.load(self.data_dir)

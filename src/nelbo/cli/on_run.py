@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
@@ -27,10 +27,8 @@ class OnView(OnRuns):
     run_: flags.RunName
     checkpoint: flags.Checkpoint = "best"
     split: flags.SplitName = "test"
-    seed: Annotated[int, arg(help="of every random choice", metavar="INT")] = 0
-    out: Annotated[Path | None, plain("where to write; default: a folder inside the run", metavar="PATH")] = (
-        None
-    )
+    seed: Annotated[int, arg(help="seed of every random choice", metavar="INT")] = 0
+    out: Annotated[Path | None, plain("file or folder; default: a folder in the run", metavar="PATH")] = None
 
     def view(self) -> View:
         """Open the run; the folder of `--out` is checked first, which is quicker."""
@@ -51,7 +49,7 @@ class OnView(OnRuns):
 
         return Folder(self.out or view.run.path / "generated")
 
-    def files_answer(self, view: View, files: list[Path], **more: Any) -> Answer:
+    def files_answer(self, view: View, files: list[Path], **more: object) -> Answer:
         """Return the answer of a verb that wrote files; `more` goes into the JSON object."""
         from nelbo.cli import console
 

@@ -6,9 +6,8 @@ import dataclasses
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tyro.conf import Positional
 
 from nelbo.cli import flags
@@ -39,15 +38,15 @@ class Train(OnRuns):
     recipe: Positional[
         Annotated[str, plain("a recipe's name (see nelbo recipes) or FILE.toml", metavar="RECIPE")]
     ]
-    name: Annotated[str | None, plain("of the run folder; default: recipe and seed", metavar="NAME")] = None
+    name: Annotated[str | None, plain("name of the run; default: recipe and seed", metavar="NAME")] = None
     overwrite: Annotated[bool, plain("replace a run of that name")] = False
     dry_run: Annotated[bool, plain("check and print the configuration, read no data, train nothing")] = False
     no_figures: Annotated[bool, plain("do not draw the pictures at the end")] = False
-    overrides: tyro.conf.Suppress[dict[str, Any]] = field(default_factory=dict)
+    overrides: flags.Overrides = field(default_factory=dict)
 
     @classmethod
-    def settings(cls, unknown: list[str]) -> tuple[dict[str, Any], list[str]]:
-        """Take flags as fields of the recipe; raises ConfigError for one that is neither a field nor a flag."""
+    def settings(cls, unknown: list[str]) -> flags.Settings:
+        """Take flags as fields of the recipe; raise ConfigError for one that is neither a field nor a flag."""
         if not unknown:
             return {}, []
         from nelbo.core.config import parse_flags
