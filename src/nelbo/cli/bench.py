@@ -50,7 +50,7 @@ class Bench(Measuring):
         sides = tuple(bench.SIDES if self.sides is None else names_in(self.sides))
         recipes = self.recipes or ("digits",)
         for name in recipes:
-            console.announce_download(resolve(name).data, self.data_dir)
+            console.announce_download(resolve(name).data, self.data_dir)  # also refuses a wrong name at once
         table = bench.bench(
             recipes, repeat=self.repeat, epochs=self.epochs, device=self.device,
             data_dir=self.data_dir, sides=sides, target=self.target, tell=tell,

@@ -59,7 +59,7 @@ class Compare(OnRuns):
         from nelbo.training import store
 
         if self.out is not None:
-            if self.out.suffix.lower() not in FORMATS:
+            if self.out.suffix.lower() not in FORMATS:  # before minutes of measuring
                 raise ConfigError(f"--out {self.out}: expected a file that ends in {', '.join(FORMATS)}")
             store.check_folder(self.out.parent, "--out")
         chosen = None

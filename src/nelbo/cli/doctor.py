@@ -51,7 +51,7 @@ class Doctor(OnRuns):
     ] = None
     distinct: Annotated[
         Path | None,
-        plain("write data without blank and repeated images there, for --data", metavar="FILE.npz"),
+        plain("file to write: the data without blank and repeated images, for --data", metavar="FILE.npz"),
     ] = None
 
     def run(self) -> Answer:
@@ -84,7 +84,7 @@ class Doctor(OnRuns):
             raise ConfigError(f"--distinct is about data, not a {self.kind}; leave --kind at data")
         if file.suffix != ".npz":
             raise ConfigError(f"--distinct {file}: expected a file ending in .npz")
-        if file.exists():
+        if file.exists():  # perhaps the very data that are read
             raise ConfigError(f"--distinct {file}: there is such a file already; choose another name")
         store.check_folder(file.parent, "--distinct")
         before = config.build(Data, {"source": self.subject, "size": self.size}, "data").load(self.data_dir)

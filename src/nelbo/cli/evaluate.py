@@ -38,7 +38,9 @@ class Evaluate(OnRuns):
         from nelbo.training import store
 
         run = store.find(self.run_, self.runs)
-        names = ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
+        names = (
+            ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
+        )  # "first" twice is once
         chosen = None if self.metrics == "all" else [word.strip() for word in self.metrics.split(",")]
         try:
             with console.Measuring() as listener:

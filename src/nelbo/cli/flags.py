@@ -50,7 +50,7 @@ def sort(arguments: list[str], verb: type[Verb]) -> tuple[list[str], list[str]]:
     hints = get_type_hints(verb)
     kinds = {"--" + item.name.rstrip("_").replace("_", "-"): hints[item.name] for item in fields(verb)}
     flags = kinds.keys() - {"--overrides"} | HELP
-    alone = {flag for flag, kind in kinds.items() if kind is bool} | HELP
+    alone = {flag for flag, kind in kinds.items() if kind is bool} | HELP  # they take no value
     positional: list[str] = []
     words: list[str] = []
     unknown: list[str] = []

@@ -47,7 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
             NelboError(f"{message}; try a smaller --batch-size, model, or number of samples"), words
         )
     except OSError as error:
-        wrong_path = FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError
+        wrong_path = (
+            FileNotFoundError,
+            FileExistsError,
+            NotADirectoryError,
+            IsADirectoryError,
+            PermissionError,
+        )
         kind = ConfigError if isinstance(error, wrong_path) else NelboError  # code 2, or 1 as for a full disk
         parts = [str(part) for part in (error.filename, error.strerror) if part]
         return _report(kind(": ".join(parts) or repr(error)), words)
@@ -56,7 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
         if code and "--json" in words:
             print(json.dumps({"error": f"wrong usage of nelbo {words[0]}; see stderr", "exit_code": code}))
         return code
-
 
 
 def _import_the_rest() -> None:
@@ -69,7 +74,6 @@ def _import_the_rest() -> None:
     finally:
         gc.freeze()  # later collections skip it too
         gc.enable()
-
 
 
 def _report(error: NelboError, words: list[str]) -> int:

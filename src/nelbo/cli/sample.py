@@ -35,7 +35,7 @@ class Sample(OnView):
             metavar="A",
         ),
     ] = ()
-    temperature: Annotated[float, arg(help="scales draws from the prior", metavar="FLOAT")] = 1.0
+    temperature: Annotated[float, arg(help="scale of draws from the prior", metavar="FLOAT")] = 1.0
     sampler: Annotated[
         str, arg(help="source of the latents; chosen: the best one of nelbo samplers RUN", metavar="NAME")
     ] = "prior"
@@ -79,4 +79,5 @@ class Sample(OnView):
             raise ConfigError(
                 f"--temperature scales draws from the prior, and --sampler is {self.sampler}; leave one of them out"
             )
+        # The flag is short for a field of the prior; --sampler.temperature itself wins.
         return values if self.temperature == 1.0 else {"temperature": self.temperature} | values

@@ -61,7 +61,7 @@ class Samplers(OnRuns):
         from nelbo.evaluation.labels import label
 
         criterion = table["by"]
-        rows: list[tuple[float, tuple[str, ...]]] = []
+        measured: list[tuple[float, tuple[str, ...]]] = []
         for name, entry in table["samplers"].items():
             if "metrics" not in entry:
                 continue
@@ -71,15 +71,15 @@ class Samplers(OnRuns):
             title = f"{name} (copies)" if entry["copies"] else name
             times = [f"{seconds[clock]:.1f} s" for clock in TIMED]
             cells = (title, *_number(metrics[criterion]), *shares, *times)
-            rows.append((float("inf") if distance is None else distance, cells))
-        rows.sort(key=lambda row: row[0])  # nearest first
+            measured.append((float("inf") if distance is None else distance, cells))
+        rows = [cells for _, cells in sorted(measured, key=lambda row: row[0])]  # nearest first
         for name, metric in table["validation"]["references"].items():
-            rows.append((0.0, (f"({name.rpartition('_')[2]})", *_number(metric), *[""] * 6)))
+            rows.append((f"({name.rpartition('_')[2]})", *_number(metric), *[""] * 6))
         title = (
             f"{table['run']} · {table['checkpoint']} (epoch {table['epoch']}) · validation, "
             f"n = {table['validation']['n']}, by {label(criterion)}"
         )
-        console.show(["sampler", "distance", "", *COLUMNS, *TIMED], [cells for _, cells in rows], title)
+        console.show(["sampler", "distance", "", *COLUMNS, *TIMED], rows, title)
         for name, entry in table["samplers"].items():
             if "refused" in entry:
                 console.say(f"left out {name}: {entry['refused']}")
@@ -88,7 +88,6 @@ class Samplers(OnRuns):
             f"\nchosen: {table['chosen']}; on {table['test']['n']} test images {value} {error}".rstrip()
         )
         console.write(f"nelbo sample {table['run']} --sampler chosen   draws with it")
-
 
 
 def _number(metric: Entry) -> tuple[str, str]:

@@ -53,6 +53,7 @@ class Train(OnRuns):
         from nelbo.core.spec import kebab
         from nelbo.training.recipe import PARTS_OF_THE_MODEL, Recipe
 
+        # The recipe itself is the positional argument.
         heads = {kebab(name) for name in (*Recipe.model_fields, *PARTS_OF_THE_MODEL)} - {"recipe"}
         for word in filter(flags.is_flag, unknown):
             head = word.partition("=")[0].removeprefix("--").partition(".")[0]
@@ -84,7 +85,7 @@ class Train(OnRuns):
         from nelbo.training import api
 
         engine.check_precision(engine.pick_device(self.device), recipe.precision)
-        shape = recipe.data.shape_without_reading()
+        shape = recipe.data.shape_without_reading()  # None where only the data themselves would tell
         outline = None if shape is None else api.outline(recipe, shape)
         table = {
             "run": str(folder),
@@ -101,7 +102,7 @@ class Train(OnRuns):
         from nelbo.evaluation import card as cards
 
         summary = run.summary
-        if "evaluate" not in summary["seconds"]:
+        if "evaluate" not in summary["seconds"]:  # a finished run that is started again is not measured again
             begun = time.perf_counter()
             card = cards.evaluate(
                 run, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir

@@ -29,9 +29,7 @@ class Traverse(OnView):
     def run(self) -> Answer:
         words = [] if self.dimensions == "all" else names_in(self.dimensions)  # none stands for every one
         if self.dimensions != "all" and not (words and all(word.isdecimal() for word in words)):
-            raise ConfigError(
-                f"--dimensions {self.dimensions}: expected numbers from 0, as in 0,3,4, or all"
-            )
+            raise ConfigError(f"--dimensions {self.dimensions}: expected numbers from 0, as in 0,3,4, or all")
         view = self.view()
         from nelbo.pictures import export
 

@@ -32,6 +32,7 @@ def describe(axis: str) -> dict[str, dict[str, str]]:
         fields = []
         if inspect.isclass(entry) and issubclass(entry, Spec):
             for field, info in entry.model_fields.items():
+                # Of a default that is a spec itself the name says enough.
                 default = "" if info.is_required() else f" {getattr(info.default, 'name', info.default)!s}"
                 fields.append(f"{kebab(field)}{default}")
         table[name] = {"fields": ", ".join(fields), "what": docline(entry)}

@@ -33,6 +33,7 @@ def to_dict(spec: Spec) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, Spec):
         table = to_dict(value)
+        # beta = 4 in place of {name = "constant", value = 4}
         only_scalar = value.axis and value.scalar and set(table) == {"name", value.scalar}
         return table[value.scalar] if only_scalar else table
     if isinstance(value, tuple | list):
@@ -96,7 +97,9 @@ def parse_value(text: str) -> object:
     if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text.lower()):  # .001 and 1., which TOML refuses
         return float(text)
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")[
+            "value"
+        ]  # lists and tables on the command line, as in a file
         return value if isinstance(value, str | int | float | list | dict) else text  # a date is a name here
     except tomllib.TOMLDecodeError:
         items = text.split(",")

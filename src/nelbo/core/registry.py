@@ -54,7 +54,7 @@ def names(axis: str) -> list[str]:
 def lookup(axis: str, name: str) -> Any:
     """Return the entry of that name; raise UnknownName with the nearest spelling."""
     _load(axis)
-    entry = _entries[axis].get(name.replace("_", "-"))
+    entry = _entries[axis].get(name.replace("_", "-"))  # written as in Python, too
     if entry is None:
         raise UnknownName(f"no {axis} is called {name!r}; {did_you_mean(name, _entries[axis])}")
     return entry

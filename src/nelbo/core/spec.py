@@ -38,6 +38,7 @@ class Spec(BaseModel):
     which raises ConfigError. A field that may be None has None as its default: TOML has no null, so it is left out.
     """
 
+    # Without protected namespaces a field may be called `model_...`, which pydantic keeps for itself.
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, protected_namespaces=()
     )
@@ -85,7 +86,9 @@ class Spec(BaseModel):
             if table is None:
                 raise PydanticCustomError("not_a_table", "expected {what}", {"what": _expected(cls)})
             value = table
-        table = {str(key).replace("-", "_"): entry for key, entry in value.items()}
+        table = {
+            str(key).replace("-", "_"): entry for key, entry in value.items()
+        }  # a copy: names are popped
         if cls.is_abstract():
             return cls._by_name(table)
         if cls.axis and table.get("name", cls.name) != cls.name:

@@ -68,9 +68,8 @@ def evaluate(
     """
     if not 0 <= samples <= MOST_SAMPLES:
         raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
-    chosen: dict[str, Metric] = {
-        name: lookup("metric", name) for name in sorted(metrics or names("metric"), key=position)
-    }
+    sections = sorted(metrics or names("metric"), key=position)
+    chosen: dict[str, Metric] = {name: lookup("metric", name) for name in sections}
     opened = store.find(run, Path(runs))
     place = engine.pick_device(device)
     model = api.load(opened, checkpoint=checkpoint, device=device)
@@ -80,7 +79,7 @@ def evaluate(
     view = api.open_split(
         opened, split, place, data_dir=data_dir, data=data, samples=samples, scratch=scratch, named=bool(metrics)
     )  # fmt: skip
-    begun = time.perf_counter()
+    begun = time.perf_counter()  # of measuring alone: loading depends on the disk
     card: Card = {
         "run": opened.name,
         "checkpoint": checkpoint,

@@ -49,7 +49,7 @@ def rounded(value: float, error: float | None = None) -> str:
     """Write a number to the second digit of its standard error, and to four digits where there is none."""
     if error:
         return f"{value:.{decimals(error)}f}"
-    if float(value).is_integer() and abs(value) < 1e6:
+    if float(value).is_integer() and abs(value) < 1e6:  # a count
         return f"{value:.0f}"
     return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 

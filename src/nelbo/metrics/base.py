@@ -102,8 +102,8 @@ def exactly(device: torch.device) -> Iterator[None]:
         yield
 
 
-def unheard(done: int, total: int) -> None:
-    """Hear how far a measurement is and says nothing."""
+def unheard(count: int, total: int) -> None:
+    """Hear the progress of a measurement and say nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,9 +114,9 @@ class Split:
     data      all splits of the data: what a probe or a classifier is trained on, the range of the pixels, the hash
     samples   K of the importance-weighted estimate; 0 leaves it out
     seed      of the posterior samples
-    scratch   a folder in which a long measurement keeps what it has done, to go on after an interruption;
-              what is there belongs to these very weights. None keeps nothing
-    tell      hears (done, total) of the measurement that runs
+    scratch   a folder in which a long measurement keeps its finished part, to go on after an interruption;
+              its files belong to these very weights. None keeps nothing
+    tell      hears (count, total) of the measurement that runs
     named     the metric was named by the user: one that would otherwise be silent says why it has nothing to say
     """
 
@@ -137,18 +137,18 @@ class Split:
 
     @property
     def pixels(self) -> str:
-        """binary, dequantised, grey or real."""
+        """The kind of the pixels: binary, dequantised, grey or real."""
         return self.data.pixels
 
     def of(self, images: Images) -> Self:
-        """The same view of other images."""
+        """Return the same view of other images."""
         return dataclasses.replace(self, images=images)
 
     def batches(self, batch_size: int | None = None, start: int = 0) -> Iterator[Tensor]:
-        """Every image once, in order, as float32 x_BCHW; measured `exactly`, with the split's own noise.
+        """Yield every image once, in order, as float32 x_BCHW; measured `exactly`, with the split's own noise.
 
-        `start` counts batches. Each has a seed of its own, so that what is drawn for it does not depend on
-        what was drawn before: a measurement that goes on at a later batch gets the same numbers.
+        `start` counts batches. Each has a seed of its own, so that its noise does not depend on the batches before:
+        a measurement that goes on at a later batch gets the same numbers.
         """
         size = batch_size or self.batch_size
         loader = Batches(self.images, self.transforms, size, device=self.device)
@@ -190,8 +190,8 @@ class Metric:
     order         place of its section on a card; sections of equal order follow by name
     quick         measured at the end of training; `nelbo evaluate` measures all
     depends_on_k  its numbers may change with the number of samples K, so that no card of another K can give them
-    learns        it also learns from the training images (a classifier, a probe), which then have to be the same
-                  where its numbers are compared
+    learns        it also learns from the training images (a classifier, a probe): its numbers are compared only
+                  between runs of the same training images
     label         the name of its section; "" makes one of its own
     numbers       facts about its numbers, by name; those without any need not be named
     """

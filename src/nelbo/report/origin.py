@@ -16,7 +16,7 @@ Pairs = list[tuple[str, object]]
 
 
 def brief(facts: Facts) -> Pairs:
-    """Return the few facts that open what is said of a run."""
+    """Return the few facts that open the page of a run."""
     recipe, card = facts.recipe, facts.card
     flat = flatten(to_dict(recipe))
     size = f", {flat['model.latent_dim']} latent dimensions" if "model.latent_dim" in flat else ""
@@ -54,15 +54,12 @@ def changes(facts: Facts) -> Table:
 
 
 def surroundings(facts: Facts) -> tuple[Pairs, Pairs, Pairs]:
-    """Return the data, the machine of the training, and what differed in the evaluation."""
+    """Return the data, the machine of the training, and the differences of that of the evaluation."""
     trained = _machine(facts.environment)
     measured = [row for row in _machine(facts.card.get("environment", {})) if row[1] and row not in trained]
-    return _data(facts.environment.get("data", {})), trained, measured
-
-
-def _data(data: DataFacts) -> Pairs:
+    data = facts.environment.get("data", DataFacts())
     shape = data.get("shape")
-    return [
+    rows: Pairs = [
         ("Name", data.get("name")),
         ("Images", ", ".join(f"{count:,} {split}" for split, count in data.get("n", {}).items()) or None),
         ("Size", f"{shape[1]} × {shape[2]}, {shape[0]} channel{'s' * (shape[0] > 1)}" if shape else None),
@@ -70,6 +67,7 @@ def _data(data: DataFacts) -> Pairs:
         ("Hash", data.get("hash")),
         ("Classes", ", ".join(data.get("class_names") or ()) or None),
     ]
+    return rows, trained, measured
 
 
 def _machine(environment: Environment) -> Pairs:

@@ -97,7 +97,7 @@ def train(
         planned = plan(recipe, overrides, data=data, runs=runs, name=name, overwrite=overwrite)
     place = engine.pick_device(device)
     engine.check_precision(place, planned.recipe.precision)
-    begun = time.perf_counter()
+    begun = time.perf_counter()  # the first clock of the summary: `data`
     splits = load_data(planned.recipe, data_dir, data)
     if not planned.overwrite:
         _same_data(Run(planned.folder), splits)

@@ -33,7 +33,7 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
     if run.checkpoint_path("last").is_file():
         run.resume(state.unpack)
         tell(Resumed(state.epoch, state.batch))
-    run.forget_after(state.epoch - 1)
+    run.forget_after(state.epoch - 1)  # an epoch that is done again is logged again
     images, size = splits.train, recipe.batch_size
     batches = Batches(images, splits.transforms, size, device=device, shuffle_seed=recipe.seed, training=True)
     state.observe_training_images(batches)
@@ -117,7 +117,7 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> Epoch
         if newest:
             state.best_epoch = state.epoch
         state.epoch, state.batch, state.means = state.epoch + 1, 0, Means()
-        run.save("last", *state.pack())
+        run.save("last", *state.pack())  # at the very end: after a crash before it the epoch is repeated
     return row | {"best_epoch": state.best_epoch, "how": state.execution | {"threads": state.threads}}
 
 

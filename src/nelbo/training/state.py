@@ -122,6 +122,7 @@ class State:
         for name, module in self._modules().items():
             tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
+            # as_tensor: the step counters of some optimisers are plain numbers.
             tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
         tensors |= {f"random.{key}": value for key, value in engine.random_state(self.device).items()}
         if self.means.pieces:
@@ -155,7 +156,9 @@ class State:
         for key, value in groups.get("optimizer", {}).items():
             index, _, slot = key.partition(".")
             slots.setdefault(int(index), {})[slot] = value
-        fresh = self.optimizer.state_dict()
+        fresh = (
+            self.optimizer.state_dict()
+        )  # the settings of its groups are the recipe's, and not in the file
         self.optimizer.load_state_dict({"state": slots, "param_groups": fresh["param_groups"]})
         # Fused kernels walk weights and slots side by side in memory, so a slot takes its weight's layout
         # (channels-last); a checkpoint holds it row by row.

@@ -69,7 +69,7 @@ def make_step(
         optimizer,
         batch_size=recipe.batch_size,
         device=state.device,
-        rate=None if isinstance(recipe.optimizer.lr, Constant) else recipe.optimizer.lr,
+        rate=None if isinstance(recipe.optimizer.lr, Constant) else recipe.optimizer.lr,  # only if it moves
         share=average.share if average else None,
         images=batches.n,
         compiled=compiled,

@@ -99,6 +99,7 @@ class Run:
     def log(self, row: Mapping[str, object]) -> None:
         """Append one line to metrics.jsonl; numbers that are not finite become null."""
         line = json.dumps(finite(row), allow_nan=False)
+        # Not `atomic`: a long training would write the whole file again after every epoch.
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -142,7 +143,9 @@ class Run:
     def epoch(self, checkpoint: str) -> int:
         """Return the number of epochs that a checkpoint has finished; `last` may hold a part of one more."""
         about = self.load(checkpoint)[1]
-        return int(about["epoch"]) - (1 if checkpoint == "last" else 0)
+        return int(about["epoch"]) - (
+            1 if checkpoint == "last" else 0
+        )  # `last` counts the next epoch already
 
     def checkpoint_path(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"

@@ -172,6 +172,7 @@ def _best(
     ranked = sorted(means, key=lambda name: (means[name] or 0.0) * (-1.0 if better == "higher" else 1.0))
     if not better or len(ranked) < 2:
         return None, ""
+    # Intervals are computed between the winner and every other group only: the order of the others does not count.
     winner, *others = ranked
     over: list[Literal["seeds", "images"]] = []
     for other in others:

@@ -127,7 +127,7 @@ def _mean(row: MetricRow, group: str) -> str:
 
 def _difference(one: Difference, comparison: Comparison) -> list[Cell | str]:
     widths = [interval.high - interval.low for interval in (one.over_images, one.over_seeds) if interval]
-    digits = decimals(min(widths) / 2) if widths else None
+    digits = decimals(min(widths) / 2) if widths else None  # two digits of the half of the narrower interval
     number = rounded(one.value) if digits is None else f"{one.value:.{digits}f}"
     row = next(row for row in comparison.metrics if row.name == one.metric)
     better = f"{row.better} is better" if row.better else ""
