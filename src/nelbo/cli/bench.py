@@ -73,9 +73,6 @@ def tell(event: Event) -> None:
             console.say(f"  left out {event.side}: {event.why}")
 
 
-# --- on a terminal ----------------------------------------------------------------------------
-
-
 def show(table: Mapping[str, Any]) -> None:
     """Write a table for each recipe with the sides left out, then the machine."""
     from nelbo.cli import console

@@ -54,9 +54,11 @@ class Compare(OnRuns):
 
     def run(self) -> Answer:
         from nelbo.cli import console
+        from nelbo.core import files
         from nelbo.core.registry import names
         from nelbo.evaluation import comparison
         from nelbo.training import store
+        from nelbo.training.events import RunMeasured
 
         if self.out is not None:
             if self.out.suffix.lower() not in FORMATS:  # before minutes of measuring
@@ -66,7 +68,6 @@ class Compare(OnRuns):
         if self.metrics is not None:
             every = self.metrics == "all"
             chosen = names("metric") if every else [word.strip() for word in self.metrics.split(",")]
-        from nelbo.training.events import RunMeasured
 
         with console.Measuring() as listener:
 
@@ -82,7 +83,12 @@ class Compare(OnRuns):
             )  # fmt: skip
         for name, why in compared.left_out.items():
             console.say(f"left out {name}: {why}")
-        file, why_not = self._figure(compared)
+        figure, why_not = comparison.draw(compared)
+        file = None
+        if figure is not None:
+            file = self.out or comparison.default_file(compared)
+            with files.atomic(file) as temporary:  # a name without the suffix, so the format is named
+                figure.savefig(temporary, format=file.suffix[1:].lower())
 
         def show_all() -> None:
             show(compared)
@@ -92,18 +98,6 @@ class Compare(OnRuns):
                 console.say(why_not)
 
         return Answer(compared.to_dict() | {"figure": file and str(file), "figure_note": why_not}, show_all)
-
-    def _figure(self, compared: Comparison) -> tuple[Path | None, str]:
-        from nelbo.core import files
-        from nelbo.evaluation import comparison
-
-        figure, why_not = comparison.draw(compared)
-        if figure is None:
-            return None, why_not
-        file = self.out or comparison.default_file(compared)
-        with files.atomic(file) as temporary:
-            figure.savefig(temporary, format=file.suffix[1:].lower())
-        return file, ""
 
 
 def show(comparison: Comparison) -> None:

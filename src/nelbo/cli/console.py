@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table as RichTable
 
 from nelbo.core.layout import LOGGED, Card, EpochRow
+from nelbo.errors import Interrupted
 from nelbo.evaluation import tables
 from nelbo.evaluation.tables import NONE, Row, Table
 from nelbo.training import events
@@ -257,9 +258,13 @@ def announce_download(data: Data, data_dir: Path | None) -> None:
 
 
 class Measuring:
-    """A listener to an evaluation: the metric that runs and how far it is, on a terminal only."""
+    """A listener to an evaluation: the metric that runs and its progress, on a terminal only.
 
-    def __init__(self) -> None:
+    resumes   the work with which the same command goes on after an interruption; "" leaves that to others
+    """
+
+    def __init__(self, resumes: str = "") -> None:
+        self.resumes = resumes
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         quiet = not sys.stderr.isatty()
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
@@ -269,8 +274,10 @@ class Measuring:
         self.bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.bar.stop()
+        if self.resumes and kind is KeyboardInterrupt:
+            raise Interrupted(f"interrupted; the same command goes on with {self.resumes}") from None
 
     def __call__(self, event: Event) -> None:
         match event:

@@ -10,7 +10,6 @@ from tyro.conf import arg
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
 from nelbo.cli.verb import Answer, OnRuns
-from nelbo.errors import Interrupted
 
 
 @dataclass
@@ -42,19 +41,14 @@ class Evaluate(OnRuns):
             ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
         )  # "first" twice is once
         chosen = None if self.metrics == "all" else [word.strip() for word in self.metrics.split(",")]
-        try:
-            with console.Measuring() as listener:
-                cards = {
-                    name: cards_of.evaluate(
-                        run, checkpoint=name, split=self.split, samples=self.samples, metrics=chosen,
-                        device=self.device, data_dir=self.data_dir, tell=listener,
-                    )
-                    for name in names
-                }  # fmt: skip
-        except KeyboardInterrupt:
-            raise Interrupted(
-                "interrupted; the same command goes on with the importance-weighted estimate"
-            ) from None
+        with console.Measuring(resumes="the importance-weighted estimate") as listener:
+            cards = {
+                name: cards_of.evaluate(
+                    run, checkpoint=name, split=self.split, samples=self.samples, metrics=chosen,
+                    device=self.device, data_dir=self.data_dir, tell=listener,
+                )
+                for name in names
+            }  # fmt: skip
         card = cards[self.checkpoint]
 
         def show() -> None:

@@ -15,7 +15,6 @@ from nelbo.cli.verb import Answer, OnRuns
 if TYPE_CHECKING:
     from nelbo.pictures.export import Folder
     from nelbo.pictures.view import View
-    from nelbo.training.store import Run
 
 A_REFERENCE = "12 (position in the split), FILE.png, example:CLASS or class:CLASS"
 
@@ -32,12 +31,15 @@ class OnView(OnRuns):
 
     def view(self) -> View:
         """Open the run; the folder of `--out` is checked first, which is quicker."""
+        from nelbo.pictures.view import View
         from nelbo.training import store
 
         if self.out is not None:
             store.check_folder(self.folder_of_output(self.out), "--out")
-        run = store.find(self.run_, self.runs)
-        return open_view(run, self.device, self.data_dir, self.checkpoint, self.split, self.seed)
+        return View.open(
+            store.find(self.run_, self.runs), checkpoint=self.checkpoint, split=self.split, device=self.device,
+            data_dir=self.data_dir, seed=self.seed,
+        )  # fmt: skip
 
     def folder_of_output(self, out: Path) -> Path:
         """Return the folder that `--out` writes into; `--out` is that folder unless a verb writes one file."""
@@ -56,21 +58,3 @@ class OnView(OnRuns):
         about = {"run": view.run.name, "checkpoint": view.checkpoint, "split": view.split_name}
         table = about | {"files": [str(file) for file in files]} | more
         return Answer(table, lambda: console.show_files(files))
-
-
-def open_view(
-    run: Run, device: str, data_dir: Path | None, checkpoint: str = "best", split: str = "test", seed: int = 0
-) -> View:
-    """Open a run for drawing."""
-    from nelbo.pictures.view import View
-
-    return View.open(run, checkpoint=checkpoint, split=split, device=device, data_dir=data_dir, seed=seed)
-
-
-def draw(
-    view: View, names: list[str], out: Path | None = None, formats: tuple[str, ...] = ("png",)
-) -> tuple[list[Path], dict[str, str]]:
-    """Draw pictures, all that apply where none is named; return the files, and a reason for each one left out."""
-    from nelbo import pictures
-
-    return pictures.draw(view, names, out or view.run.path / "figures", formats=formats)

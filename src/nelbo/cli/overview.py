@@ -28,7 +28,9 @@ class Entry(NamedTuple):
 
 def verbs() -> dict[str, Entry]:
     """Return every verb in the order of the overview: a module of this package whose class has every FACT."""
-    files = [file for folder in cli.__path__ for file in Path(folder).glob("*.py")]
+    files = [
+        file for folder in cli.__path__ for file in Path(folder).glob("*.py")
+    ]  # a plug-in may add a folder
     entries = sorted(entry for entry in map(_entry, files) if entry is not None)
     return {entry.name: entry for entry in entries}
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from nelbo.cli.flags import names_in, plain
-from nelbo.cli.on_run import OnView, draw
+from nelbo.cli.on_run import OnView
 from nelbo.cli.verb import Answer
 from nelbo.errors import ConfigError
 
@@ -29,6 +29,7 @@ class Plot(OnView):
     format: Annotated[str, arg(help="png, pdf or svg, or several: png,pdf", metavar="NAME")] = "png"
 
     def run(self) -> Answer:
+        from nelbo import pictures
         from nelbo.cli import console
         from nelbo.core.registry import lookup
 
@@ -40,7 +41,8 @@ class Plot(OnView):
         for name in self.pictures:
             lookup("picture", name)  # a misspelled name is refused before the run is opened
         view = self.view()
-        files, left_out = draw(view, list(self.pictures), self.out, formats)
+        folder = self.out or view.run.path / "figures"
+        files, left_out = pictures.draw(view, list(self.pictures), folder, formats=formats)
         for name, why in left_out.items():
             console.say(f"left out {name}: {why}")
         return self.files_answer(view, files, left_out=left_out)

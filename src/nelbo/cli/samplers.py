@@ -10,7 +10,6 @@ from tyro.conf import arg
 from nelbo.cli import flags
 from nelbo.cli.verb import Answer, OnRuns
 from nelbo.core.layout import Entry, SamplerChoice, number
-from nelbo.errors import Interrupted
 
 TIMED = ("fit", "draw")
 COLUMNS = ("precision", "recall", "density", "coverage")
@@ -44,16 +43,11 @@ class Samplers(OnRuns):
         from nelbo.evaluation import samplers
 
         names = None if self.samplers == "all" else [word.strip() for word in self.samplers.split(",")]
-        try:
-            with console.Measuring() as listener:
-                table = samplers.compare(
-                    self.run_, names, self.overrides, checkpoint=self.checkpoint, seed=self.seed, runs=self.runs,
-                    device=self.device, data_dir=self.data_dir, tell=listener,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            raise Interrupted(
-                "interrupted; the same command goes on with the samplers that are left"
-            ) from None
+        with console.Measuring(resumes="the samplers that are left") as listener:
+            table = samplers.compare(
+                self.run_, names, self.overrides, checkpoint=self.checkpoint, seed=self.seed, runs=self.runs,
+                device=self.device, data_dir=self.data_dir, tell=listener,
+            )  # fmt: skip
         return Answer(table, lambda: self._show(table))
 
     def _show(self, table: SamplerChoice) -> None:

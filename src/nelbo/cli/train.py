@@ -12,7 +12,6 @@ from tyro.conf import Positional
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
-from nelbo.cli.on_run import draw, open_view
 from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import ConfigError, did_you_mean
 
@@ -98,12 +97,15 @@ class Train(OnRuns):
 
     def _conclude(self, run: Run) -> Answer:
         """Measure the best checkpoint on the test split, draw the pictures, and say where to look."""
+        from nelbo import pictures
         from nelbo.cli import console
         from nelbo.evaluation import card as cards
+        from nelbo.pictures.view import View
 
         summary = run.summary
         if "evaluate" not in summary["seconds"]:  # a finished run that is started again is not measured again
             begun = time.perf_counter()
+            # The metrics of a few seconds; K = 0, for the estimate costs K passes of the decoder an image.
             card = cards.evaluate(
                 run, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir
             )
@@ -111,7 +113,8 @@ class Train(OnRuns):
             summary["seconds"]["evaluate"] = time.perf_counter() - begun
             if not self.no_figures:
                 begun = time.perf_counter()
-                files, _ = draw(open_view(run, self.device, self.data_dir), [])
+                view = View.open(run, device=self.device, data_dir=self.data_dir)
+                files, _ = pictures.draw(view, [], run.path / "figures")  # none named: all that apply
                 summary["seconds"]["figures"] = time.perf_counter() - begun
                 console.say(f"{len(files)} pictures in {run.path / 'figures'}")
             run.write_json("summary.json", summary)

@@ -21,7 +21,7 @@ def entries(axis: str) -> dict[str, Any]:
 
 def docline(entry: object) -> str:
     """Return the first paragraph of an entry's docstring, on one line."""
-    paragraph = (inspect.getdoc(entry) or "").split("\n\n")[0]
+    paragraph = (inspect.getdoc(entry) or "").split("\n\n")[0]  # getdoc also finds that of a base class
     return " ".join(paragraph.split())
 
 

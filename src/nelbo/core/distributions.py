@@ -198,6 +198,7 @@ def register_kl(posterior: type, prior: type) -> Callable[[F], F]:
 
 def closed_form_kl(q: object, prior: object) -> Tensor | None:
     """Return KL(q || prior) by the registered formula, or None where there is none."""
+    # Not a table of exact classes: a formula also holds for the subclasses of both.
     for posterior_class, prior_class, formula in _formulas:
         if isinstance(q, posterior_class) and isinstance(prior, prior_class):
             return formula(q, prior)

@@ -96,11 +96,8 @@ def evaluate(
         "environment": engine.describe(place),
     }
     carried = _carried_over(opened, card, chosen)
-    measured = {
-        name: _measured(metric, name, model, view, tell)
-        for name, metric in chosen.items()
-        if name not in carried
-    }
+    missing = {name: metric for name, metric in chosen.items() if name not in carried}
+    measured = {name: _measured(metric, name, model, view, tell) for name, metric in missing.items()}
     values = {key: value for section in measured.values() for key, value in section.items()}
     card |= {
         "seconds": round(time.perf_counter() - begun, 3),

@@ -79,9 +79,6 @@ def plain(
     return Table(caption, tuple(heads), (Section(lines),), notes, whole, sides)
 
 
-# --- an evaluation ----------------------------------------------------------------------------
-
-
 def of_card(card: Card) -> Table:
     """Return the table of every number of a card, section by section."""
     metrics, registered = card["metrics"], entries("metric")
@@ -115,7 +112,9 @@ def of_two_cards(first: Card, other: Card) -> Table:
 
 def warnings(card: Card) -> list[str]:
     """Return the sentences that are too long for a card's table: posterior collapse."""
-    return [entry["warning"] for entry in card["metrics"].values() if entry.get("warning")]
+    return [
+        entry["warning"] for entry in card["metrics"].values() if entry.get("warning")
+    ]  # older cards: no key
 
 
 def _checkpoint(card: Card) -> str:

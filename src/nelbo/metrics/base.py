@@ -177,6 +177,12 @@ class Number:
     better: Better = ""
 
 
+def nothing(units: Mapping[str, str], reason: Missing) -> Values:
+    """Yield numbers that do not exist, all for one reason; `units` has their names."""
+    for name, unit in units.items():
+        yield name, Value.none(unit, reason)
+
+
 def under(values: Values, conditions: Mapping[str, str | int]) -> Values:
     """Yield the same values under more conditions."""
     for name, value in values:

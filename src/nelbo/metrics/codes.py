@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nelbo.metrics.base import Missing, Split, Value, Values, metric
+from nelbo.metrics.base import Missing, Split, Value, Values, metric, nothing
 from nelbo.models import BuiltModel
 from nelbo.models.codebook import Quantised, perplexity
 
@@ -36,7 +36,7 @@ def codes(model: BuiltModel, split: Split) -> Values:
     if counts_MK is None:
         if split.named:
             missing = Missing("not measured", "this model has no codebook")
-            yield from ((name, Value.none("", missing)) for name in NAMES)
+            yield from nothing(dict.fromkeys(NAMES, ""), missing)
         return
     positions, size = counts_MK.shape
     counts_K = counts_MK.sum(0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nelbo.metrics import disentangle as scores
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, nothing
 from nelbo.metrics.disentangle import Array
 from nelbo.metrics.latent import ACTIVE_VARIANCE, encode
 from nelbo.models.base import BuiltModel
@@ -92,7 +92,7 @@ def factors(model: BuiltModel, split: Split) -> Values:
     z_NZ = encode(model, split).flatten(1).double().numpy()
     scored = prepared(z_NZ, images.factors_NF.numpy(), images.factor_names)
     if isinstance(scored, Missing):
-        yield from ((name, Value.none(unit, scored)) for name, unit in UNITS.items())
+        yield from nothing(UNITS, scored)
         return
     codes, about = scored
     binned, ordered = scores.discretised(codes.z_NA), scores.between_cuts(codes.z_NA)

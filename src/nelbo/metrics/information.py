@@ -13,7 +13,7 @@ from torch import Tensor
 from nelbo.core.distributions import PriorModule
 from nelbo.dists.base import LOG_2PI, exact
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, unheard
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, nothing, unheard
 from nelbo.models import BuiltModel
 
 SAMPLED = 10_000  # images of which a sample is taken; the mixture is always of the whole split
@@ -127,7 +127,7 @@ def information(model: BuiltModel, split: Split) -> Values:
     elif gaussians[0].not_a_bound:
         why_not = f"samples do not come from the density: {gaussians[0].not_a_bound}"
     if why_not:
-        yield from ((name, Value.none("nats", Missing("not measured", why_not))) for name in NAMES)
+        yield from nothing(dict.fromkeys(NAMES, "nats"), Missing("not measured", why_not))
         return
     mean_NZ = torch.cat([exact(posterior.mean) for posterior in gaussians])
     log_var_NZ = torch.cat([exact(posterior.log_var) for posterior in gaussians])

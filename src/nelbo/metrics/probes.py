@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, nothing
 from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel
 
@@ -50,16 +50,16 @@ def probes(model: BuiltModel, split: Split) -> Values:
     labels_train_N, labels_N = train.labels_N, split.images.labels_N
     if labels_train_N is None or labels_N is None:
         why = "the data have none; a folder for each class has them, or an .npz with labels"
-        yield from _nothing(Missing("no labels", why))
+        yield from nothing(UNITS, Missing("no labels", why))
         return
     if min(len(coded(labels)[0]) for labels in (labels_train_N, labels_N)) < 2:
-        yield from _nothing(Missing("one class", "there is nothing to tell apart"))
+        yield from nothing(UNITS, Missing("one class", "there is nothing to tell apart"))
         return
     z_train_NZ = encode(model, split.of(train)).double()
     split.tell(1, 4)
     z_NZ = encode(model, split).double()
     if not (z_train_NZ.isfinite().all() and z_NZ.isfinite().all()):
-        yield from _nothing(Missing("not finite", "some posterior means are not numbers"))
+        yield from nothing(UNITS, Missing("not finite", "some posterior means are not numbers"))
         return
     split.tell(2, 4)
     about = _about(split, labels_train_N, labels_N)
@@ -72,10 +72,6 @@ def probes(model: BuiltModel, split: Split) -> Values:
     yield "knn_accuracy", Value.over_images(guess_N == labels_N, "share", f"k = {k}; {about}")
     yield from _clustering(z_NZ, labels_N, split.seed)
     split.tell(4, 4)
-
-
-def _nothing(reason: Missing) -> Values:
-    return ((name, Value.none(unit, reason)) for name, unit in UNITS.items())
 
 
 def _choice(n: int, seed: int) -> Tensor:

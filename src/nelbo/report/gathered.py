@@ -175,9 +175,6 @@ def _measured(run: Run, request: Request, tell: Tell) -> tuple[Card, str]:
     return completed, ""
 
 
-# --- configuration ----------------------------------------------------------------------------
-
-
 def _changes(base: Recipe, recipe: Recipe) -> list[tuple[str, str, str]]:
     fields = differences({"recipe": config.to_dict(base), "run": config.to_dict(recipe)})
     return [(kebab(field), shown(table["recipe"]), shown(table["run"])) for field, table in fields.items()]

@@ -50,9 +50,6 @@ def changes(facts: Facts) -> Table:
     return plain("changed from the recipe", ["field", f"recipe {facts.recipe.recipe}", "this run"], rows)
 
 
-# --- surroundings -----------------------------------------------------------------------------
-
-
 def surroundings(facts: Facts) -> tuple[Pairs, Pairs, Pairs]:
     """Return the data, the machine of the training, and the differences of that of the evaluation."""
     trained = _machine(facts.environment)
@@ -91,7 +88,7 @@ def commands(facts: Facts) -> dict[str, str]:
     name = shlex.quote(facts.name)
     imports = "".join(f" --import {shlex.quote(file)}" for file in facts.request.imports)
     train = f"nelbo train config.toml --name {name}{imports}"
-    if facts.recipe.data.source == FROM_PYTHON:
+    if facts.recipe.data.source == FROM_PYTHON:  # no command can read an object of another process
         train = (
             f'nelbo.train("config.toml", data=..., name={facts.name!r})  # in Python, with the same images'
         )

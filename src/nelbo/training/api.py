@@ -89,9 +89,8 @@ def train(
     """
     if isinstance(recipe, Plan):
         if overrides or name or overwrite:
-            raise ConfigError(
-                "a Plan has overrides, name and overwrite in it; give them to nelbo.training.api.plan"
-            )
+            way_out = "give them to nelbo.training.api.plan"
+            raise ConfigError(f"a Plan has overrides, name and overwrite in it; {way_out}")
         planned = recipe
     else:
         planned = plan(recipe, overrides, data=data, runs=runs, name=name, overwrite=overwrite)
@@ -171,9 +170,8 @@ def outline(recipe: Recipe, shape: Shape) -> events.ModelBuilt:
         z_BZ = posterior.mean
         decoded = model.decode(z_BZ).mean
     if decoded.shape != x_BCHW.shape:
-        raise ConfigError(
-            f"model: decodes to {tuple(decoded.shape[1:])}, but the images are {shape} (C, H, W)"
-        )
+        size = tuple(decoded.shape[1:])
+        raise ConfigError(f"model: decodes to {size}, but the images are {shape} (C, H, W)")
     weights = sum(parameter.numel() for parameter in model.parameters())
     return events.ModelBuilt(shape, tuple(z_BZ.shape[1:]), tuple(decoded.shape[1:]), weights)
 
@@ -269,15 +267,12 @@ def load(
     tensors, _ = opened.load(checkpoint)
     if checkpoint == "last":  # it holds all of the state, of which the averaged weights are the model to use
         prefix = "average." if any(key.startswith("average.") for key in tensors) else "model."
-        tensors = {
-            key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
-        }
+        names = [key for key in tensors if key.startswith(prefix)]
+        tensors = {key.removeprefix(prefix): tensors[key] for key in names}
     shape = opened.read_json("env.json").get("data", {}).get("shape")  # the recipe does not know it
     if not shape:
-        raise RunError(
-            f"{opened.path / 'env.json'} does not say the shape of the images; the run is damaged: "
-            "train again with --overwrite"
-        )
+        file = opened.path / "env.json"
+        raise RunError(f"{file} does not say the shape of the images; {store.DAMAGED}")
     module = store.rebuild(opened.recipe.model, tuple(shape), tensors, opened.checkpoint_path(checkpoint))
     return engine.place(module, engine.pick_device(device))
 

@@ -72,6 +72,7 @@ class Recipe(Spec):
                 "--model.likelihood gaussian"
             )
         last = decisive(self.data.transforms)
+        # Binarised pixels are the first and the last level.
         changed = (low, high) != (0.0, 1.0) or (last is not None and not last.binary)
         if likelihood is not None and likelihood.observation_kind == "levels" and changed:
             raise ValueError(

@@ -32,6 +32,7 @@ from nelbo.models import BuiltModel, Model
 from nelbo.training.recipe import Recipe
 
 CHECKPOINTS = ("first", "best", "last")
+DAMAGED = "the run is damaged: train again with --overwrite"
 
 
 class Run:
@@ -79,19 +80,16 @@ class Run:
             table = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error  # the system's words, without the path once more
-            raise RunError(
-                f"{file} cannot be read ({why}); the run is damaged: train again with --overwrite"
-            ) from None
+            raise RunError(f"{file} cannot be read ({why}); {DAMAGED}") from None
         if not isinstance(table, dict):
-            raise RunError(f"{file} holds no table; the run is damaged: train again with --overwrite")
+            raise RunError(f"{file} holds no table; {DAMAGED}")
         return without_format(table, file)
 
     def write_json(self, name: str, table: Mapping[str, object]) -> Path:
         file = self.path / name
+        text = json.dumps(with_format(table), indent=2, allow_nan=False)
         with atomic(file) as temporary:
-            temporary.write_text(
-                json.dumps(with_format(table), indent=2, allow_nan=False) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(text + "\n", encoding="utf-8")
         return file
 
     # --- metrics.jsonl ---
@@ -135,10 +133,8 @@ class Run:
         try:
             unpack(*self.load("last"))
         except (RuntimeError, KeyError, ValueError) as error:
-            raise RunError(
-                f"{self.checkpoint_path('last')} does not fit the run's config.toml ({error}); the run is damaged: "
-                "train again with --overwrite"
-            ) from None
+            file = self.checkpoint_path("last")
+            raise RunError(f"{file} does not fit the run's config.toml ({error}); {DAMAGED}") from None
 
     def epoch(self, checkpoint: str) -> int:
         """Return the number of epochs that a checkpoint has finished; `last` may hold a part of one more."""
@@ -203,6 +199,7 @@ def default_name(recipe: Recipe, plain: Recipe | None) -> str:
     stem = f"{recipe.recipe}-s{recipe.seed}"
     if plain is not None and recipe == plain.model_copy(update={"seed": recipe.seed}):
         return stem
+    # By content, so that the same command finds its own folder again.
     digest = hashlib.sha256(config.dumps(recipe).encode()).hexdigest()[:6]
     return f"{stem}-{digest}"
 
@@ -216,13 +213,9 @@ def check_name(name: str) -> str:
 
 def check_folder(path: Path, flag: str) -> None:
     """Raise ConfigError where no folder can be: something on the way to it is a file."""
-    for place in (path, *path.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise ConfigError(
-                    f"{flag}: {place} is a file, so nothing can be written in a folder of that name"
-                )
-            return
+    place = next((place for place in (path, *path.parents) if place.exists()), path)
+    if place.exists() and not place.is_dir():
+        raise ConfigError(f"{flag}: {place} is a file, so nothing can be written in a folder of that name")
 
 
 def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
@@ -258,7 +251,7 @@ def start(recipe: Recipe, path: Path, *, overwrite: bool = False) -> Run:
     """Make a run folder, or return the one that is there, to go on with; see `check_free`."""
     check_free(recipe, path, overwrite=overwrite)
     if overwrite and path.exists():
-        shutil.rmtree(path)
+        shutil.rmtree(path)  # `check_free` has made sure that it is a run
     if not (path / "config.toml").is_file():
         with atomic(path / "config.toml") as temporary:
             temporary.write_text(f"format = {FORMAT}\n{config.dumps(recipe)}", encoding="utf-8")
@@ -280,9 +273,8 @@ def shared(folder: Path) -> BuiltModel:
         spec: Model = config.build(Model, table["model"], str(folder / "config.json"))
         shape = (int(table["shape"][0]), int(table["shape"][1]), int(table["shape"][2]))
     except (KeyError, IndexError, TypeError, ValueError):
-        raise RunError(
-            f"{folder / 'config.json'} does not describe a model; copy the whole folder again"
-        ) from None
+        file = folder / "config.json"
+        raise RunError(f"{file} does not describe a model; copy the whole folder again") from None
     return rebuild(spec, shape, read_tensors(file)[0], file)
 
 

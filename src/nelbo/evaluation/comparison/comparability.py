@@ -19,7 +19,7 @@ def basis(member: Member, metric: str) -> Basis | None:
     """Return the facts that must be equal for this metric to be compared; None if the run has no such number."""
     card = member.card
     entry = card["metrics"].get(metric)
-    if entry is None or entry["value"] is None:
+    if entry is None or entry["value"] is None:  # `_no_number` and `_not_measured` speak of these
         return None
     return {
         "images": card["images_hash"],
@@ -169,9 +169,8 @@ def _not_measured(groups: Groups) -> Iterator[Caution]:
     samples = max(card["samples"] for card in cards)
     k = f" --samples {samples}" if "importance" in missing and samples else ""
     places = by_group({place: listed(names) for place, names in lacking.items()})
-    message = (
-        f"Not measured everywhere. Missing in {places}. Measure it with --metrics {','.join(missing)}{k}"
-    )
+    way_out = f"Measure it with --metrics {','.join(missing)}{k}"
+    message = f"Not measured everywhere. Missing in {places}. {way_out}"
     yield Caution("not measured", message, (), dict(lacking))
 
 
@@ -182,15 +181,14 @@ def _trained_on_others(groups: Groups, differences: Differences) -> Iterator[Cau
     """Yield the groups that were measured on the same images and trained on others."""
     trained = {name: sorted({one.card["data_hash"] for one in members}) for name, members in groups.items()}
     measured = {name: {one.card["images_hash"] for one in members} for name, members in groups.items()}
-    pairs = [
-        (a, b) for a, b in combinations(groups, 2) if measured[a] & measured[b] and trained[a] != trained[b]
-    ]
-    if pairs:
-        values = {group: hashes for group, hashes in trained.items() if any(group in pair for pair in pairs)}
-        why = _data_fields(values, differences)
-        yield Caution(
-            "training data", f"Trained on different images ({why}), measured on the same", (), dict(values)
-        )
+    concerned: set[str] = set()
+    for a, b in combinations(groups, 2):
+        if measured[a] & measured[b] and trained[a] != trained[b]:
+            concerned |= {a, b}
+    if concerned:
+        values = {group: hashes for group, hashes in trained.items() if group in concerned}
+        message = f"Trained on different images ({_data_fields(values, differences)}), measured on the same"
+        yield Caution("training data", message, (), dict(values))
 
 
 def _repeated_seeds(groups: Groups) -> Iterator[Caution]:
@@ -210,13 +208,13 @@ def _provenance(groups: Groups) -> Iterator[Caution]:
     checks: dict[str, tuple[str, Callable[[Member], object]]] = {
         "selection": (
             "The best checkpoint was chosen differently:",
-            lambda one: one.summary.get("selection"),
+            lambda run: run.summary.get("selection"),
         ),
-        "code": ("Trained by different code:", lambda one: one.code),
-        "hardware": ("Speeds come from different hardware:", lambda one: one.hardware),
+        "code": ("Trained by different code:", lambda run: run.code),
+        "hardware": ("Speeds come from different hardware:", lambda run: run.hardware),
     }
     if any(member.card["checkpoint"] != "best" for member in members):
-        del checks["selection"]
+        del checks["selection"]  # the measured weights were not selected
     for about, (words, read) in checks.items():
         if len({read(member) for member in members}) > 1:
             ways = {group: list(dict.fromkeys(map(read, of_group))) for group, of_group in groups.items()}

@@ -126,9 +126,6 @@ def _group(name: str, label: str, group: Sequence[Member]) -> Group:
     return Group(name, label, log_px, tuple(rows))
 
 
-# --- one metric -------------------------------------------------------------------------------
-
-
 def _row(
     groups: Mapping[str, Sequence[Member]], metric: str, section: str, classes: tuple[tuple[str, ...], ...]
 ) -> MetricRow:

@@ -27,7 +27,7 @@ def draw(comparison: Comparison) -> tuple[Figure | None, str]:
         [name for name in names if _has(rate.cells.get(name)) and _has(distortion.cells.get(name))]
         for names in distortion.classes
     ]
-    names = max(numbered, key=len)
+    names = max(numbered, key=len)  # of equally many the first, with which the baseline is compared
     if not names:
         return None, "no rate-distortion plane: no run has both a KL and a reconstruction"
     from nelbo.plots import rate_distortion  # here: matplotlib takes long to import
@@ -54,11 +54,10 @@ def draw(comparison: Comparison) -> tuple[Figure | None, str]:
 def default_file(comparison: Comparison) -> Path:
     """Return comparisons/{name}/rate-distortion.png beside the first run; other runs have another folder."""
     runs = [run for group in comparison.groups for run in group.runs]
-    compared = [
-        sorted(str(Path(run.path).resolve()) for run in runs),
-        comparison.split,
-        comparison.checkpoint,
-    ]
+    paths = sorted(
+        str(Path(run.path).resolve()) for run in runs
+    )  # the same file in whatever order they are named
+    compared = [paths, comparison.split, comparison.checkpoint]
     digest = hashlib.sha256(json.dumps(compared).encode()).hexdigest()[:6]
     folder = f"{runs[0].name.rpartition('/')[2]}-and-{len(runs) - 1}-{digest}"
     return Path(runs[0].path).parent / "comparisons" / folder / "rate-distortion.png"

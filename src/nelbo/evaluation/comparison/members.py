@@ -150,30 +150,29 @@ def measured(runs: Sequence[Run], ask: Ask, tell: Tell) -> tuple[list[Member], d
             settings = config.to_dict(recipe)
             settings.pop("seed")  # runs that differ in nothing else are one group
             card_of_run = _card(run, name, ask, card.fingerprint(model), tell)
-            members.append(
-                Member(
-                    run=run,
-                    name=name,
-                    seed=recipe.seed,
-                    settings=settings,
-                    card=card_of_run,
-                    per_image=card.read_per_image(run, card_of_run),
-                    weights=sum(parameter.numel() for parameter in model.parameters()),
-                    environment=run.read_json("env.json", missing={}),
-                    summary=run.summary,
-                )
+            member = Member(
+                run=run,
+                name=name,
+                seed=recipe.seed,
+                settings=settings,
+                card=card_of_run,
+                per_image=card.read_per_image(run, card_of_run),
+                weights=sum(parameter.numel() for parameter in model.parameters()),
+                environment=run.read_json("env.json", missing={}),
+                summary=run.summary,
             )
         except (RunError, DataError, ConfigError) as error:
             left_out[name] = f"cannot be measured: {error}"
+        else:
+            members.append(member)
     return members, left_out
 
 
 def _card(run: Run, name: str, ask: Ask, weights: str, tell: Tell) -> Card:
     """Return the run's card, measured as far as it is missing or belongs to other weights or arithmetic."""
     before = card.read(run, ask.split, ask.checkpoint, ask.samples)
-    fresh = (
-        card.is_of(before, weights) and before.keys() >= {"images_hash", "log_px"} and card.is_whole(before)
-    )
+    complete = before.keys() >= {"images_hash", "log_px"} and card.is_whole(before)  # older cards are not
+    fresh = complete and card.is_of(before, weights)
     sections = tuple(section for section in before.get("sections", {}) if section in names("metric"))
     if fresh:
         missing = tuple(section for section in ask.metrics or () if section not in sections)

@@ -86,9 +86,8 @@ def metrics(comparison: Comparison) -> Table:
 def paired(comparison: Comparison) -> list[Table]:
     """Return one table for each group but the baseline: its differences, each with both intervals."""
     tables = []
-    notes: tuple[str, ...] = (
-        (OVER_IMAGES, NO_INTERVAL) if any(one.over_images for one in comparison.paired) else ()
-    )
+    over_images = any(one.over_images for one in comparison.paired)
+    notes: tuple[str, ...] = (OVER_IMAGES, NO_INTERVAL) if over_images else ()
     notes += (OVER_SEEDS,) if any(one.over_seeds for one in comparison.paired) else ()
     for group in comparison.groups[1:]:
         rows = [_difference(one, comparison) for one in comparison.paired if one.group == group.name]
@@ -98,9 +97,6 @@ def paired(comparison: Comparison) -> list[Table]:
             tables.append(plain(f"{sides}: {group.label}", heads, rows, whole=4, notes=notes))
             notes = ()  # under the first table only
     return tables
-
-
-# --- cells ------------------------------------------------------------------------------------
 
 
 def _name(row: MetricRow, comparison: Comparison) -> str:
@@ -131,7 +127,7 @@ def _difference(one: Difference, comparison: Comparison) -> list[Cell | str]:
     number = rounded(one.value) if digits is None else f"{one.value:.{digits}f}"
     row = next(row for row in comparison.metrics if row.name == one.metric)
     better = f"{row.better} is better" if row.better else ""
-    note = "" if one.note == "no mean over images" else one.note
+    note = "" if one.note == "no mean over images" else one.note  # NO_INTERVAL says that below the table
     return [
         _name(row, comparison),
         Cell(f"{'+' if one.value > 0 else ''}{number}", kind="number"),

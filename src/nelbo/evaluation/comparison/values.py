@@ -146,5 +146,6 @@ class Comparison:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain tables and lists, for JSON."""
+        # asdict leaves out properties, and a reader of the JSON wants the seeds.
         groups = [dataclasses.asdict(group) | {"seeds": list(group.seeds)} for group in self.groups]
         return dataclasses.asdict(self) | {"groups": groups}

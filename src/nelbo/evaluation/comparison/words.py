@@ -48,7 +48,7 @@ def _alike(values: Mapping[str, object]) -> list[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
     for group, value in values.items():
         groups.setdefault(shown(value), []).append(group)
-    return [(value, listed(names)) for value, names in groups.items()]
+    return [(value, listed(names)) for value, names in groups.items()]  # in the order of their first group
 
 
 def letters(count: int) -> list[str]:
@@ -70,7 +70,7 @@ def differences(tables: Mapping[str, Mapping[str, object]], prefix: str = "") ->
     for key in dict.fromkeys(key for table in tables.values() for key in table):
         values = {group: table.get(key) for group, table in tables.items()}
         first = next(iter(values.values()))
-        if all(value == first for value in values.values()):
+        if all(value == first for value in values.values()):  # no set: a list cannot be hashed
             continue
         nested = {group: value for group, value in values.items() if isinstance(value, Mapping)}
         if len(nested) == len(values) and len({value.get("name") for value in nested.values()}) == 1:
