@@ -37,9 +37,7 @@ class Bench(Measuring):
     ] = None
     target: Annotated[
         float | None,
-        plain(
-            "also: seconds of training until the negative bound is this low, nats an image", metavar="FLOAT"
-        ),
+        plain("also the seconds until the negative bound is this low, nats an image", metavar="FLOAT"),
     ] = None
 
     def run(self) -> Answer:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
-
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
 from nelbo.cli.verb import Answer, OnRuns
@@ -32,12 +30,7 @@ class Compare(OnRuns):
     summary = "several runs and seeds side by side, with confidence intervals"
     order = 40
 
-    names: Positional[
-        Annotated[
-            tuple[str, ...],
-            plain("run folders, names under --runs, or latest", name="run", metavar="RUN RUN ..."),
-        ]
-    ] = ()
+    names: flags.RunNames = ()
     checkpoint: flags.Checkpoint = "best"
     split: flags.SplitName = "test"
     samples: Annotated[

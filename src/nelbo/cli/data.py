@@ -24,9 +24,7 @@ class Data(Verb):
 
     action: Positional[Annotated[Literal["list", "get", "check"], arg(help="the task")]] = "list"
     name: Positional[Annotated[str, plain("a name (get) or a path (check)", metavar="[NAME|PATH]")]] = ""
-    size: Annotated[
-        int | None, plain("height and width to resize to, as --data.size of train", metavar="INT")
-    ] = None
+    size: flags.Size = None
     data_dir: flags.DataDir = None
 
     def run(self) -> Answer:
@@ -40,9 +38,8 @@ class Data(Verb):
             cells = [[console.cell(value) for value in row.values()] for row in rows]
             return Answer({"datasets": rows}, lambda: console.show(list(rows[0]), cells))
         if not self.name:
-            raise ConfigError(
-                f"nelbo data {self.action} needs a name or a path, as in nelbo data {self.action} mnist"
-            )
+            verb = f"nelbo data {self.action}"
+            raise ConfigError(f"{verb} needs a name or a path, as in {verb} mnist")
         source = config.build(sets.Data, {"source": self.name, "size": self.size}, "data")
         source.check_source()
         console.announce_download(source, self.data_dir)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from nelbo.cli import flags
 from nelbo.cli.flags import plain
 from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import ConfigError
@@ -46,9 +47,7 @@ class Doctor(OnRuns):
     kind: Annotated[
         Literal["auto", "run", "config", "data"], arg(help="meaning of a name that could be several")
     ] = "auto"
-    size: Annotated[
-        int | None, plain("height and width to which data is resized, as --data.size of train", metavar="INT")
-    ] = None
+    size: flags.Size = None
     distinct: Annotated[
         Path | None,
         plain("file to write: the data without blank and repeated images, for --data", metavar="FILE.npz"),
@@ -93,9 +92,8 @@ class Doctor(OnRuns):
         sizes = {"train": len(after.train), "test": len(after.test or ())}
 
         def show() -> None:
-            console.say(
-                f"{len(after.train):,} of {len(before.train):,} training images are new, and are written"
-            )
+            count = f"{len(after.train):,} of {len(before.train):,}"
+            console.say(f"{count} training images are new, and are written")
             console.show_files([file])
 
         dropped = len(before.train) - len(after.train)

@@ -23,9 +23,7 @@ class Evaluate(OnRuns):
     run_: flags.RunName
     checkpoint: flags.Checkpoint = "best"
     split: flags.SplitName = "test"
-    samples: Annotated[int, arg(help="K of the importance-weighted NLL; 0 leaves it out", metavar="INT")] = (
-        500
-    )
+    samples: Annotated[int, arg(help="K of the importance-weighted NLL, or 0 for none", metavar="INT")] = 500
     metrics: Annotated[
         str, arg(help="all, or some: bound,importance (see nelbo list metric)", metavar="NAMES")
     ] = "all"

@@ -18,8 +18,12 @@ def plain(help: str, metavar: str | None = None, name: str | None = None) -> obj
 
 
 RunName = Positional[
-    Annotated[str, plain("a run folder, its name under --runs, or latest", name="run", metavar="RUN")]
+    Annotated[str, plain("a run folder, its name under --runs, or latest", "RUN", name="run")]
 ]
+RunNames = Positional[
+    Annotated[tuple[str, ...], plain("run folders, names under --runs, or latest", "RUN ...", name="run")]
+]
+Size = Annotated[int | None, plain("height and width of the resized images, as train's --data.size", "INT")]
 Checkpoint = Annotated[Literal["best", "last", "first"], arg(help="the weights to use")]
 SplitName = Annotated[str, arg(help="test, validation or train", metavar="NAME")]
 Json = Annotated[bool, plain("one JSON object on stdout and nothing else; progress stays on stderr")]

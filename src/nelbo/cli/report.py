@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
@@ -22,12 +22,7 @@ class Report(OnRuns):
     summary = "one HTML page of a run, or of several side by side"
     order = 50
 
-    runs_: Positional[
-        Annotated[
-            tuple[str, ...],
-            plain("run folders, their names under --runs, or latest", name="runs", metavar="RUN ..."),
-        ]
-    ]
+    runs_: flags.RunNames
     checkpoint: flags.Checkpoint = "best"
     split: flags.SplitName = "test"
     samples: Annotated[

@@ -68,11 +68,8 @@ class Encoded:
 
     def _of(self, images: Images, seed: int) -> Latents:
         split = dataclasses.replace(self.split, images=images, seed=seed)
-        batches = [
-            tuple(part.float() for part in of_posterior(self.model.encode(x_BCHW)))
-            for x_BCHW in split.batches()
-        ]
-        z_NZ, mean_NZ, std_NZ = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        encoded = [of_posterior(self.model.encode(x_BCHW)) for x_BCHW in split.batches()]
+        z_NZ, mean_NZ, std_NZ = (torch.cat(parts).float() for parts in zip(*encoded, strict=True))
         fixed = frozen(images, split.transforms)
         deterministic = [transform for transform in split.transforms if not transform.random]
 

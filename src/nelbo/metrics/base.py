@@ -234,8 +234,7 @@ def metric(
 
     def registered(function: Measure) -> Metric:
         name = function.__name__.replace("_", "-")
-        return register(
-            "metric", name, Metric(function, order, quick, depends_on_k, learns, label, numbers or {})
-        )
+        facts = Metric(function, order, quick, depends_on_k, learns, label, numbers or {})
+        return register("metric", name, facts)
 
     return registered

@@ -93,9 +93,8 @@ def bound_of(model: BuiltModel, split: Split) -> dict[str, Tensor]:
     rows: list[Tensor] = []
     for x_BCHW in split.batches():
         parts, _ = halves(model.draw(x_BCHW))
-        rows.append(
-            torch.stack([parts[name] for name in ("reconstruction", "kl") if name in parts]).cpu().double()
-        )
+        named = [parts[name] for name in ("reconstruction", "kl") if name in parts]
+        rows.append(torch.stack(named).cpu().double())
     return dict(zip(("reconstruction", "kl"), torch.cat(rows, dim=1), strict=False))
 
 

@@ -12,17 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nelbo.metrics import quality
 from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
-from nelbo.metrics.quality import (
-    DrawLatents,
-    Refusal,
-    choice,
-    fitted,
-    generated,
-    real,
-    reconstructed,
-    too_few,
-)
+from nelbo.metrics.quality import DrawLatents, Refusal
 from nelbo.models import BuiltModel
 
 VARIABLE = "NELBO_INCEPTION"
@@ -75,14 +67,14 @@ class Judge:
         """Return the judge of a split, or why there is none; the split hears of `sets` sets of n images."""
         path = os.environ.get(VARIABLE, "")
         n, channels = min(len(split.images), MOST_IMAGES), split.images.shape[0]
-        reason = why_not(path) or too_few(n)
+        reason = why_not(path) or quality.too_few(n)
         if reason is None and channels not in (1, 3):
             why = f"{channels} channels, and the network sees 3, or 1 repeated"
             reason = Missing("not an image in RGB", why)
         if reason:
             return Refusal(reason)
         network = load(Path(path).expanduser(), split.device)
-        index_N, count = choice(len(split.images), n), 0
+        index_N, count = quality.choice(len(split.images), n), 0
 
         def look(images: Iterator[Tensor]) -> Tensor:
             nonlocal count
@@ -93,19 +85,20 @@ class Judge:
                 split.tell(count, sets * n)
             return torch.cat(features)
 
-        return cls(split, look, index_N, look(real(split, index_N)))
+        return cls(split, look, index_N, look(quality.real(split, index_N)))
 
     def distances(self, model: BuiltModel, draw: DrawLatents | None = None, z: str = "z ~ p(z)") -> Values:
         """Yield FID of generated images: of latents from the prior, or those that `draw(n)` gives."""
-        pairs = generated(model, self.split, len(self.index_N), draw)
+        pairs = quality.generated(model, self.split, len(self.index_N), draw)
         means_NF = self.look(mean for mean, _ in pairs)
-        yield "fid", fitted(means_NF, self.real_NF, f"means of p(x|z), {z}, against this split", UNIT)
+        words = f"means of p(x|z), {z}, against this split"
+        yield "fid", quality.fitted(means_NF, self.real_NF, words, UNIT)
 
     def references(self, model: BuiltModel) -> Values:
         """Yield FID of reconstructions."""
-        again_NF = self.look(reconstructed(model, self.split, self.index_N))
+        again_NF = self.look(quality.reconstructed(model, self.split, self.index_N))
         words = "the split's images, encoded and decoded"
-        yield "fid_reconstructions", fitted(again_NF, self.real_NF, words, UNIT)
+        yield "fid_reconstructions", quality.fitted(again_NF, self.real_NF, words, UNIT)
 
 
 def why_not(path: str) -> Missing | None:

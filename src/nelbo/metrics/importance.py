@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -84,7 +86,16 @@ class Estimates:
     def measured(cls, model: BuiltModel, split: Split, at: list[int]) -> Estimates:
         """Measure every image of the split, in batches so small that many samples of each are decoded together."""
         size = max(1, min(500, DECODED_AT_ONCE // min(at[-1], 128)))
-        estimates = cls._unfinished(split, at, size)
+        estimates = cls(torch.zeros(len(at), 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
+        file = None
+        if split.scratch is not None:
+            # All that the numbers depend on beside weights and data, so that none is taken for another.
+            noise = f"{split.device.type}-s{split.seed}"
+            name = f"importance-{noise}-n{len(split.images)}-b{size}-k{at[-1]}.safetensors"
+            file = split.scratch / name
+            with contextlib.suppress(RunError):  # cut off while it was written: measured again
+                tensors, _ = files.read_tensors(file) if file.is_file() else ({}, {})
+                estimates = cls(tensors["nll"], tensors["effective"]) if tensors else estimates
         saved = time.monotonic()
         try:
             for x_BCHW in split.batches(size, start=len(estimates.effective_N) // size):
@@ -93,35 +104,16 @@ class Estimates:
                 estimates.effective_N = torch.cat([estimates.effective_N, effective_B])
                 split.tell(len(estimates.effective_N), len(split.images))
                 if time.monotonic() - saved > SAVE_SECONDS:
-                    estimates._save(split, at, size)
+                    estimates._save(file)
                     saved = time.monotonic()
         except BaseException:  # KeyboardInterrupt too: no batch is measured twice
-            estimates._save(split, at, size)
+            estimates._save(file)
             raise
         return estimates
 
-    @classmethod
-    def _unfinished(cls, split: Split, at: list[int], size: int) -> Estimates:
-        nothing = cls(torch.zeros(len(at), 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
-        if split.scratch is None:
-            return nothing
-        file = split.scratch / _name(split, at, size)
-        try:
-            tensors, _ = files.read_tensors(file) if file.is_file() else ({}, {})
-        except RunError:  # cut off while it was written: measured again
-            return nothing
-        return cls(tensors["nll"], tensors["effective"]) if tensors else nothing
-
-    def _save(self, split: Split, at: list[int], size: int) -> None:
-        if split.scratch is not None and len(self.effective_N):
-            tensors = {"nll": self.nll_PN, "effective": self.effective_N}
-            files.write_tensors(split.scratch / _name(split, at, size), tensors, {})
-
-
-def _name(split: Split, at: list[int], size: int) -> str:
-    """Return a name with all that the numbers depend on beside weights and data, so that none is taken for another."""
-    noise = f"{split.device.type}-s{split.seed}"
-    return f"importance-{noise}-n{len(split.images)}-b{size}-k{at[-1]}.safetensors"
+    def _save(self, file: Path | None) -> None:
+        if file is not None and len(self.effective_N):
+            files.write_tensors(file, {"nll": self.nll_PN, "effective": self.effective_N}, {})
 
 
 def _of_batch(model: BuiltModel, x_BCHW: Tensor, at: list[int]) -> tuple[Tensor, Tensor]:

@@ -70,9 +70,8 @@ class LatentStatistics:
         if not self.collapsed:
             return ""
         if self.coded:
-            return (
-                f"posterior collapse: {self.carried}. Codes hardly vary; try a smaller --model.revive-after"
-            )
+            advice = "Codes hardly vary; try a smaller --model.revive-after"
+            return f"posterior collapse: {self.carried}. {advice}"
         return (
             f"posterior collapse: {self.carried}. The decoder ignores z; try a warm-up (--objective.beta linear "
             f"--objective.beta.epochs {WARM_UP_EPOCHS}), a smaller beta, or free bits "
@@ -116,10 +115,8 @@ class LatentSums:
         kl_G = means.get("kl")
         total = None if kl_G is None else float(kl_G.sum())
         if kl_G is not None and kl_G.shape != variance_Z.shape:
-            values = kl_G.tolist()
-            listed = (
-                ", ".join(f"{kl:.2f}" for kl in values) if len(kl_G) <= LISTED else f"{len(kl_G)} numbers"
-            )
+            values = [f"{kl:.2f}" for kl in kl_G.tolist()]
+            listed = ", ".join(values) if len(values) <= LISTED else f"{len(values)} numbers"
             why = f"of groups of them, {listed} nats" if len(kl_G) > 1 else "the KL is one number for all"
             self.why_no_kl, kl_G = Missing(BY_GROUPS, why), None
         return LatentStatistics(kl_G, variance_Z, self.why_no_kl, total, self.coded, self.mean_is)

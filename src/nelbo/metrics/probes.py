@@ -82,11 +82,10 @@ def _choice(n: int, seed: int) -> Tensor:
 def _about(split: Split, labels_train_N: Tensor, labels_N: Tensor) -> str:
     """Return the note beside an accuracy."""
     learnt, n = len(labels_train_N), len(split.data.train)
-    words = [
-        f"trained on {learnt} of {n} training images" if learnt < n else f"trained on {n} training images"
-    ]
+    count = f"{learnt} of {n}" if learnt < n else f"{n}"
+    words = [f"trained on {count} training images"]
     if split.images is split.data.train:
-        words = [f"{words[0]}, which are among those measured: not held out"]
+        words = [f"trained on {count} training images, which are among those measured: not held out"]
     largest = labels_train_N.mode().values
     words.append(f"chance {float((labels_N == largest).double().mean()):.3f} (the largest class)")
     strangers = int((~torch.isin(labels_N, labels_train_N)).sum())
@@ -115,9 +114,8 @@ def linear_probe(train_NZ: Tensor, labels_N: Tensor, z_MZ: Tensor) -> tuple[Tens
     # One thread: the order of a parallel sum is not fixed, and the numbers have to be.
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
         warnings.simplefilter("always", ConvergenceWarning)
-        probe = LogisticRegression(max_iter=STEPS).fit(
-            ((train_NZ - mean_Z) / std_Z).numpy(), labels_N.numpy()
-        )
+        probe = LogisticRegression(max_iter=STEPS)
+        probe.fit(((train_NZ - mean_Z) / std_Z).numpy(), labels_N.numpy())
         guess_M = torch.from_numpy(probe.predict(((z_MZ - mean_Z) / std_Z).numpy()))
     return guess_M, not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 

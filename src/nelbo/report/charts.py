@@ -47,9 +47,8 @@ class Chart:
 
 def curves(key: str, title: str, series: Mapping[str, Points], best: int | None = None) -> Chart:
     """Draw lines by epoch, one a name. `key` is unique on the page."""
-    finite = {
-        name: points for name, points in series.items() if any(abs(y) < float("inf") for _, y in points)
-    }
+    drawable = [name for name, points in series.items() if any(abs(y) < float("inf") for _, y in points)]
+    finite = {name: series[name] for name in drawable}
     if not finite:
         return Chart(title)
     epochs = sorted({int(x) for points in finite.values() for x, _ in points})

@@ -89,16 +89,11 @@ def commands(facts: Facts) -> dict[str, str]:
     imports = "".join(f" --import {shlex.quote(file)}" for file in facts.request.imports)
     train = f"nelbo train config.toml --name {name}{imports}"
     if facts.recipe.data.source == FROM_PYTHON:  # no command can read an object of another process
-        train = (
-            f'nelbo.train("config.toml", data=..., name={facts.name!r})  # in Python, with the same images'
-        )
+        call = f'nelbo.train("config.toml", data=..., name={facts.name!r})'
+        train = f"{call}  # in Python, with the same images"
     card = facts.card
     flags = f"--checkpoint {card['checkpoint']} --split {card['split']} --samples {card['samples']}{imports}"
-    return {
-        # A local version (+cpu) is in no index.
-        "pins": " ".join(
-            f"{name}=={version.partition('+')[0]}" for name, version in packages if name != "nelbo"
-        ),
-        "train": train,
-        "measure": f"nelbo evaluate {name} {flags}\nnelbo report {name} {flags}",
-    }
+    # A local version (+cpu) is in no index.
+    pins = [f"{package}=={version.partition('+')[0]}" for package, version in packages if package != "nelbo"]
+    measure = f"nelbo evaluate {name} {flags}\nnelbo report {name} {flags}"
+    return {"pins": " ".join(pins), "train": train, "measure": measure}

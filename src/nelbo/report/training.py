@@ -43,16 +43,13 @@ def quantities(facts: Facts) -> dict[str, dict[str, Points]]:
     series_of: dict[str, dict[str, Points]] = {}
     for key in sorted(logged, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key)):
         sign = -1.0 if key == "bound" else 1.0
-        series = {
-            name: [
-                (float(row["epoch"]), sign * row[split][key])
-                for row in facts.history
-                if row.get(split, {}).get(key) is not None
-            ]
-            for split, name in SPLITS.items()
-        }
-        if any(series.values()):
-            series_of[_name(key, facts)] = {split: points for split, points in series.items() if points}
+        series = {}
+        for split, name in SPLITS.items():
+            rows = [row for row in facts.history if row.get(split, {}).get(key) is not None]
+            if rows:
+                series[name] = [(float(row["epoch"]), sign * row[split][key]) for row in rows]
+        if series:
+            series_of[_name(key, facts)] = series
     bound, total = (series_of.get(_name(key, facts)) for key in ("bound", "total"))
     if bound is not None and bound == total:  # an ELBO at beta 1 minimises the bound itself
         del series_of[_name("total", facts)]

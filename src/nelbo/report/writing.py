@@ -52,9 +52,8 @@ def write(
     store.check_folder(target.parent, "--out")
     # Every page names its generator at its beginning; no other file is overwritten.
     if target.is_file() and GENERATOR.encode() not in target.read_bytes()[:2000]:
-        raise ConfigError(
-            f"--out {target}: exists and is no report, so it is not overwritten; choose another name"
-        )
+        why = "exists and is no report, so it is not overwritten; choose another name"
+        raise ConfigError(f"--out {target}: {why}")
     request = request or Request()
     share = dataclasses.replace(request, budget=request.budget // len(opened))
     facts = []

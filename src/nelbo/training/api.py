@@ -119,12 +119,12 @@ def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun
         environment["earlier"] = [*earlier.pop("earlier", []), earlier]
     run.write_json("env.json", environment)
     loading = time.perf_counter() - begun
+    kind, bound = observation_kind(recipe), recipe.objective.bound_name
     tell(
         events.DataRead(
-            splits.name, splits.shape, facts["n"], splits.pixels, splits.hash, observation_kind(recipe),
-            recipe.objective.bound_name, splits.note,
+            splits.name, splits.shape, facts["n"], splits.pixels, splits.hash, kind, bound, splits.note
         )
-    )  # fmt: skip
+    )
     tell(built)
     try:
         state = fit(recipe, splits, run, place, tell)
