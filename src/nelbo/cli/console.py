@@ -155,11 +155,6 @@ def show_card(card: Card) -> None:
     show_table(tables.of_card(card))
 
 
-def show_two_cards(first: Card, other: Card) -> None:
-    """Print two checkpoints of one run side by side."""
-    show_table(tables.of_two_cards(first, other))
-
-
 def warn(card: Card) -> None:
     """Print on stderr the warnings of a card that are too long for its table."""
     for message in tables.warnings(card):

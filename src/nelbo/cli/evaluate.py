@@ -32,6 +32,7 @@ class Evaluate(OnRuns):
     def run(self) -> Answer:
         from nelbo.cli import console
         from nelbo.evaluation import card as cards_of
+        from nelbo.evaluation import tables
         from nelbo.training import store
 
         run = store.find(self.run_, self.runs)
@@ -51,7 +52,7 @@ class Evaluate(OnRuns):
 
         def show() -> None:
             if self.compare_first:
-                console.show_two_cards(cards["first"], card)
+                console.show_table(tables.of_two_cards(cards["first"], card))
             else:
                 console.show_card(card)
             console.warn(card)

@@ -141,15 +141,12 @@ def _set(table: dict[str, Any], cls: type[Spec], path: list[str], value: object)
     head, deeper = path[0], path[1:]
     info = cls.model_fields.get(head)
     types = options_of(info.annotation) if info else []
-    field_spec = next(
-        (option for option in types if inspect.isclass(option) and issubclass(option, Spec)), None
-    )
+    specs = [option for option in types if inspect.isclass(option) and issubclass(option, Spec)]
+    field_spec = specs[0] if specs else None
     entry = table.get(head)
     if deeper and field_spec is not None:
-        if (
-            entry is None and info is not None and not info.is_required()
-        ):  # of a class that was named just now
-            entry = _plain(info.default)
+        if entry is None and info is not None and not info.is_required():
+            entry = _plain(info.default)  # of a class that was named just now
         if not isinstance(entry, dict):
             entry = dict(field_spec.from_scalar(entry) or {}) if entry is not None else {}
         table[head] = entry

@@ -79,8 +79,12 @@ class PosteriorValue(abc.ABC):
         return None
 
     def kl_to(self, prior: object) -> Tensor | None:
-        """Return KL(q || prior) of each group of latents, (B, G), nats, or None where there is no closed form."""
-        return closed_form_kl(self, prior)
+        """Return KL(q || prior) of each group of latents, (B, G), nats, by a registered formula; None without one."""
+        # Not a table of exact classes: a formula also holds for the subclasses of both.
+        for posterior_class, prior_class, formula in _formulas:
+            if isinstance(self, posterior_class) and isinstance(prior, prior_class):
+                return formula(self, prior)
+        return None
 
     def kl_is(self, prior: object) -> str:
         """Return a note on how the KL to this prior is computed; empty where it is exact."""
@@ -194,12 +198,3 @@ def register_kl(posterior: type, prior: type) -> Callable[[F], F]:
         return formula
 
     return add
-
-
-def closed_form_kl(q: object, prior: object) -> Tensor | None:
-    """Return KL(q || prior) by the registered formula, or None where there is none."""
-    # Not a table of exact classes: a formula also holds for the subclasses of both.
-    for posterior_class, prior_class, formula in _formulas:
-        if isinstance(q, posterior_class) and isinstance(prior, prior_class):
-            return formula(q, prior)
-    return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
@@ -13,24 +11,14 @@ FEWEST = K_DENSITY + 1  # points in which every one has that many others
 ROWS = 500  # of distances at a time
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Neighbourhoods:
-    """The neighbourhoods of M generated and N real points: balls that reach the k-th nearest point of the same set.
+def neighbourhoods(generated_MF: Tensor, real_NF: Tensor, rows: int = ROWS) -> dict[str, Tensor]:
+    """Compare M generated and N real points, at least 6 each, by balls that reach the k-th nearest of the same set.
 
     precision  (M) the generated point lies in the ball of a real one, k = 3
     recall     (N) the real point lies in the ball of a generated one, k = 3
     density    (M) real balls that hold the generated point, divided by k = 5: about 1 on average, may exceed it
     coverage   (N) the ball of the real point holds a generated one, k = 5
     """
-
-    precision: Tensor
-    recall: Tensor
-    density: Tensor
-    coverage: Tensor
-
-
-def neighbourhoods(generated_MF: Tensor, real_NF: Tensor, rows: int = ROWS) -> Neighbourhoods:
-    """Return the neighbourhoods of at least 6 points each, by exact distances; memory grows with `rows` alone."""
     real_3N, real_5N = radii(real_NF, (K_MANIFOLD, K_DENSITY), rows)
     (generated_3M,) = radii(generated_MF, (K_MANIFOLD,), rows)
     recall_N = torch.zeros(len(real_NF), dtype=torch.bool)
@@ -43,7 +31,8 @@ def neighbourhoods(generated_MF: Tensor, real_NF: Tensor, rows: int = ROWS) -> N
         inside_BN = away_BN <= real_5N
         density.append(inside_BN.sum(1).double() / K_DENSITY)  # Naeem et al. 2020, with k = 5
         coverage_N |= inside_BN.any(0)
-    return Neighbourhoods(torch.cat(precision), recall_N, torch.cat(density), coverage_N)
+    of_generated = {"precision": torch.cat(precision), "density": torch.cat(density)}
+    return of_generated | {"recall": recall_N, "coverage": coverage_N}
 
 
 def radii(points_NF: Tensor, ks: tuple[int, ...], rows: int = ROWS) -> list[Tensor]:

@@ -108,11 +108,8 @@ class Judge:
             commonest = float(torch.unique(label_N, return_counts=True)[1].max()) / len(label_N)
             # A classifier that has learnt no more than the commonest label says nothing about images.
             if right <= commonest + 2 * (accuracy.standard_error or 0.0):
-                useless = Missing(
-                    "no classifier",
-                    f"it gives {right:.3f} of these images their label, the commonest label alone {commonest:.3f}, so "
-                    "its features say nothing about them",
-                )
+                why = f"it gives {right:.3f} of these images their label, the commonest label alone {commonest:.3f}"
+                useless = Missing("no classifier", f"{why}, so its features say nothing about them")
         if reason := too_few(n) or useless:
             return Refusal(reason, accuracy)
         look = classifier.look
@@ -202,7 +199,7 @@ class Judge:
         for name, k in (
             ("precision", K_MANIFOLD), ("recall", K_MANIFOLD), ("density", K_DENSITY), ("coverage", K_DENSITY),
         ):  # fmt: skip
-            hits = {of_set: getattr(points, name) for of_set, points in near.items()}
+            hits = {of_set: points[name] for of_set, points in near.items()}
             note = f"k = {k}, n = {len(truth_NF)}"
             others = [f"{of_set} {float(hit.double().mean()):.2f}" for of_set, hit in hits.items() if of_set]
             note += f"; {', '.join(others)}" if others else ""

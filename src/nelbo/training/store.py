@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nelbo.core import config
 from nelbo.core.files import atomic, finite, read_tensors, write_tensors
@@ -161,15 +161,6 @@ class Run:
         return read_tensors(file)
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Load weights strictly: a checkpoint that does not fit its own configuration is damaged."""
-    try:
-        module.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()  # torch begins with a headline of no use
-        raise RunError(f"{file} does not fit the run's config.toml ({first}); the run is damaged") from None
-
-
 # --- finding and starting runs ----------------------------------------------------------------
 
 
@@ -282,5 +273,11 @@ def rebuild(spec: Model, shape: Shape, tensors: Mapping[str, Tensor], file: Path
     """Return the module of a checkpoint, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):  # building draws initial weights; the caller's stream stays
         module = spec.build(shape)
-    load_weights(module, tensors, file)
+    try:
+        module.load_state_dict(
+            dict(tensors)
+        )  # strictly: weights that do not fit their own configuration are damaged
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()  # torch begins with a headline of no use
+        raise RunError(f"{file} does not fit the run's config.toml ({reason}); the run is damaged") from None
     return module.eval()

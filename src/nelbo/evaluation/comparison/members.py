@@ -21,7 +21,7 @@ DEFAULT_SAMPLES = 500  # of `nelbo evaluate`
 SPLITS = ("train", "validation", "test")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Ask:
     """The metrics and conditions that every run's card must have.
 
@@ -40,19 +40,16 @@ class Ask:
         """Raise ConfigError for conditions that no run can meet, and complete the two that depend on each other."""
         if self.samples is not None and self.samples < 0:
             raise ConfigError(f"samples must be 0 or more (got {self.samples})")
-        for kind, name, names_of in (
-            ("checkpoint", self.checkpoint, store.CHECKPOINTS),
-            ("split", self.split, SPLITS),
-        ):
-            if name not in names_of:
-                raise ConfigError(f"no {kind} is called {name!r}; {did_you_mean(name, names_of)}")
+        choices = {"checkpoint": store.CHECKPOINTS, "split": SPLITS}
+        for kind, name in (("checkpoint", self.checkpoint), ("split", self.split)):
+            if name not in choices[kind]:
+                raise ConfigError(f"no {kind} is called {name!r}; {did_you_mean(name, choices[kind])}")
         for name in self.metrics or ():
             lookup("metric", name)
         if self.samples is None and "importance" in (self.metrics or ()):
-            object.__setattr__(self, "samples", DEFAULT_SAMPLES)
+            self.samples = DEFAULT_SAMPLES
         if self.metrics is None and self.samples is not None:
-            estimate = ("importance",) if self.samples else ()
-            object.__setattr__(self, "metrics", (*card.quick(), *estimate))
+            self.metrics = (*card.quick(), *(("importance",) if self.samples else ()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
