@@ -100,7 +100,18 @@ def factors(model: BuiltModel, split: Split) -> Values:
     most = float(np.mean([1.0 - 1.0 / (values_N.max() + 1) for values_N in codes.factors_NF.T]))
     words = f"at most {most:.2f}, by factor {codes.by_factor(codes.sap(ordered))}"
     yield "sap", _resampled(codes.sap, ordered, split.seed, words)
-    yield from _forests(codes, split)
+    order = np.random.RandomState(split.seed).permutation(len(codes.z_NA))[:DCI_IMAGES]
+    active = scores.dci(codes.z_NA[order], codes.factors_NF[order], split.seed, split.tell)
+    whole = dataclasses.replace(active, importance_ZF=codes.padded(active.importance_ZF))
+    note = f"random forests of {len(order)} images"
+    yield "dci_disentanglement", Value(whole.disentanglement, "", None, note)
+    yield "dci_completeness", Value(whole.completeness, "", None, note)
+    common = np.mean([np.bincount(values_N).max() / len(values_N) for values_N in codes.factors_NF.T])
+    accuracy_F, each_M = active.correct_MF.mean(0), active.correct_MF.mean(1)
+    error = float(each_M.std(ddof=1) / len(each_M) ** 0.5)
+    held_out = f"accuracy on {len(each_M)} images held out: {codes.by_factor(accuracy_F)}"
+    words = f"{held_out}; the commonest values give {common:.2f}"
+    yield "dci_informativeness", Value(whole.informativeness, "share", error, words)
     stream = np.random.RandomState(split.seed)
     score = scores.factor_vae_score(codes.z_NA, codes.factors_NF, stream)
     shuffled_NA = codes.z_NA[stream.permutation(len(codes.z_NA))]
@@ -149,18 +160,3 @@ def _resampled(score: Callable[..., Array], cells_NA: Array, seed: int, note: st
     drawn = [stream.multinomial(n, np.full(n, 1.0 / n)).astype(float) for _ in range(RESAMPLES)]
     error = float(np.std([score(cells_NA, weights_N).mean() for weights_N in drawn], ddof=1))
     return Value(float(score(cells_NA).mean()), "", error, f"{note}; shuffled codes give {chance:.3f}")
-
-
-def _forests(codes: Codes, split: Split) -> Values:
-    order = np.random.RandomState(split.seed).permutation(len(codes.z_NA))[:DCI_IMAGES]
-    active = scores.dci(codes.z_NA[order], codes.factors_NF[order], split.seed, split.tell)
-    whole = dataclasses.replace(active, importance_ZF=codes.padded(active.importance_ZF))
-    common = np.mean([np.bincount(values_N).max() / len(values_N) for values_N in codes.factors_NF.T])
-    accuracy_F, each_M = active.correct_MF.mean(0), active.correct_MF.mean(1)
-    error = float(each_M.std(ddof=1) / len(each_M) ** 0.5)
-    note = f"random forests of {len(order)} images"
-    yield "dci_disentanglement", Value(whole.disentanglement, "", None, note)
-    yield "dci_completeness", Value(whole.completeness, "", None, note)
-    held_out = f"accuracy on {len(each_M)} images held out: {codes.by_factor(accuracy_F)}"
-    words = f"{held_out}; the commonest values give {common:.2f}"
-    yield "dci_informativeness", Value(whole.informativeness, "share", error, words)

@@ -16,6 +16,7 @@ from nelbo.core.vocabulary import Shape
 from nelbo.data import Splits
 from nelbo.errors import ConfigError, DataError, RunError, TrainingFailed
 from nelbo.metrics import Split
+from nelbo.metrics.base import EVALUATION_BATCH
 from nelbo.models import BuiltModel
 from nelbo.models.base import must_be
 from nelbo.training import events, store
@@ -285,12 +286,16 @@ def open_split(
     data_dir: str | Path | None = None,
     data: object | None = None,
     samples: int = 500,
+    batch_size: int = EVALUATION_BATCH,
     scratch: Path | None = None,
     named: bool = False,
 ) -> Split:
-    """Return a split of the run's own data, as its model is measured on it; see `Split` for the last three."""
+    """Return a split of the run's own data, as its model is measured on it; see `Split` for the last four."""
     splits = load_same_data(run, data_dir, data)
-    return Split(splits.split(split), splits, device, samples=samples, scratch=scratch, named=named)
+    return Split(
+        splits.split(split), splits, device,
+        samples=samples, batch_size=batch_size, scratch=scratch, named=named,
+    )  # fmt: skip
 
 
 def load_same_data(run: Run, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
