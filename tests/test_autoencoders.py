@@ -342,8 +342,8 @@ def test_recorded_steps_train_model_and_critic_as_plain_ones_do(tiny_recipe, var
     assert torch.allclose(plain.run(2), blocks.run(2), rtol=1e-3, atol=1e-4)
     assert blocks.said == []
     assert blocks.step.how["steps_at_once"] > 1
-    if plain.state.own:
-        one, other = plain.state.own.state_dict(), blocks.state.own.state_dict()
+    if plain.state.critic:
+        one, other = plain.state.critic.state_dict(), blocks.state.critic.state_dict()
         assert all(torch.allclose(one[key], other[key], rtol=1e-3, atol=1e-4) for key in one)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from nelbo.cli import console
 from nelbo.engine import Measured
+from nelbo.evaluation import tables
 from nelbo.training import events
 
 CARD = {
@@ -114,7 +115,7 @@ def test_two_cards_stand_side_by_side(capsys):
         "epoch": 1,
         "metrics": {"nelbo": CARD["metrics"]["nelbo"] | {"value": 200.0}},
     }
-    console.show_two_cards(first, CARD)
+    console.show_table(tables.of_two_cards(first, CARD))
     out = capsys.readouterr().out
     assert "first (epoch 1)" in out
     assert "best (epoch 3)" in out

@@ -108,7 +108,7 @@ class Rerun:
         assert not gc.isenabled(), "a graph that is collected now would end a recording"
         slots = [value for slots in self.state.optimizer.state.values() for value in slots.values()]
         average = self.state.average.module.state_dict().values() if self.state.average else []
-        owned = self.state.own.state_dict().values() if self.state.own else []
+        owned = self.state.critic.state_dict().values() if self.state.critic else []
         tensors = [
             *self.state.model.state_dict().values(),
             *slots,

@@ -108,7 +108,7 @@ def test_a_range_is_mapped_to_256_levels(weights):
 def test_without_the_variable_it_is_silent_unless_asked(monkeypatch):
     monkeypatch.delenv("NELBO_INCEPTION", raising=False)
     assert measured(None, split_of(pixels(20, 1, 0))) == {}
-    found = measured(None, split_of(pixels(20, 1, 0), asked=True))
+    found = measured(None, split_of(pixels(20, 1, 0), named=True))
     assert list(found) == ["fid"]
     assert found["fid"].value is None
     assert found["fid"].missing == "no weights"
@@ -117,7 +117,7 @@ def test_without_the_variable_it_is_silent_unless_asked(monkeypatch):
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_wrong_file_is_named(weights, tmp_path, monkeypatch, asked):
-    split = split_of(pixels(20, 1, 0), asked=asked)
+    split = split_of(pixels(20, 1, 0), named=asked)
     monkeypatch.setenv("NELBO_INCEPTION", str(tmp_path / "absent.pt"))
     value = measured(None, split)["fid"]
     assert value.missing == "no file"

@@ -159,7 +159,7 @@ def by_definition(generated_MF: Tensor, real_NF: Tensor) -> dict[str, float]:
 
 def means_of(generated_MF: Tensor, real_NF: Tensor, **more: int) -> dict[str, float]:
     found = neighbourhoods(generated_MF, real_NF, **more)
-    return {name: float(getattr(found, name).double().mean()) for name in sorted(NEAR)}
+    return {name: float(found[name].double().mean()) for name in sorted(NEAR)}
 
 
 @pytest.mark.parametrize("rows", [1, 7, 500])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from nelbo.cli.flags import plain
+from nelbo.cli.flags import names_in, plain
 from nelbo.cli.verb import Answer, Measuring
 
 if TYPE_CHECKING:
@@ -31,15 +31,13 @@ class Bench(Measuring):
         Annotated[tuple[str, ...], plain("names of recipes; none for digits", metavar="[RECIPE ...]")]
     ] = ()
     repeat: Annotated[int, arg(help="turns; medians and spread are over them", metavar="INT")] = 3
-    epochs: Annotated[int, arg(help="of each training, the first left out", metavar="INT")] = 2
+    epochs: Annotated[int, arg(help="epochs of each training, the first left out", metavar="INT")] = 2
     sides: Annotated[
         str | None, plain("some only: plain,nelbo and others; a wrong name lists them", metavar="NAMES")
     ] = None
     target: Annotated[
         float | None,
-        plain(
-            "also: seconds of training until the negative bound is this low, nats an image", metavar="FLOAT"
-        ),
+        plain("also the seconds until the negative bound is this low, nats an image", metavar="FLOAT"),
     ] = None
 
     def run(self) -> Answer:
@@ -47,14 +45,10 @@ class Bench(Measuring):
         from nelbo.cli import console
         from nelbo.training.recipe import resolve
 
-        sides = (
-            tuple(bench.SIDES)
-            if self.sides is None
-            else tuple(word.strip() for word in self.sides.split(",") if word.strip())
-        )
+        sides = tuple(bench.SIDES if self.sides is None else names_in(self.sides))
         recipes = self.recipes or ("digits",)
         for name in recipes:
-            console.announce_download(resolve(name).data, self.data_dir)
+            console.announce_download(resolve(name).data, self.data_dir)  # also refuses a wrong name at once
         table = bench.bench(
             recipes, repeat=self.repeat, epochs=self.epochs, device=self.device,
             data_dir=self.data_dir, sides=sides, target=self.target, tell=tell,
@@ -77,75 +71,49 @@ def tell(event: Event) -> None:
             console.say(f"  left out {event.side}: {event.why}")
 
 
-# --- on a terminal ----------------------------------------------------------------------------
-
-
 def show(table: Mapping[str, Any]) -> None:
     """Write a table for each recipe with the sides left out, then the machine."""
     from nelbo.cli import console
 
-    heads = [
-        "side",
-        "s epoch",
-        "lowest-highest",
-        "images/s",
-        "ratio",
-        "arithmetic",
-        "% rate",
-        "compile s",
-        "MB",
-    ]
     for name, recipe in table["recipes"].items():
-        rows = [[side, *_cells(row)] for side, row in recipe["rows"].items()]
+        cells = [_cells(row) for row in recipe["rows"].values()]
+        rows = [[side, *row.values()] for side, row in zip(recipe["rows"], cells, strict=True)]
         title = f"{name}: {recipe['images']:,} images, batches of {recipe['batch_size']}"
+        heads = ["side", *cells[0]] if cells else ["side"]
         console.show(heads, rows, title, fixed=len(heads))
-        if (target := table["settings"]["target"]) is not None:
-            _show_target(recipe["rows"], target)
+        target = table["settings"]["target"]
+        times = {side: row["seconds_to_target"] for side, row in recipe["rows"].items()}
+        if target is not None and any(times.values()):
+            reached = [(side, f"{time['median']:.3g}" if time else "-") for side, time in times.items()]
+            console.show(["side", f"s to {target} nats"], reached)
         for side, row in recipe["rows"].items():
             for note in row["notes"]:
                 console.write(f"{side}: {note}")
         for side, why in recipe["left_out"].items():
             console.write(f"left out {side}: {why}")
         console.write("")
-    for line in _about(table):
-        console.write(line)
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    seconds, ratio = row["seconds_an_epoch"], row["ratio_to_plain"]
-    return [
-        f"{seconds['median']:.3g}",
-        f"{seconds['low']:.3g}-{seconds['high']:.3g}",
-        f"{row['images_per_second']['median']:,.0f}",
-        f"{ratio['median']:.2f}" if ratio else "-",
-        f"{row['precision']} {row['how'].partition(',')[0].partition(' ')[0]}",
-        f"{row['percent_of_product_rate']:.1f}",
-        f"{row['compile_seconds']['median']:.1f}",
-        "-" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f}",
-    ]
-
-
-def _show_target(rows: Mapping[str, Any], target: float) -> None:
-    """Write the training time until the target, where any side reached it."""
-    from nelbo.cli import console
-
-    if any(row["seconds_to_target"] for row in rows.values()):
-        cells = [[side, _median(row["seconds_to_target"])] for side, row in rows.items()]
-        console.show(["side", f"s to {target} nats"], cells)
-
-
-def _median(entry: Mapping[str, Any] | None) -> str:
-    return "-" if entry is None else f"{entry['median']:.3g}"
-
-
-def _about(table: Mapping[str, Any]) -> list[str]:
     environment, products = table["environment"], table["machine"]["products"]
     settings = table["settings"]
     hardware = ", ".join(environment.get("gpus", [])) if settings["device"] != "cpu" else ""
     rates = ", ".join(f"{name} {row['flops_per_second'] / 1e9:,.0f}" for name, row in products.items())
-    return [
+    console.write(
         f"medians of {settings['repeat']}; ratios to plain, turn by turn; "
         f"{hardware or environment['processor']}, {environment['threads']} threads, "
-        f"torch {environment['packages']['torch']}, commit {environment.get('git', 'unknown')}",
-        f"% rate: of the matrix products this machine does in that arithmetic, GFLOP/s: {rates}",
-    ]
+        f"torch {environment['packages']['torch']}, commit {environment.get('git', 'unknown')}"
+    )
+    console.write(f"% rate: of the matrix products this machine does in that arithmetic, GFLOP/s: {rates}")
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of one side by the heads of their columns."""
+    seconds, ratio = row["seconds_an_epoch"], row["ratio_to_plain"]
+    return {
+        "s epoch": f"{seconds['median']:.3g}",
+        "lowest-highest": f"{seconds['low']:.3g}-{seconds['high']:.3g}",
+        "images/s": f"{row['images_per_second']['median']:,.0f}",
+        "ratio": f"{ratio['median']:.2f}" if ratio else "-",
+        "arithmetic": f"{row['precision']} {row['how'].partition(',')[0].partition(' ')[0]}",
+        "% rate": f"{row['percent_of_product_rate']:.1f}",
+        "compile s": f"{row['compile_seconds']['median']:.1f}",
+        "MB": "-" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f}",
+    }

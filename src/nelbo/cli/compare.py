@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
-
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
 from nelbo.cli.verb import Answer, OnRuns
@@ -25,19 +23,14 @@ class Compare(OnRuns):
     """Compare runs and seeds: settings that differ, metrics, paired differences with intervals.
 
     Runs that differ only in the seed are one group; the group of the first run is the baseline. Without --samples and
-    --metrics the numbers are those that the runs' cards hold; what is asked for and missing is measured.
+    --metrics the numbers are those of the runs' cards; with them, missing numbers are measured.
     """
 
     usage = "compare RUN RUN ..."
     summary = "several runs and seeds side by side, with confidence intervals"
     order = 40
 
-    names: Positional[
-        Annotated[
-            tuple[str, ...],
-            plain("run folders, names under --runs, or latest", name="run", metavar="RUN RUN ..."),
-        ]
-    ] = ()
+    names: flags.RunNames = ()
     checkpoint: flags.Checkpoint = "best"
     split: flags.SplitName = "test"
     samples: Annotated[
@@ -45,7 +38,7 @@ class Compare(OnRuns):
         plain("K of the importance-weighted NLL; default: that of each run's fullest card", metavar="INT"),
     ] = None
     metrics: Annotated[
-        str | None, plain("all, or some: bound,importance; default: what the cards hold", metavar="NAMES")
+        str | None, plain("all, or some: bound,importance; default: those of the cards", metavar="NAMES")
     ] = None
     out: Annotated[
         Path | None, plain("the rate-distortion plot (.png, .pdf, .svg); default: in comparisons/ beside the runs",
@@ -54,19 +47,20 @@ class Compare(OnRuns):
 
     def run(self) -> Answer:
         from nelbo.cli import console
+        from nelbo.core import files
         from nelbo.core.registry import names
         from nelbo.evaluation import comparison
         from nelbo.training import store
+        from nelbo.training.events import RunMeasured
 
         if self.out is not None:
-            if self.out.suffix.lower() not in FORMATS:
+            if self.out.suffix.lower() not in FORMATS:  # before minutes of measuring
                 raise ConfigError(f"--out {self.out}: expected a file that ends in {', '.join(FORMATS)}")
             store.check_folder(self.out.parent, "--out")
         chosen = None
         if self.metrics is not None:
             every = self.metrics == "all"
             chosen = names("metric") if every else [word.strip() for word in self.metrics.split(",")]
-        from nelbo.training.events import RunMeasured
 
         with console.Measuring() as listener:
 
@@ -82,7 +76,12 @@ class Compare(OnRuns):
             )  # fmt: skip
         for name, why in compared.left_out.items():
             console.say(f"left out {name}: {why}")
-        file, why_not = self._figure(compared)
+        figure, why_not = comparison.draw(compared)
+        file = None
+        if figure is not None:
+            file = self.out or comparison.default_file(compared)
+            with files.atomic(file) as temporary:  # a name without the suffix, so the format is named
+                figure.savefig(temporary, format=file.suffix[1:].lower())
 
         def show_all() -> None:
             show(compared)
@@ -93,21 +92,9 @@ class Compare(OnRuns):
 
         return Answer(compared.to_dict() | {"figure": file and str(file), "figure_note": why_not}, show_all)
 
-    def _figure(self, compared: Comparison) -> tuple[Path | None, str]:
-        from nelbo.core import files
-        from nelbo.evaluation import comparison
-
-        figure, why_not = comparison.draw(compared)
-        if figure is None:
-            return None, why_not
-        file = self.out or comparison.default_file(compared)
-        with files.atomic(file) as temporary:
-            figure.savefig(temporary, format=file.suffix[1:].lower())
-        return file, ""
-
 
 def show(comparison: Comparison) -> None:
-    """Print the tables of a comparison, then what their marks mean and the warnings."""
+    """Print the tables of a comparison, then the meaning of their marks and the warnings."""
     from nelbo.cli import console
     from nelbo.evaluation.comparison import tables
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,10 +17,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table as RichTable
 
 from nelbo.core.layout import LOGGED, Card, EpochRow
+from nelbo.errors import Interrupted
 from nelbo.evaluation import tables
 from nelbo.evaluation.tables import NONE, Row, Table
 from nelbo.training import events
 from nelbo.training.events import Event
+
+if TYPE_CHECKING:
+    from nelbo.data import Data
 
 WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
 NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
@@ -31,7 +35,7 @@ QUANTITIES = {"total": "loss", "reconstruction": "recon", "kl": "KL"}
 
 def to_stdout() -> Console:
     """Return a rich console on stdout, as wide as the terminal, COLUMNS or WIDTH."""
-    has_width = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    has_width = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()  # else rich takes 80 columns
     return Console(width=None if has_width else WIDTH, highlight=False, soft_wrap=False)
 
 
@@ -47,7 +51,7 @@ def write(text: str) -> None:
 
 def emit(table: object) -> None:
     """Print one JSON object on stdout."""
-    print(json.dumps(table, allow_nan=False))
+    print(json.dumps(table, allow_nan=False))  # NaN is no JSON, and other programs refuse it
 
 
 def show_fields(table: Mapping[str, object]) -> None:
@@ -73,14 +77,17 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "",
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     console = to_stdout()
-    with console.capture() as captured:
+    with console.capture() as captured:  # rich fills every line with spaces to its end
         console.print(table)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def show_table(table: Table, gap: bool = False) -> None:
     """Print a table, after an empty line with `gap`; columns that have no room go into further tables."""
-    lines = [[_cells(row, _widths(table)) for row in section.rows] for section in table.sections]
+    columns = zip(*(row.cells for section in table.sections for row in section.rows), strict=True)
+    # Numbers of a column are equally wide, so that the ± stand below each other.
+    widths = [max((len(cell.text) for cell in column if cell.spread), default=0) for column in columns]
+    lines = [[_cells(row, widths) for row in section.rows] for section in table.sections]
     every = [line for section in lines for line in section]
     for places in _portions(table, every, to_stdout().width):
         sides = [place for place in places if table.heads[place] in table.sides]
@@ -97,12 +104,6 @@ def show_table(table: Table, gap: bool = False) -> None:
         whole = len(places) if table.whole is None else table.whole
         _show_noted([table.heads[place] for place in places], rows, notes, title, whole)
         gap = True
-
-
-def _widths(table: Table) -> list[int]:
-    """Return for each column how wide its numbers are, so that the ± stand below each other."""
-    columns = zip(*(row.cells for section in table.sections for row in section.rows), strict=True)
-    return [max((len(cell.text) for cell in column if cell.spread), default=0) for column in columns]
 
 
 def _cells(row: Row, widths: Sequence[int]) -> list[str]:
@@ -154,11 +155,6 @@ def show_card(card: Card) -> None:
     show_table(tables.of_card(card))
 
 
-def show_two_cards(first: Card, other: Card) -> None:
-    """Print two checkpoints of one run side by side."""
-    show_table(tables.of_two_cards(first, other))
-
-
 def warn(card: Card) -> None:
     """Print on stderr the warnings of a card that are too long for its table."""
     for message in tables.warnings(card):
@@ -175,12 +171,9 @@ class Training:
         self.task = TaskID(0)
         self.read_at = 0.0
         if sys.stderr.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[loss]}"),
-                TimeRemainingColumn(),
-            )
+            loss = TextColumn("{task.fields[loss]}")
+            columns = (TextColumn("{task.description}"), BarColumn(), loss, TimeRemainingColumn())
+            # Transient: the bar goes away in the end, and the lines of the epochs stay.
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8)
             self.task = self.bar.add_task("epoch 1", loss="")
 
@@ -196,7 +189,19 @@ class Training:
     def __call__(self, event: Event) -> None:
         match event:
             case events.DataRead():
-                self._data(event)
+                self.bound = event.bound
+                channels, height, width = event.shape
+                self._say(
+                    f"{event.name}: {event.n['train']} training, {event.n['validation']} validation and "
+                    f"{event.n['test']} test images, {height} x {width} x {channels}, {event.pixels} pixels, "
+                    f"hash {event.hash}"
+                )
+                if event.note:
+                    self._say(event.note)
+                if event.pixels != "binary" and event.observation_kind == "binary":
+                    self._say(
+                        "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
+                    )
             case events.ModelBuilt():
                 self._say(str(event))
             case events.Resumed():
@@ -204,33 +209,16 @@ class Training:
             case events.TrainingBegun(compiles=True):
                 self._say("compiling the training step: some seconds, and saved for the next run")
             case events.StepDone() if self.bar:
-                self._step(self.bar, event)
+                self.bar.update(self.task, completed=event.batch, total=event.batches)
+                # Reading a loss waits for the device, so it is read four times a second and only for a person.
+                if time.monotonic() - self.read_at > 0.25:
+                    self.read_at = time.monotonic()
+                    loss = float(event.measured.sums_SQ[-1, 0]) / event.measured.counts[-1]
+                    self.bar.update(self.task, loss=f"loss {loss:.2f}")
             case events.EpochDone():
                 self._epoch(event.row)
             case events.Warned():
                 self._say(f"warning: {event.message}")
-
-    def _step(self, bar: Progress, event: events.StepDone) -> None:
-        bar.update(self.task, completed=event.batch, total=event.batches)
-        # Reading a loss waits for the device, so it is read four times a second and only for a person.
-        if time.monotonic() - self.read_at > 0.25:
-            self.read_at = time.monotonic()
-            loss = float(event.measured.sums_SQ[-1, 0]) / event.measured.counts[-1]
-            bar.update(self.task, loss=f"loss {loss:.2f}")
-
-    def _data(self, data: events.DataRead) -> None:
-        self.bound = data.bound
-        channels, height, width = data.shape
-        self._say(
-            f"{data.name}: {data.n['train']} training, {data.n['validation']} validation and {data.n['test']} test "
-            f"images, {height} x {width} x {channels}, {data.pixels} pixels, hash {data.hash}"
-        )
-        if data.note:
-            self._say(data.note)
-        if data.pixels != "binary" and data.observation_kind == "binary":
-            self._say(
-                "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
-            )
 
     def _epoch(self, row: EpochRow) -> None:
         parts = [f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
@@ -253,21 +241,25 @@ class Training:
 
     def _say(self, line: str) -> None:
         if self.bar:
-            self.bar.console.print(line, markup=False, highlight=False)
+            self.bar.console.print(line, markup=False, highlight=False)  # above the bar, not through it
         else:
             say(line)
 
 
-def announce_download(data: Any, data_dir: Path | None) -> None:
+def announce_download(data: Data, data_dir: Path | None) -> None:
     """Print a line before a download that may take minutes."""
     if not data.present(data_dir):
         say(f"{data.source} is not here yet; downloading it, which may take a while")
 
 
 class Measuring:
-    """A listener to an evaluation: the metric that runs and how far it is, on a terminal only."""
+    """A listener to an evaluation: the metric that runs and its progress, on a terminal only.
 
-    def __init__(self) -> None:
+    resumes   the work with which the same command goes on after an interruption; "" leaves that to others
+    """
+
+    def __init__(self, resumes: str = "") -> None:
+        self.resumes = resumes
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         quiet = not sys.stderr.isatty()
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
@@ -277,8 +269,10 @@ class Measuring:
         self.bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.bar.stop()
+        if self.resumes and kind is KeyboardInterrupt:
+            raise Interrupted(f"interrupted; the same command goes on with {self.resumes}") from None
 
     def __call__(self, event: Event) -> None:
         match event:

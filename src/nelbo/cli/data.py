@@ -16,17 +16,15 @@ from nelbo.errors import ConfigError
 
 @dataclass
 class Data(Verb):
-    """List the data sets that there are, get one, or check a folder or file of images."""
+    """List the data sets, download one, or check a folder or file of images."""
 
     usage = "data [list | get | check]"
-    summary = "data sets: what there is, downloads, checks"
+    summary = "data sets: the list, downloads, checks"
     order = 140
 
-    action: Positional[Annotated[Literal["list", "get", "check"], arg(help="what to do")]] = "list"
-    what: Positional[Annotated[str, plain("a name (get) or a path (check)", metavar="[NAME|PATH]")]] = ""
-    size: Annotated[
-        int | None, plain("height and width to resize to, as --data.size of train", metavar="INT")
-    ] = None
+    action: Positional[Annotated[Literal["list", "get", "check"], arg(help="the task")]] = "list"
+    name: Positional[Annotated[str, plain("a name (get) or a path (check)", metavar="[NAME|PATH]")]] = ""
+    size: flags.Size = None
     data_dir: flags.DataDir = None
 
     def run(self) -> Answer:
@@ -39,11 +37,10 @@ class Data(Verb):
             rows = [dataclasses.asdict(row) for row in sets.available(self.data_dir)]
             cells = [[console.cell(value) for value in row.values()] for row in rows]
             return Answer({"datasets": rows}, lambda: console.show(list(rows[0]), cells))
-        if not self.what:
-            raise ConfigError(
-                f"nelbo data {self.action} needs a name or a path, as in nelbo data {self.action} mnist"
-            )
-        source = config.build(sets.Data, {"source": self.what, "size": self.size}, "data")
+        if not self.name:
+            verb = f"nelbo data {self.action}"
+            raise ConfigError(f"{verb} needs a name or a path, as in {verb} mnist")
+        source = config.build(sets.Data, {"source": self.name, "size": self.size}, "data")
         source.check_source()
         console.announce_download(source, self.data_dir)
         splits = source.load(self.data_dir)

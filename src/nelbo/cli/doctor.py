@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from nelbo.cli import flags
 from nelbo.cli.flags import plain
 from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import ConfigError
@@ -23,17 +24,17 @@ KINDS = {"run": "a run", "config": "a configuration", "data": "a set of images"}
 
 @dataclass
 class Doctor(OnRuns):
-    """Say what is wrong with a run, a configuration or data, from evidence, and what to change.
+    """Diagnose a run, a configuration or data: faults with their evidence, and the changes that repair them.
 
-    What names both a run and something else is the run; what names both a recipe and data is the recipe.
-    The exit code is 0 whatever is found. docs/doctor.md has a section on each finding.
+    A name of both a run and something else is the run; a name of both a recipe and data is the recipe.
+    The exit code is 0 whatever the findings. docs/doctor.md has a section on each finding.
     """
 
     usage = "doctor RUN | CONFIG | DATA"
-    summary = "what is wrong, with evidence, and the command that changes it"
+    summary = "faults, with evidence, and the command that repairs each"
     order = 60
 
-    what: Positional[
+    subject: Positional[
         Annotated[
             str,
             plain(
@@ -44,14 +45,12 @@ class Doctor(OnRuns):
         ]
     ]
     kind: Annotated[
-        Literal["auto", "run", "config", "data"], arg(help="how to read a name that could be several")
+        Literal["auto", "run", "config", "data"], arg(help="meaning of a name that could be several")
     ] = "auto"
-    size: Annotated[
-        int | None, plain("height and width to which data is resized, as --data.size of train", metavar="INT")
-    ] = None
+    size: flags.Size = None
     distinct: Annotated[
         Path | None,
-        plain("write data without blank and repeated images there, for --data", metavar="FILE.npz"),
+        plain("file to write: the data without blank and repeated images, for --data", metavar="FILE.npz"),
     ] = None
 
     def run(self) -> Answer:
@@ -61,17 +60,17 @@ class Doctor(OnRuns):
 
         if self.distinct is not None:
             return self._write_distinct(self.distinct)
-        found = doctor.diagnose(
-            self.what, kind=self.kind, runs=self.runs, data_dir=self.data_dir, size=self.size, device=self.device,
+        diagnosis = doctor.diagnose(
+            self.subject, kind=self.kind, runs=self.runs, data_dir=self.data_dir, size=self.size, device=self.device,
             imports=tuple(map(str, self.import_)),
         )  # fmt: skip
 
         def show() -> None:
-            for other in also(self.what, found.kind, self.runs) if self.kind == "auto" else []:
-                console.say(f"{self.what} is read as a {found.kind}; as {other}: --kind {other}")
-            console.write("\n".join(lines(found)))
+            for other in also(self.subject, diagnosis.kind, self.runs) if self.kind == "auto" else []:
+                console.say(f"{self.subject} is read as a {diagnosis.kind}; as {other}: --kind {other}")
+            console.write("\n".join(lines(diagnosis)))
 
-        return Answer(found.to_dict(), show)
+        return Answer(diagnosis.to_dict(), show)
 
     def _write_distinct(self, file: Path) -> Answer:
         from nelbo.cli import console
@@ -84,47 +83,42 @@ class Doctor(OnRuns):
             raise ConfigError(f"--distinct is about data, not a {self.kind}; leave --kind at data")
         if file.suffix != ".npz":
             raise ConfigError(f"--distinct {file}: expected a file ending in .npz")
-        if file.exists():
+        if file.exists():  # perhaps the very data that are read
             raise ConfigError(f"--distinct {file}: there is such a file already; choose another name")
         store.check_folder(file.parent, "--distinct")
-        before = config.build(Data, {"source": self.what, "size": self.size}, "data").load(self.data_dir)
+        before = config.build(Data, {"source": self.subject, "size": self.size}, "data").load(self.data_dir)
         after = copies.distinct(before)
         copies.write_npz(after, file)
-        kept = {"train": len(after.train), "test": len(after.test or ())}
+        sizes = {"train": len(after.train), "test": len(after.test or ())}
 
         def show() -> None:
-            console.say(
-                f"{len(after.train):,} of {len(before.train):,} training images are new, and are written"
-            )
+            count = f"{len(after.train):,} of {len(before.train):,}"
+            console.say(f"{count} training images are new, and are written")
             console.show_files([file])
 
         dropped = len(before.train) - len(after.train)
-        return Answer({"file": str(file), "n": kept, "dropped": dropped}, show)
+        return Answer({"file": str(file), "n": sizes, "dropped": dropped}, show)
 
 
-def lines(found: Diagnosis) -> Iterator[str]:
-    """A diagnosis as text; a command stays on one line, to be copied."""
-    yield f"{found.subject}, {KINDS[found.kind]}"
-    for number, finding in enumerate(found.findings, 1):
+def lines(diagnosis: Diagnosis) -> Iterator[str]:
+    """Yield a diagnosis as text; a command stays on one line, to be copied."""
+    yield f"{diagnosis.subject}, {KINDS[diagnosis.kind]}"
+    for number, finding in enumerate(diagnosis.findings, 1):
         yield ""
         yield from _wrapped(f"{number}. {finding.what}", "   ", first="")
         yield f"   ({finding.severity}; {finding.check})"
         yield from _wrapped(f"Seen: {finding.evidence}.", "   ")
         yield from _wrapped(f"Do: {finding.remedy}", "   ")
         yield f"     {finding.command}"
-    if found.command:
+    if diagnosis.command:
         yield ""
         yield "All of it at once:"
-        yield f"     {found.command}"
+        yield f"     {diagnosis.command}"
     yield ""
-    made = len(found.looked_at)
-    yield from _wrapped(
-        f"{'Looked at' if found.findings else 'Nothing found. Looked at'} {made}: {', '.join(found.looked_at)}.",
-        "  ",
-        "",
-    )
+    checks = f"{len(diagnosis.looked_at)}: {', '.join(diagnosis.looked_at)}"
+    yield from _wrapped(f"{'' if diagnosis.findings else 'Nothing found. '}Looked at {checks}.", "  ", "")
     reasons: dict[str, list[str]] = {}
-    for name, why in found.not_looked_at.items():
+    for name, why in diagnosis.not_looked_at.items():
         reasons.setdefault(why, []).append(name)
     for why, names in reasons.items():
         yield from _wrapped(f"Not looked at, because {why}: {', '.join(names)}.", "  ", "")
@@ -133,5 +127,5 @@ def lines(found: Diagnosis) -> Iterator[str]:
 def _wrapped(text: str, indent: str, first: str | None = None) -> list[str]:
     return textwrap.wrap(
         text, 110, initial_indent=indent if first is None else first, subsequent_indent=indent,
-        break_long_words=False, break_on_hyphens=False,
+        break_long_words=False, break_on_hyphens=False,  # a path or a name that is broken cannot be copied
     )  # fmt: skip

@@ -22,6 +22,6 @@ class Env(Verb):
         device = engine.pick_device()
         table = engine.describe(device) | {
             "auto_precision": engine.pick_precision("auto", device),
-            "compiles": engine.why_not(device) or "yes",
+            "compiles": engine.why_not(device) or "yes",  # the reason is the answer
         }
         return Answer(table, lambda: console.show_fields(table))

@@ -10,7 +10,6 @@ from tyro.conf import arg
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
 from nelbo.cli.verb import Answer, OnRuns
-from nelbo.errors import Interrupted
 
 
 @dataclass
@@ -24,9 +23,7 @@ class Evaluate(OnRuns):
     run_: flags.RunName
     checkpoint: flags.Checkpoint = "best"
     split: flags.SplitName = "test"
-    samples: Annotated[int, arg(help="K of the importance-weighted NLL; 0 leaves it out", metavar="INT")] = (
-        500
-    )
+    samples: Annotated[int, arg(help="K of the importance-weighted NLL, or 0 for none", metavar="INT")] = 500
     metrics: Annotated[
         str, arg(help="all, or some: bound,importance (see nelbo list metric)", metavar="NAMES")
     ] = "all"
@@ -35,29 +32,27 @@ class Evaluate(OnRuns):
     def run(self) -> Answer:
         from nelbo.cli import console
         from nelbo.evaluation import card as cards_of
+        from nelbo.evaluation import tables
         from nelbo.training import store
 
         run = store.find(self.run_, self.runs)
-        names = ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
+        names = (
+            ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
+        )  # "first" twice is once
         chosen = None if self.metrics == "all" else [word.strip() for word in self.metrics.split(",")]
-        try:
-            with console.Measuring() as listener:
-                cards = {
-                    name: cards_of.evaluate(
-                        run, checkpoint=name, split=self.split, samples=self.samples, metrics=chosen,
-                        device=self.device, data_dir=self.data_dir, tell=listener,
-                    )
-                    for name in names
-                }  # fmt: skip
-        except KeyboardInterrupt:
-            raise Interrupted(
-                "interrupted; the same command goes on with the importance-weighted estimate"
-            ) from None
+        with console.Measuring(resumes="the importance-weighted estimate") as listener:
+            cards = {
+                name: cards_of.evaluate(
+                    run, checkpoint=name, split=self.split, samples=self.samples, metrics=chosen,
+                    device=self.device, data_dir=self.data_dir, tell=listener,
+                )
+                for name in names
+            }  # fmt: skip
         card = cards[self.checkpoint]
 
         def show() -> None:
             if self.compare_first:
-                console.show_two_cards(cards["first"], card)
+                console.show_table(tables.of_two_cards(cards["first"], card))
             else:
                 console.show_card(card)
             console.warn(card)

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, Suppress, UseAppendAction, arg
+
+if TYPE_CHECKING:
+    from nelbo.cli.verb import Verb
 
 
-def plain(help: str, **more: Any) -> Any:
+def plain(help: str, metavar: str | None = None, name: str | None = None) -> object:
     """Return a flag's help without "(default: None)" or "(default: False)" behind it."""
-    return arg(help=help, help_behavior_hint="", **more)
+    return arg(help=help, help_behavior_hint="", metavar=metavar, name=name)
 
 
 RunName = Positional[
-    Annotated[str, plain("a run folder, its name under --runs, or latest", name="run", metavar="RUN")]
+    Annotated[str, plain("a run folder, its name under --runs, or latest", "RUN", name="run")]
 ]
-Checkpoint = Annotated[Literal["best", "last", "first"], arg(help="which weights")]
+RunNames = Positional[
+    Annotated[tuple[str, ...], plain("run folders, names under --runs, or latest", "RUN ...", name="run")]
+]
+Size = Annotated[int | None, plain("height and width of the resized images, as train's --data.size", "INT")]
+Checkpoint = Annotated[Literal["best", "last", "first"], arg(help="the weights to use")]
 SplitName = Annotated[str, arg(help="test, validation or train", metavar="NAME")]
 Json = Annotated[bool, plain("one JSON object on stdout and nothing else; progress stays on stderr")]
 Runs = Annotated[Path, arg(help="folder that holds the runs", metavar="DIR")]
 DataDir = Annotated[
-    Path | None, plain("where data sets are kept; default: NELBO_DATA, or a cache folder", metavar="DIR")
+    Path | None, plain("folder of the data sets; default: NELBO_DATA, or a cache folder", metavar="DIR")
 ]
 Device = Annotated[str, arg(help="auto, cpu, cuda, cuda:N or mps", metavar="NAME")]
 Imports = Annotated[
@@ -31,10 +38,14 @@ Imports = Annotated[
     plain("a Python file that registers components; repeat for more", name="import", metavar="FILE"),
 ]
 
+Overrides = Suppress[dict[str, object]]  # set by `parsing`, from flags that are no fields
+Settings = tuple[dict[str, object], list[str]]
+"""The values of flags that are no fields of a verb, and the words that it refuses."""
+
 HELP = {"--help", "-h"}
 
 
-def sort(arguments: list[str], verb: type[Any]) -> tuple[list[str], list[str]]:
+def sort(arguments: list[str], verb: type[Verb]) -> tuple[list[str], list[str]]:
     """Return a verb's arguments, positional ones first, and the flags that are no fields of it, with their values.
 
     People mix flags and names in any order; the parser behind this does not take a name after a flag. A flag whose
@@ -42,8 +53,8 @@ def sort(arguments: list[str], verb: type[Any]) -> tuple[list[str], list[str]]:
     """
     hints = get_type_hints(verb)
     kinds = {"--" + item.name.rstrip("_").replace("_", "-"): hints[item.name] for item in fields(verb)}
-    known = kinds.keys() - {"--overrides"} | HELP
-    alone = {flag for flag, kind in kinds.items() if kind is bool} | HELP
+    flags = kinds.keys() - {"--overrides"} | HELP
+    alone = {flag for flag, kind in kinds.items() if kind is bool} | HELP  # they take no value
     positional: list[str] = []
     words: list[str] = []
     unknown: list[str] = []
@@ -52,7 +63,7 @@ def sort(arguments: list[str], verb: type[Any]) -> tuple[list[str], list[str]]:
         if is_flag(word):
             flag, equals, _ = word.partition("=")
             flag = flag.replace("_", "-")
-            target = words if flag in known else unknown
+            target = words if flag in flags else unknown
             expects_value = not equals and flag not in alone
             target.append(word)
         elif expects_value:
@@ -63,20 +74,25 @@ def sort(arguments: list[str], verb: type[Any]) -> tuple[list[str], list[str]]:
     return [*positional, *words], unknown
 
 
-def dotted(words: list[str]) -> tuple[dict[str, Any], list[str]]:
+def dotted(words: list[str]) -> Settings:
     """Return the values of the flags with a dot in their name (`--sampler.components 20`), and the other words."""
     from nelbo.core.config import parse_flags
 
     inside: list[str] = []
     others: list[str] = []
     target = others
-    for word in words:
+    for word in words:  # a value goes where its flag went
         if is_flag(word):
             target = inside if "." in word.partition("=")[0] else others
         target.append(word)
-    return parse_flags(inside) if inside else {}, others
+    return parse_flags(inside), others
+
+
+def names_in(text: str) -> list[str]:
+    """Return the names of a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def is_flag(word: str) -> bool:
-    """Return true for a flag: not a lone dash, and no negative number or list of numbers (-1,1)."""
+    """Return True for a flag: not a lone dash, and no negative number or list of numbers (-1,1)."""
     return word.startswith("-") and word != "-" and not (word[1].isdigit() or word[1] == ".")

@@ -27,7 +27,7 @@ class List(Importing):
         from nelbo.core.catalogue import describe
         from nelbo.core.registry import HOMES
 
-        axis = self.axis if self.axis in HOMES else self.axis.removesuffix("s")
+        axis = self.axis if self.axis in HOMES else self.axis.removesuffix("s")  # `nelbo list priors` too
         if axis and axis not in HOMES:
             raise ConfigError(f"no axis is called {self.axis!r}; {did_you_mean(self.axis, HOMES)}")
         rows = {name: describe(name) for name in ([axis] if axis else HOMES)}

@@ -24,38 +24,44 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"nelbo {__version__}")
         return 0
     try:
-        return _run(words[0], words[1:])
+        from nelbo.cli.parsing import parse
+
+        command = parse(words[0], words[1:])  # a wrong flag is refused before torch is imported
+        _import_the_rest()
+        command.execute()
+        return 0
     except NelboError as error:
         return _report(error, words)
     except KeyboardInterrupt:
         print("nelbo: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as in `nelbo recipes | head -1`
+        # Python flushes stdout once more at its end, and would print a traceback there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
-            raise
+            raise  # torch's own error of a full memory is a RuntimeError; any other one is a fault of ours
         message = f"out of memory: {str(error).splitlines()[0] if str(error) else 'the machine has no more'}"
         return _report(
             NelboError(f"{message}; try a smaller --batch-size, model, or number of samples"), words
         )
     except OSError as error:
-        return _report(_system_error(error), words)
+        wrong_path = (
+            FileNotFoundError,
+            FileExistsError,
+            NotADirectoryError,
+            IsADirectoryError,
+            PermissionError,
+        )
+        kind = ConfigError if isinstance(error, wrong_path) else NelboError  # code 2, or 1 as for a full disk
+        parts = [str(part) for part in (error.filename, error.strerror) if part]
+        return _report(kind(": ".join(parts) or repr(error)), words)
     except SystemExit as stop:  # how the flag parser ends after --help (0) or a wrong flag (2)
         code = stop.code if isinstance(stop.code, int) else 2
         if code and "--json" in words:
             print(json.dumps({"error": f"wrong usage of nelbo {words[0]}; see stderr", "exit_code": code}))
         return code
-
-
-def _run(verb: str, arguments: list[str]) -> int:
-    from nelbo.cli.parsing import parse
-
-    command = parse(verb, arguments)  # a wrong flag is refused before torch is imported
-    _import_the_rest()
-    command.execute()
-    return 0
 
 
 def _import_the_rest() -> None:
@@ -68,13 +74,6 @@ def _import_the_rest() -> None:
     finally:
         gc.freeze()  # later collections skip it too
         gc.enable()
-
-
-def _system_error(error: OSError) -> NelboError:
-    """Return the system's refusal in one line: code 2 where the path is wrong, 1 where it is not (a full disk)."""
-    wrong_path = FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError
-    kind = ConfigError if isinstance(error, wrong_path) else NelboError
-    return kind(": ".join(str(part) for part in (error.filename, error.strerror) if part) or repr(error))
 
 
 def _report(error: NelboError, words: list[str]) -> int:

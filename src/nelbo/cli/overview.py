@@ -28,23 +28,23 @@ class Entry(NamedTuple):
 
 def verbs() -> dict[str, Entry]:
     """Return every verb in the order of the overview: a module of this package whose class has every FACT."""
-    files = [file for folder in cli.__path__ for file in Path(folder).glob("*.py")]
-    entries = sorted(entry for entry in map(_entry, files) if entry is not None)
-    return {entry.name: entry for entry in entries}
-
-
-def _entry(file: Path) -> Entry | None:
-    """Return the entry of a file with a verb in it; a pattern finds it ten times faster than Python's own parser."""
-    kind = ""
-    facts: dict[str, str] = {}
-    for name_of_class, fact, text, number in FACT.findall(file.read_text(encoding="utf-8")):
-        if name_of_class:
-            kind, facts = name_of_class, {}
-        else:
-            facts[fact] = text or number
-        if len(facts) == 3:
-            return Entry(int(facts["order"]), file.stem, kind, facts["usage"], facts["summary"])
-    return None
+    files = [
+        file for folder in cli.__path__ for file in Path(folder).glob("*.py")
+    ]  # a plug-in may add a folder
+    entries = []
+    for file in files:
+        kind = ""
+        facts: dict[str, str] = {}
+        # A pattern is ten times faster than Python's own parser.
+        for name_of_class, fact, text, number in FACT.findall(file.read_text(encoding="utf-8")):
+            if name_of_class:
+                kind, facts = name_of_class, {}
+            else:
+                facts[fact] = text or number
+            if len(facts) == 3:
+                entries.append(Entry(int(facts["order"]), file.stem, kind, facts["usage"], facts["summary"]))
+                break
+    return {entry.name: entry for entry in sorted(entries)}
 
 
 def overview() -> str:

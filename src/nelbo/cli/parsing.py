@@ -33,13 +33,13 @@ def parse(name: str, arguments: list[str]) -> Verb:
     """Return the verb `name` with its flags set; a flag that it does not know ends the process with code 2."""
     verb = load(name)
     words, unknown = flags.sort(arguments, verb)
-    help_only = bool(flags.HELP & {*words})
+    help_only = bool(flags.HELP & {*words})  # a wrong flag beside --help does not hide the help
     settings, refused = ({}, []) if help_only else verb.settings(unknown)
     command = tyro.cli(
         verb,
         prog=f"nelbo {name}",
         args=[*words, *refused],
-        config=(FlagCreatePairsOff,),
+        config=(FlagCreatePairsOff,),  # no --no-json beside --json
         use_underscores=False,
         add_help=True,
     )

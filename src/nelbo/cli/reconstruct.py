@@ -14,7 +14,7 @@ from nelbo.cli.verb import Answer
 
 @dataclass
 class Reconstruct(OnView):
-    """Send images through the model and back, from the posterior mean; the first of the split when none is given."""
+    """Send images through the model and back, from the posterior mean; the first of the split when none is named."""
 
     usage = "reconstruct RUN [IMAGE ...]"
     summary = "images through the model and back"
@@ -23,7 +23,7 @@ class Reconstruct(OnView):
     images: Positional[
         Annotated[tuple[str, ...], plain("12, FILE.png or example:CLASS", metavar="[IMAGE ...]")]
     ] = ()
-    n: Annotated[int, arg(aliases=("-n",), help="how many, when no image is given", metavar="INT")] = 16
+    n: Annotated[int, arg(aliases=("-n",), help="images, when none is named", metavar="INT")] = 16
 
     def run(self) -> Answer:
         view = self.view()

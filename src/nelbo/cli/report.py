@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
@@ -22,17 +22,12 @@ class Report(OnRuns):
     summary = "one HTML page of a run, or of several side by side"
     order = 50
 
-    runs_: Positional[
-        Annotated[
-            tuple[str, ...],
-            plain("run folders, their names under --runs, or latest", name="runs", metavar="RUN ..."),
-        ]
-    ]
+    runs_: flags.RunNames
     checkpoint: flags.Checkpoint = "best"
     split: flags.SplitName = "test"
     samples: Annotated[
         int | None,
-        plain("K of the importance-weighted NLL; default: what was measured, otherwise 500", metavar="INT"),
+        plain("K of the importance-weighted NLL; default: the measured one, otherwise 500", metavar="INT"),
     ] = None
     pictures: Annotated[
         str, arg(help="all, none, or some: samples,scatter (see nelbo list picture)", metavar="NAMES")
@@ -45,26 +40,19 @@ class Report(OnRuns):
     def run(self) -> Answer:
         from nelbo import report
         from nelbo.cli import console
+        from nelbo.core.registry import lookup
 
+        names = [] if self.pictures in ("all", "none") else flags.names_in(self.pictures)
+        if not names and self.pictures not in ("all", "none"):
+            raise ConfigError("--pictures: expected all, none, or names as in samples,scatter")
+        for name in names:
+            lookup("picture", name)  # a misspelled name is refused before anything is measured
         request = report.Request(
-            checkpoint=self.checkpoint, split=self.split, samples=self.samples, pictures=_names(self.pictures),
-            device=self.device, data_dir=self.data_dir, imports=tuple(map(str, self.import_)),
+            checkpoint=self.checkpoint, split=self.split, samples=self.samples, device=self.device,
+            data_dir=self.data_dir, imports=tuple(map(str, self.import_)),
+            pictures=None if self.pictures == "all" else names,
         )  # fmt: skip
         with console.Measuring() as listener:
-            done = report.write(self.runs_, self.out, request=request, folder=self.runs, tell=listener)
-        about = {"file": str(done.file), "bytes": done.file.stat().st_size, "runs": list(done.left_out)}
-        return Answer(about | {"left_out": done.left_out}, lambda: console.show_files([done.file]))
-
-
-def _names(text: str) -> list[str] | None:
-    """Return None for `all` and no name for `none`; a misspelled name is refused with the nearest."""
-    from nelbo.core.registry import lookup
-
-    if text == "all":
-        return None
-    chosen = [] if text == "none" else [word.strip() for word in text.split(",") if word.strip()]
-    if not chosen and text != "none":
-        raise ConfigError("--pictures: expected all, none, or names as in samples,scatter")
-    for name in chosen:
-        lookup("picture", name)
-    return chosen
+            page = report.write(self.runs_, self.out, request=request, folder=self.runs, tell=listener)
+        about = {"file": str(page.file), "bytes": page.file.stat().st_size, "runs": list(page.left_out)}
+        return Answer(about | {"left_out": page.left_out}, lambda: console.show_files([page.file]))

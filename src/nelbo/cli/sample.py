@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
-from tyro.conf import Suppress, UseAppendAction, arg
+from tyro.conf import UseAppendAction, arg
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
@@ -25,7 +25,7 @@ class Sample(OnView):
     summary = "images from the prior or a fitted sampler, or like given images"
     order = 80
 
-    n: Annotated[int, arg(aliases=("-n",), help="how many (of each image, with --like)", metavar="INT")] = 16
+    n: Annotated[int, arg(aliases=("-n",), help="images (for each one of --like)", metavar="INT")] = 16
     like: Annotated[
         tuple[str, ...],
         UseAppendAction,
@@ -35,14 +35,14 @@ class Sample(OnView):
             metavar="A",
         ),
     ] = ()
-    temperature: Annotated[float, arg(help="scales draws from the prior", metavar="FLOAT")] = 1.0
+    temperature: Annotated[float, arg(help="scale of draws from the prior", metavar="FLOAT")] = 1.0
     sampler: Annotated[
-        str, arg(help="where latents come from; chosen: what nelbo samplers RUN found best", metavar="NAME")
+        str, arg(help="source of the latents; chosen: the best one of nelbo samplers RUN", metavar="NAME")
     ] = "prior"
-    overrides: Suppress[dict[str, Any]] = field(default_factory=dict)
+    overrides: flags.Overrides = field(default_factory=dict)
 
     @classmethod
-    def settings(cls, unknown: list[str]) -> tuple[dict[str, Any], list[str]]:
+    def settings(cls, unknown: list[str]) -> flags.Settings:
         """Take flags with a dot as fields of the sampler."""
         return flags.dotted(unknown)
 
@@ -52,19 +52,19 @@ class Sample(OnView):
         from nelbo.pictures import export
 
         settings = self._sampler_settings()
-        samplers.check_name(self.sampler)
+        samplers.check_name(self.sampler)  # before the run is opened
         view = self.view()
         out = self.folder(view)
         if self.like:
             export.sample_like(view, out, self.n, list(self.like))
             return self.files_answer(view, out.files)
-        spec = samplers.asked(self.sampler, settings, view.run, view.model)
+        spec = samplers.specified(self.sampler, settings, view.run, view.model)
         export.sample(view, out, self.n, sampler=spec)
         return self.files_answer(view, out.files, sampler=config.to_dict(spec))
 
-    def _sampler_settings(self) -> dict[str, Any]:
-        """Return the sampler's fields among the flags; raises ConfigError for what does not go together."""
-        values: dict[str, Any] = {}
+    def _sampler_settings(self) -> dict[str, object]:
+        """Return the sampler's fields among the flags; raise ConfigError for flags that exclude each other."""
+        values: dict[str, object] = {}
         for key, value in self.overrides.items():
             head, _, field_of_sampler = key.partition(".")
             if head != "sampler":
@@ -79,4 +79,5 @@ class Sample(OnView):
             raise ConfigError(
                 f"--temperature scales draws from the prior, and --sampler is {self.sampler}; leave one of them out"
             )
+        # The flag is short for a field of the prior; --sampler.temperature itself wins.
         return values if self.temperature == 1.0 else {"temperature": self.temperature} | values

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
-from tyro.conf import Suppress, arg
+from tyro.conf import arg
 
 from nelbo.cli import flags
 from nelbo.cli.verb import Answer, OnRuns
-from nelbo.core.layout import Entry, SamplerChoice, SamplerRow, number
-from nelbo.errors import Interrupted
+from nelbo.core.layout import Entry, SamplerChoice, number
 
 TIMED = ("fit", "draw")
 COLUMNS = ("precision", "recall", "density", "coverage")
@@ -31,11 +30,11 @@ class Samplers(OnRuns):
     run_: flags.RunName
     samplers: Annotated[str, arg(help="all, or some: prior,gaussian-mixture", metavar="NAMES")] = "all"
     checkpoint: flags.Checkpoint = "best"
-    seed: Annotated[int, arg(help="of every fit", metavar="INT")] = 0
-    overrides: Suppress[dict[str, Any]] = field(default_factory=dict)
+    seed: Annotated[int, arg(help="seed of every fit", metavar="INT")] = 0
+    overrides: flags.Overrides = field(default_factory=dict)
 
     @classmethod
-    def settings(cls, unknown: list[str]) -> tuple[dict[str, Any], list[str]]:
+    def settings(cls, unknown: list[str]) -> flags.Settings:
         """Take flags with a dot as fields of samplers."""
         return flags.dotted(unknown)
 
@@ -44,57 +43,45 @@ class Samplers(OnRuns):
         from nelbo.evaluation import samplers
 
         names = None if self.samplers == "all" else [word.strip() for word in self.samplers.split(",")]
-        try:
-            with console.Measuring() as listener:
-                table = samplers.compare(
-                    self.run_, names, self.overrides, checkpoint=self.checkpoint, seed=self.seed, runs=self.runs,
-                    device=self.device, data_dir=self.data_dir, tell=listener,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            raise Interrupted(
-                "interrupted; the same command goes on with the samplers that are left"
-            ) from None
+        with console.Measuring(resumes="the samplers that are left") as listener:
+            table = samplers.compare(
+                self.run_, names, self.overrides, checkpoint=self.checkpoint, seed=self.seed, runs=self.runs,
+                device=self.device, data_dir=self.data_dir, tell=listener,
+            )  # fmt: skip
         return Answer(table, lambda: self._show(table))
 
     def _show(self, table: SamplerChoice) -> None:
         from nelbo.cli import console
         from nelbo.evaluation.labels import label
 
-        by = table["by"]
-        rows = [_row(name, entry, by) for name, entry in _ranked(table)]
+        criterion = table["by"]
+        measured: list[tuple[float, tuple[str, ...]]] = []
+        for name, entry in table["samplers"].items():
+            if "metrics" not in entry:
+                continue
+            metrics, seconds = entry["metrics"], entry["seconds"]
+            distance = number(metrics[criterion])
+            shares = [_number(metrics[column])[0] if column in metrics else "-" for column in COLUMNS]
+            title = f"{name} (copies)" if entry["copies"] else name
+            times = [f"{seconds[clock]:.1f} s" for clock in TIMED]
+            cells = (title, *_number(metrics[criterion]), *shares, *times)
+            measured.append((float("inf") if distance is None else distance, cells))
+        rows = [cells for _, cells in sorted(measured, key=lambda row: row[0])]  # nearest first
         for name, metric in table["validation"]["references"].items():
             rows.append((f"({name.rpartition('_')[2]})", *_number(metric), *[""] * 6))
         title = (
             f"{table['run']} · {table['checkpoint']} (epoch {table['epoch']}) · validation, "
-            f"n = {table['validation']['n']}, by {label(by)}"
+            f"n = {table['validation']['n']}, by {label(criterion)}"
         )
         console.show(["sampler", "distance", "", *COLUMNS, *TIMED], rows, title)
         for name, entry in table["samplers"].items():
             if "refused" in entry:
                 console.say(f"left out {name}: {entry['refused']}")
-        value, error, *_ = _number(table["test"]["metrics"][by])
+        value, error = _number(table["test"]["metrics"][criterion])
         console.write(
             f"\nchosen: {table['chosen']}; on {table['test']['n']} test images {value} {error}".rstrip()
         )
         console.write(f"nelbo sample {table['run']} --sampler chosen   draws with it")
-
-
-def _ranked(table: SamplerChoice) -> list[tuple[str, SamplerRow]]:
-    """Return the measured samplers, nearest first."""
-    measured = [(name, entry) for name, entry in table["samplers"].items() if "metrics" in entry]
-
-    def distance(item: tuple[str, SamplerRow]) -> float:
-        value = number(item[1]["metrics"][table["by"]])
-        return float("inf") if value is None else value
-
-    return sorted(measured, key=distance)
-
-
-def _row(name: str, entry: SamplerRow, by: str) -> tuple[str, ...]:
-    metrics = entry["metrics"]
-    shares = [_number(metrics[column])[0] if column in metrics else "-" for column in COLUMNS]
-    name += " (copies)" if entry["copies"] else ""
-    return (name, *_number(metrics[by]), *shares, *(f"{entry['seconds'][what]:.1f} s" for what in TIMED))
 
 
 def _number(metric: Entry) -> tuple[str, str]:

@@ -6,14 +6,12 @@ import dataclasses
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tyro.conf import Positional
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
-from nelbo.cli.on_run import draw, open_view
 from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import ConfigError, did_you_mean
 
@@ -39,21 +37,22 @@ class Train(OnRuns):
     recipe: Positional[
         Annotated[str, plain("a recipe's name (see nelbo recipes) or FILE.toml", metavar="RECIPE")]
     ]
-    name: Annotated[str | None, plain("of the run folder; default: recipe and seed", metavar="NAME")] = None
+    name: Annotated[str | None, plain("name of the run; default: recipe and seed", metavar="NAME")] = None
     overwrite: Annotated[bool, plain("replace a run of that name")] = False
     dry_run: Annotated[bool, plain("check and print the configuration, read no data, train nothing")] = False
     no_figures: Annotated[bool, plain("do not draw the pictures at the end")] = False
-    overrides: tyro.conf.Suppress[dict[str, Any]] = field(default_factory=dict)
+    overrides: flags.Overrides = field(default_factory=dict)
 
     @classmethod
-    def settings(cls, unknown: list[str]) -> tuple[dict[str, Any], list[str]]:
-        """Take flags as fields of the recipe; raises ConfigError for one that is neither a field nor a flag."""
+    def settings(cls, unknown: list[str]) -> flags.Settings:
+        """Take flags as fields of the recipe; raise ConfigError for one that is neither a field nor a flag."""
         if not unknown:
             return {}, []
         from nelbo.core.config import parse_flags
         from nelbo.core.spec import kebab
         from nelbo.training.recipe import PARTS_OF_THE_MODEL, Recipe
 
+        # The recipe itself is the positional argument.
         heads = {kebab(name) for name in (*Recipe.model_fields, *PARTS_OF_THE_MODEL)} - {"recipe"}
         for word in filter(flags.is_flag, unknown):
             head = word.partition("=")[0].removeprefix("--").partition(".")[0]
@@ -85,7 +84,7 @@ class Train(OnRuns):
         from nelbo.training import api
 
         engine.check_precision(engine.pick_device(self.device), recipe.precision)
-        shape = recipe.data.shape_without_reading()
+        shape = recipe.data.shape_without_reading()  # None where only the data themselves would tell
         outline = None if shape is None else api.outline(recipe, shape)
         table = {
             "run": str(folder),
@@ -98,12 +97,15 @@ class Train(OnRuns):
 
     def _conclude(self, run: Run) -> Answer:
         """Measure the best checkpoint on the test split, draw the pictures, and say where to look."""
+        from nelbo import pictures
         from nelbo.cli import console
         from nelbo.evaluation import card as cards
+        from nelbo.pictures.view import View
 
         summary = run.summary
-        if "evaluate" not in summary["seconds"]:
+        if "evaluate" not in summary["seconds"]:  # a finished run that is started again is not measured again
             begun = time.perf_counter()
+            # The metrics of a few seconds; K = 0, for the estimate costs K passes of the decoder an image.
             card = cards.evaluate(
                 run, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir
             )
@@ -111,7 +113,8 @@ class Train(OnRuns):
             summary["seconds"]["evaluate"] = time.perf_counter() - begun
             if not self.no_figures:
                 begun = time.perf_counter()
-                files, _ = draw(open_view(run, self.device, self.data_dir), [])
+                view = View.open(run, device=self.device, data_dir=self.data_dir)
+                files, _ = pictures.draw(view, [], run.path / "figures")  # none named: all that apply
                 summary["seconds"]["figures"] = time.perf_counter() - begun
                 console.say(f"{len(files)} pictures in {run.path / 'figures'}")
             run.write_json("summary.json", summary)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from nelbo.cli.flags import names_in
 from nelbo.cli.on_run import A_REFERENCE, OnView
 from nelbo.cli.verb import Answer
 from nelbo.errors import ConfigError
@@ -21,25 +22,17 @@ class Traverse(OnView):
     order = 130
 
     a: Positional[Annotated[str, arg(help=A_REFERENCE, metavar="[A]")]] = "0"
-    dimensions: Annotated[str, arg(help="which, as in 0,3,4", metavar="LIST")] = "all"
-    span: Annotated[float, arg(help="from -span to span", metavar="FLOAT")] = 3.0
+    dimensions: Annotated[str, arg(help="all, or some: 0,3,4", metavar="LIST")] = "all"
+    span: Annotated[float, arg(help="farthest latent: from -span to span", metavar="FLOAT")] = 3.0
     steps: Annotated[int, arg(help="images a dimension", metavar="INT")] = 11
 
     def run(self) -> Answer:
-        dimensions = _dimensions(self.dimensions)
+        words = [] if self.dimensions == "all" else names_in(self.dimensions)  # none stands for every one
+        if self.dimensions != "all" and not (words and all(word.isdecimal() for word in words)):
+            raise ConfigError(f"--dimensions {self.dimensions}: expected numbers from 0, as in 0,3,4, or all")
         view = self.view()
         from nelbo.pictures import export
 
         out = self.folder(view)
-        export.traverse(view, out, self.a, dimensions, self.span, self.steps)
+        export.traverse(view, out, self.a, [int(word) for word in words], self.span, self.steps)
         return self.files_answer(view, out.files)
-
-
-def _dimensions(text: str) -> list[int]:
-    """Return the dimensions; an empty list, from `all`, stands for every one."""
-    if text == "all":
-        return []
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words or not all(word.isdecimal() for word in words):
-        raise ConfigError(f"--dimensions {text}: expected numbers from 0, as in 0,3,4, or all")
-    return [int(word) for word in words]

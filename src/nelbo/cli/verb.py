@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from nelbo.cli import flags
 
@@ -32,7 +32,7 @@ from nelbo.cli import flags
 class Answer(NamedTuple):
     """A verb's result: the JSON object of `--json`, and a function that prints it for a person instead."""
 
-    table: Any
+    table: object
     show: Callable[[], None]
 
 
@@ -47,7 +47,7 @@ class Verb(ABC):
     json: flags.Json = False
 
     @classmethod
-    def settings(cls, unknown: list[str]) -> tuple[dict[str, Any], list[str]]:
+    def settings(cls, unknown: list[str]) -> flags.Settings:
         """Split flags that are no fields of the verb into values of `overrides` and words to be refused."""
         return {}, unknown
 
@@ -61,7 +61,7 @@ class Verb(ABC):
 
     def execute(self) -> None:
         """Prepare, run, and print the answer in the form that was chosen."""
-        from nelbo.cli import console
+        from nelbo.cli import console  # here: it imports rich, which `--help` does without
 
         self.prepare()
         answer = self.run()

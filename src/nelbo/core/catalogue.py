@@ -15,33 +15,32 @@ from nelbo.errors import ConfigError
 
 
 def entries(axis: str) -> dict[str, Any]:
-    """Every entry of an axis by name."""
+    """Return every entry of an axis by name."""
     return {name: lookup(axis, name) for name in names(axis)}
 
 
 def docline(entry: object) -> str:
-    """The first sentence of an entry's docstring, on one line."""
-    paragraph = (inspect.getdoc(entry) or "").split("\n\n")[0]
+    """Return the first paragraph of an entry's docstring, on one line."""
+    paragraph = (inspect.getdoc(entry) or "").split("\n\n")[0]  # getdoc also finds that of a base class
     return " ".join(paragraph.split())
 
 
 def describe(axis: str) -> dict[str, dict[str, str]]:
-    """For every entry of an axis: its fields with their defaults, and what it is."""
-    return {name: {"fields": _fields(entry), "what": docline(entry)} for name, entry in entries(axis).items()}
-
-
-def _fields(entry: Any) -> str:
-    if not (inspect.isclass(entry) and issubclass(entry, Spec)):
-        return ""
-    shown = []
-    for name, info in entry.model_fields.items():
-        default = "" if info.is_required() else f" {getattr(info.default, 'name', info.default)!s}"
-        shown.append(f"{kebab(name)}{default}")
-    return ", ".join(shown)
+    """Return the fields of every entry of an axis, with their defaults, and its docline."""
+    table = {}
+    for name, entry in entries(axis).items():
+        fields = []
+        if inspect.isclass(entry) and issubclass(entry, Spec):
+            for field, info in entry.model_fields.items():
+                # Of a default that is a spec itself the name says enough.
+                default = "" if info.is_required() else f" {getattr(info.default, 'name', info.default)!s}"
+                fields.append(f"{kebab(field)}{default}")
+        table[name] = {"fields": ", ".join(fields), "what": docline(entry)}
+    return table
 
 
 def import_files(files: Iterable[Path]) -> None:
-    """Runs Python files that register components; raises ConfigError naming the file that cannot be run."""
+    """Run Python files that register components; raise ConfigError naming the file that cannot be run."""
     for file in files:
         if not file.is_file():
             raise ConfigError(f"--import {file}: no such file")
@@ -50,7 +49,7 @@ def import_files(files: Iterable[Path]) -> None:
         if spec is None or spec.loader is None:
             raise ConfigError(f"--import {file}: not a Python file")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
+        sys.modules[module_name] = module  # pickle and inspect look there
         try:
             spec.loader.exec_module(module)
         except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +21,8 @@ S = TypeVar("S", bound="Spec")
 
 
 def to_dict(spec: Spec) -> dict[str, Any]:
-    """The spec as plain tables; fields that are None are left out (TOML has no null)."""
-    table: dict[str, Any] = {"name": spec.name} if spec.axis else {}
+    """Return the spec as plain tables; fields that are None are left out (TOML has no null)."""
+    table: dict[str, object] = {"name": spec.name} if spec.axis else {}
     for field in type(spec).model_fields:
         value = _plain(spec.setting(field))
         if value is not None:
@@ -33,6 +33,7 @@ def to_dict(spec: Spec) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, Spec):
         table = to_dict(value)
+        # beta = 4 in place of {name = "constant", value = 4}
         only_scalar = value.axis and value.scalar and set(table) == {"name", value.scalar}
         return table[value.scalar] if only_scalar else table
     if isinstance(value, tuple | list):
@@ -41,20 +42,17 @@ def _plain(value: object) -> object:
 
 
 def build(cls: type[S], table: object, source: str = "configuration") -> S:
-    """Validate plain data into a spec; raises ConfigError with one line for each mistake."""
+    """Validate plain data into a spec; raise ConfigError with one line for each mistake."""
     try:
         return cls.model_validate(table)
     except ValidationError as error:
-        lines = "\n".join(f"  {line}" for line in _explain(error))
-        raise ConfigError(f"{source} cannot be used:\n{lines}") from None
-
-
-def _explain(error: ValidationError) -> Iterable[str]:
-    for item in error.errors(include_url=False):
-        where = ".".join(kebab(str(part)) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
+        mistakes = error.errors(include_url=False)
+    lines = ""
+    for item in mistakes:
+        field = ".".join(kebab(str(part)) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")  # pydantic's words before those of a validator
         if item["type"] == "unknown_field":
-            where = ".".join(filter(None, [where, item["ctx"]["field"]]))
+            field = ".".join(filter(None, [field, item["ctx"]["field"]]))
             message = f"unknown field; {item['ctx']['hint']}"
         elif item["type"] == "missing":
             message = "is required and was not given"
@@ -62,16 +60,17 @@ def _explain(error: ValidationError) -> Iterable[str]:
             message = f"expected a list, as in 32,16 or [32, 16] (got {item['input']!r})"
         elif isinstance(item["input"], str | int | float | bool):
             message = f"{message} (got {item['input']!r})"
-        yield f"{where}: {message}" if where else message
+        lines += f"\n  {field}: {message}" if field else f"\n  {message}"
+    raise ConfigError(f"{source} cannot be used:{lines}")
 
 
 def dumps(spec: Spec) -> str:
-    """The spec as TOML."""
+    """Return the spec as TOML."""
     return tomli_w.dumps(to_dict(spec))
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as plain tables; raises ConfigError naming the file and the line."""
+def read_toml(path: Path) -> dict[str, object]:
+    """Return a TOML file as plain tables; raise ConfigError naming the file and the line."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -90,7 +89,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> object:
-    """A flag's text as a TOML value where it is one, `none` as None, otherwise the text itself."""
+    """Return a flag's text as a TOML value where it is one, `none` as None, otherwise the text itself."""
     if text.lower() in ("none", "null"):
         return None
     if text.lower() in ("true", "false"):
@@ -98,7 +97,9 @@ def parse_value(text: str) -> object:
     if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text.lower()):  # .001 and 1., which TOML refuses
         return float(text)
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")[
+            "value"
+        ]  # lists and tables on the command line, as in a file
         return value if isinstance(value, str | int | float | list | dict) else text  # a date is a name here
     except tomllib.TOMLDecodeError:
         items = text.split(",")
@@ -106,78 +107,69 @@ def parse_value(text: str) -> object:
 
 
 def parse_flags(arguments: list[str]) -> dict[str, object]:
-    """`["--model.latent-dim", "16", "--ema=0.99"]` -> `{"model.latent_dim": 16, "ema": 0.99}`."""
-    found: dict[str, object] = {}
+    """Return `{"model.latent_dim": 16, "ema": 0.99}` of `["--model.latent-dim", "16", "--ema=0.99"]`."""
+    values: dict[str, object] = {}
     position = 0
     while position < len(arguments):
         flag = arguments[position]
         if not flag.startswith("--"):
             raise ConfigError(f"unexpected argument {flag!r}; fields are set as --field value")
-        key, given, text = flag[2:].partition("=")
+        key, equals, text = flag[2:].partition("=")
         position += 1
-        if not given:
+        if not equals:
             if position >= len(arguments) or arguments[position].startswith("--"):
                 raise ConfigError(f"{flag} needs a value, as in {flag} VALUE")
             text = arguments[position]
             position += 1
-        found[key.replace("-", "_")] = parse_value(text)
-    return found
+        values[key.replace("-", "_")] = parse_value(text)
+    return values
 
 
 def override(spec: S, overrides: Mapping[str, object], source: str = "these flags") -> S:
-    """A copy of the spec with dotted fields replaced; naming another class drops the old fields.
+    """Return a copy of the spec with dotted fields replaced; naming another class drops the old fields.
 
     `{"objective": "iwae", "objective.k": 5}` first swaps the objective, then sets its field.
     """
     table = to_dict(spec)
-    for key in sorted(overrides, key=lambda dotted: dotted.count(".")):
+    for key in sorted(overrides, key=lambda dotted: dotted.count(".")):  # a class before the fields of it
         _set(table, type(spec), key.split("."), overrides[key])
     return build(type(spec), table, source)
 
 
 def _set(table: dict[str, Any], cls: type[Spec], path: list[str], value: object) -> None:
-    head, rest = path[0], path[1:]
-    field_spec = _spec_of_field(cls, head)
-    here = table.get(head)
-    if rest and field_spec is not None:
-        if here is None and not cls.model_fields[head].is_required():  # of a class that was named just now
-            here = _plain(cls.model_fields[head].default)
-        if not isinstance(here, dict):
-            here = dict(field_spec.from_scalar(here) or {}) if here is not None else {}
-        concrete = field_spec
-        if field_spec.is_abstract() and isinstance(here.get("name"), str):
-            concrete = lookup(field_spec.axis, here["name"])
-        table[head] = here
-        _set(here, concrete, rest, value)
-    elif rest:
-        _set(table.setdefault(head, {}) if isinstance(here, dict) else {}, Spec, rest, value)
-        if not isinstance(here, dict):
+    """Set the field at a path; `cls` is the class of the table, which says what a bare value stands for."""
+    head, deeper = path[0], path[1:]
+    info = cls.model_fields.get(head)
+    types = options_of(info.annotation) if info else []
+    specs = [option for option in types if inspect.isclass(option) and issubclass(option, Spec)]
+    field_spec = specs[0] if specs else None
+    entry = table.get(head)
+    if deeper and field_spec is not None:
+        if entry is None and info is not None and not info.is_required():
+            entry = _plain(info.default)  # of a class that was named just now
+        if not isinstance(entry, dict):
+            entry = dict(field_spec.from_scalar(entry) or {}) if entry is not None else {}
+        table[head] = entry
+        named = field_spec.is_abstract() and isinstance(entry.get("name"), str)
+        _set(entry, lookup(field_spec.axis, entry["name"]) if named else field_spec, deeper, value)
+    elif deeper:
+        _set(table.setdefault(head, {}) if isinstance(entry, dict) else {}, Spec, deeper, value)
+        if not isinstance(entry, dict):
             table[".".join(path)] = value  # refused by validation, which names it
-    elif field_spec is not None and not isinstance(value, Mapping) and value is not None:
-        scalar = field_spec.from_scalar(value)
-        same_class = not field_spec.is_abstract() or (
-            isinstance(here, dict) and (scalar or {}).get("name") == here.get("name")
-        )
-        if isinstance(here, dict) and scalar is not None and same_class:
-            here.update(scalar)
-        else:
-            table[head] = value
     elif value is None:
         table.pop(head, None)
     else:
-        table[head] = value
-
-
-def _spec_of_field(cls: type[Spec], field: str) -> type[Spec] | None:
-    """The spec class that a field holds, if it holds one."""
-    info = cls.model_fields.get(field)
-    if info is None:
-        return None
-    return next((o for o in options_of(info.annotation) if inspect.isclass(o) and issubclass(o, Spec)), None)
+        scalar = None if field_spec is None or isinstance(value, Mapping) else field_spec.from_scalar(value)
+        concrete = field_spec is not None and not field_spec.is_abstract()
+        # The same name once more keeps the fields that are set; another name drops them.
+        if isinstance(entry, dict) and scalar and (concrete or scalar.get("name") == entry.get("name")):
+            entry.update(scalar)
+        else:
+            table[head] = value
 
 
 def differences(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> list[str]:
-    """The dotted fields in which two configurations differ, each as `field: left -> right`."""
+    """Return the dotted fields in which two configurations differ, each as `field: left -> right`."""
     lines: list[str] = []
     for key in sorted({*a, *b}):
         left, right = a.get(key), b.get(key)

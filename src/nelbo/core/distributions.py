@@ -30,7 +30,7 @@ class Sample:
         """Return log q(z | x) of each sample, nats, (K, B). Call it only where it is needed: it may cost as a step."""
         return self.q.log_prob(self.z_KBZ) if self.log_qz_KB is None else self.log_qz_KB
 
-    def kl_to(self, prior: Any) -> Tensor | None:
+    def kl_to(self, prior: object) -> Tensor | None:
         """Return the KL of each group of latents, (B, G), nats, or None where it has no closed form."""
         return self.q.kl_to(prior)
 
@@ -45,6 +45,7 @@ class PosteriorValue(abc.ABC):
     kl_needs_samples   the KL is a mean over samples of one level: only `Sample.kl_to` has it
     """
 
+    # Facts of the class, not of a value: a compiled step branches on them while it is traced.
     is_point: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False
     kl_needs_samples: ClassVar[bool] = False
@@ -77,11 +78,15 @@ class PosteriorValue(abc.ABC):
         """Return log q(z_j | x) of each dimension, or None where dimensions depend on each other."""
         return None
 
-    def kl_to(self, prior: Any) -> Tensor | None:
-        """Return KL(q || prior) of each group of latents, (B, G), nats, or None where there is no closed form."""
-        return closed_form_kl(self, prior)
+    def kl_to(self, prior: object) -> Tensor | None:
+        """Return KL(q || prior) of each group of latents, (B, G), nats, by a registered formula; None without one."""
+        # Not a table of exact classes: a formula also holds for the subclasses of both.
+        for posterior_class, prior_class, formula in _formulas:
+            if isinstance(self, posterior_class) and isinstance(prior, prior_class):
+                return formula(self, prior)
+        return None
 
-    def kl_is(self, prior: Any) -> str:
+    def kl_is(self, prior: object) -> str:
         """Return a note on how the KL to this prior is computed; empty where it is exact."""
         return ""
 
@@ -193,11 +198,3 @@ def register_kl(posterior: type, prior: type) -> Callable[[F], F]:
         return formula
 
     return add
-
-
-def closed_form_kl(q: Any, prior: Any) -> Tensor | None:
-    """Return KL(q || prior) by the registered formula, or None where there is none."""
-    for posterior_class, prior_class, formula in _formulas:
-        if isinstance(q, posterior_class) and isinstance(prior, prior_class):
-            return formula(q, prior)
-    return None

@@ -43,11 +43,12 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def atomic(file: Path) -> Iterator[Path]:
     """Give a temporary path beside `file`, and move it into place if the block succeeds."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder: only within one file system a file is moved at once.
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     os.close(handle)
     try:
         yield Path(temporary)
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o644)  # mkstemp lets nobody but its owner read it
         os.replace(temporary, file)
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ FORMAT = 1
 
 def with_format(table: Mapping[str, object]) -> dict[str, object]:
     """Return the table with the format of its file, first."""
-    return {"format": FORMAT, **table}
+    return {"format": FORMAT, **table}  # first, for a person who opens the file
 
 
 def without_format(table: dict[str, Any], file: Path) -> dict[str, Any]:

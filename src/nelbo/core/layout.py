@@ -59,7 +59,7 @@ class EpochRow(TypedDict, total=False):
     latent: LatentRow
     seconds: dict[str, float]
     best_epoch: int
-    how: Execution
+    how: Execution  # part of the format of files: not to be renamed
     warning: str
 
 

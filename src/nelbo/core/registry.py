@@ -39,23 +39,24 @@ _loaded: set[str] = set()
 
 def register(axis: str, name: str, entry: T) -> T:
     """Add `entry` under `name`. A second, different entry of the same name is refused."""
-    known = _entries[axis].get(name)
-    if known is not None and _identity(known) != _identity(entry):
-        raise ValueError(f"two entries of axis {axis!r} are named {name!r}: {known!r}, {entry!r}")
+    earlier = _entries[axis].get(name)
+    # A module that is imported twice (by path and by name) registers the same entry twice.
+    if earlier is not None and _identity(earlier) != _identity(entry):
+        raise ValueError(f"two entries of axis {axis!r} are named {name!r}: {earlier!r}, {entry!r}")
     _entries[axis][name] = entry
     return entry
 
 
 def names(axis: str) -> list[str]:
-    """Every registered name of an axis, sorted."""
+    """Return every registered name of an axis, sorted."""
     _load(axis)
     return sorted(_entries[axis])
 
 
 def lookup(axis: str, name: str) -> Any:
-    """The entry of that name; raises UnknownName with the nearest spelling."""
+    """Return the entry of that name; raise UnknownName with the nearest spelling."""
     _load(axis)
-    entry = _entries[axis].get(name.replace("_", "-"))
+    entry = _entries[axis].get(name.replace("_", "-"))  # written as in Python, too
     if entry is None:
         raise UnknownName(f"no {axis} is called {name!r}; {did_you_mean(name, _entries[axis])}")
     return entry

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
 from pydantic_core import PydanticCustomError
 
 from nelbo.core.registry import lookup, register
@@ -26,7 +26,7 @@ S = TypeVar("S", bound="Spec")
 
 
 def kebab(name: str) -> str:
-    """`DiagonalGaussian` -> `diagonal-gaussian`, `IWAE` -> `iwae`, `latent_dim` -> `latent-dim`."""
+    """Return `diagonal-gaussian` of `DiagonalGaussian`, `iwae` of `IWAE`, `latent-dim` of `latent_dim`."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name)
     return spaced.replace("_", "-").lower()
 
@@ -38,6 +38,7 @@ class Spec(BaseModel):
     which raises ConfigError. A field that may be None has None as its default: TOML has no null, so it is left out.
     """
 
+    # Without protected namespaces a field may be called `model_...`, which pydantic keeps for itself.
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, protected_namespaces=()
     )
@@ -47,14 +48,11 @@ class Spec(BaseModel):
     scalar: ClassVar[str] = ""  # the field that a bare value sets, if a bare value is accepted
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         for field, info in cls.model_fields.items():
-            if (
-                type(None) in options_of(info.annotation)
-                and not info.is_required()
-                and info.default is not None
-            ):
+            may_be_none = type(None) in options_of(info.annotation)
+            if may_be_none and not info.is_required() and info.default is not None:
                 raise TypeError(
                     f"{cls.__name__}.{field}: a field that may be None must have None as its default"
                 )
@@ -72,7 +70,7 @@ class Spec(BaseModel):
         return getattr(self, field) if field in type(self).model_fields else default
 
     @classmethod
-    def from_scalar(cls, value: Any) -> dict[str, Any] | None:
+    def from_scalar(cls, value: object) -> dict[str, object] | None:
         """Return the table that a bare value stands for, or None where it stands for nothing."""
         if cls.is_abstract() and isinstance(value, str):
             return {"name": value}
@@ -88,15 +86,17 @@ class Spec(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _resolve(cls, value: Any, handler: Any) -> Self:
+    def _resolve(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if isinstance(value, cls):
-            return value
+            return value  # frozen and validated: there is nothing to copy
         if not isinstance(value, Mapping):
             table = cls.from_scalar(value)
             if table is None:
                 raise PydanticCustomError("not_a_table", "expected {what}", {"what": _expected(cls)})
             value = table
-        table = {str(key).replace("-", "_"): entry for key, entry in value.items()}
+        table = {
+            str(key).replace("-", "_"): entry for key, entry in value.items()
+        }  # a copy: names are popped
         if cls.is_abstract():
             return cls._by_name(table)
         if cls.axis and table.get("name", cls.name) != cls.name:
@@ -106,8 +106,8 @@ class Spec(BaseModel):
         table = cls.from_earlier(table)
         for key in table:
             if key not in cls.model_fields:
-                known = [kebab(field) for field in cls.model_fields]
-                hint = did_you_mean(kebab(key), known) if known else "It has no fields"
+                fields = [kebab(field) for field in cls.model_fields]
+                hint = did_you_mean(kebab(key), fields) if fields else "It has no fields"
                 raise PydanticCustomError(
                     "unknown_field", "unknown field {field!r}; {hint}", {"field": kebab(key), "hint": hint}
                 )
@@ -117,18 +117,18 @@ class Spec(BaseModel):
                 raise PydanticCustomError(
                     "no_bool", "{field}: expected another value than true or false", {"field": kebab(key)}
                 )
-        return handler(table)  # type: ignore[no-any-return]
+        return handler(table)
 
     @classmethod
-    def _by_name(cls, table: dict[str, Any]) -> Self:
+    def _by_name(cls, table: dict[str, object]) -> Self:
         name = table.pop("name", None)
         if not isinstance(name, str):
             raise PydanticCustomError("no_name", "expected {what}", {"what": _expected(cls)})
         try:
-            concrete = lookup(cls.axis, name)
-        except UnknownName as error:
+            concrete: type[Self] = lookup(cls.axis, name)
+        except UnknownName as error:  # as a pydantic error it gets the path of the field before it
             raise PydanticCustomError("unknown_name", "{why}", {"why": str(error)}) from None
-        return concrete.model_validate(table)  # type: ignore[no-any-return]
+        return concrete.model_validate(table)
 
 
 def _expected(cls: type[Spec]) -> str:
@@ -138,6 +138,6 @@ def _expected(cls: type[Spec]) -> str:
     return f"a table of {', '.join(kebab(field) for field in cls.model_fields)}"
 
 
-def options_of(annotation: Any) -> list[Any]:
+def options_of(annotation: object) -> list[object]:
     """Return the types that a field may hold: `int | None` -> [int | None, int, NoneType]."""
     return [annotation, *get_args(annotation)]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]  # (C, H, W) of an image
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class Draw:
     """K posterior samples for each of B images, and everything that an objective may read of them.
 
@@ -45,50 +46,40 @@ class Draw:
     it the density is computed from the samples.
     """
 
-    def __init__(
-        self,
-        *,
-        z_KBZ: Tensor,
-        log_px_KB: Tensor,
-        posterior: PosteriorValue,
-        prior: PriorDensity,
-        x_BCHW: Tensor | None = None,
-        likelihood: LikelihoodValue | None = None,
-        sample: Sample | None = None,
-        decode: Callable[[Tensor], LikelihoodValue] | None = None,
-        decoder_weights: Callable[[], Iterable[Tensor]] | None = None,
-    ) -> None:
-        self.z_KBZ = z_KBZ
-        self.log_px_KB = log_px_KB
-        self.posterior = posterior
-        self.prior = prior
-        self.x_BCHW = x_BCHW
-        self.likelihood = likelihood
-        self.sample = sample
-        self.decode = decode
-        self.decoder_weights = decoder_weights
-        self._densities: dict[str, Tensor | None] = {}
+    z_KBZ: Tensor
+    log_px_KB: Tensor
+    posterior: PosteriorValue
+    prior: PriorDensity
+    x_BCHW: Tensor | None = None
+    likelihood: LikelihoodValue | None = None
+    sample: Sample | None = None
+    decode: Callable[[Tensor], LikelihoodValue] | None = None
+    decoder_weights: Callable[[], Iterable[Tensor]] | None = None
+    _densities: dict[str, Tensor | None] = dataclasses.field(default_factory=dict, init=False)
 
     # The densities are lazy: a plain ELBO with a closed-form KL never reads them, and in a small network each costs
     # several kernels a step. Not functools.cached_property: its lock cannot be traced by a compiler.
     @property
     def log_pz_KB(self) -> Tensor:
-        if "pz" not in self._densities:
-            self._densities["pz"] = self.prior.log_prob(self.z_KBZ)
-        return self._densities["pz"]  # type: ignore[return-value]
+        log_pz_KB = self._densities.get("pz")
+        if log_pz_KB is None:
+            log_pz_KB = self._densities["pz"] = self.prior.log_prob(self.z_KBZ)
+        return log_pz_KB
 
     @property
     def log_qz_KB(self) -> Tensor:
-        if "qz" not in self._densities:
-            if self.sample is None:
-                self._densities["qz"] = self.posterior.log_prob(self.z_KBZ)
-            else:
-                self._densities["qz"] = self.sample.log_prob()
-        return self._densities["qz"]  # type: ignore[return-value]
+        log_qz_KB = self._densities.get("qz")
+        if log_qz_KB is None:
+            sample = self.sample
+            log_qz_KB = self.posterior.log_prob(self.z_KBZ) if sample is None else sample.log_prob()
+            self._densities["qz"] = log_qz_KB
+        return log_qz_KB
 
     @property
     def kl_BG(self) -> Tensor | None:
-        if "kl" not in self._densities:
+        if (
+            "kl" not in self._densities
+        ):  # not `get`: None is an answer, which may have cost the samples of a level
             value = self.posterior if self.sample is None else self.sample
             self._densities["kl"] = value.kl_to(self.prior)
         return self._densities["kl"]
@@ -131,4 +122,6 @@ class Progress:
     @property
     def fraction(self) -> float:
         """The share of the training done, in [0, 1]."""
-        return min(1.0, self.step / max(1, self.steps))
+        return min(
+            1.0, self.step / max(1, self.steps)
+        )  # a run that goes on longer stays at the end of its schedules

@@ -1,8 +1,8 @@
-"""The evaluation card: what every metric says of one checkpoint on one split, kept in the run folder.
+"""The evaluation card: the numbers of every metric for one checkpoint on one split, kept in the run folder.
 
 evaluation/{split}-{checkpoint}-k{samples}.json          the card
 evaluation/{split}-{checkpoint}-k{samples}.safetensors   the numbers of single images, for paired comparisons
-evaluation/unfinished/{split}-k{samples}-{weights}/      what an interrupted measurement has done
+evaluation/unfinished/{split}-k{samples}-{weights}/      the finished part of an interrupted measurement
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from nelbo import engine
 from nelbo.core import files
 from nelbo.core.catalogue import entries
-from nelbo.core.layout import Card, Entry, Environment
+from nelbo.core.layout import Card, Entry
 from nelbo.core.registry import lookup, names
 from nelbo.data import Batches
 from nelbo.errors import ConfigError, RunError
@@ -34,7 +34,7 @@ from nelbo.training.events import MetricBegun, MetricGoesOn, Tell, quiet
 from nelbo.training.store import Run
 
 PRECISION = "fp32"  # of every measurement (`metrics.base.exactly`)
-LAST = 1000
+LAST = 1000  # the place of a section whose metric is gone: behind every registered one
 MOST_SAMPLES = 10_000_000  # an image; a typing error would run for years
 
 
@@ -68,102 +68,81 @@ def evaluate(
     """
     if not 0 <= samples <= MOST_SAMPLES:
         raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
-    chosen: dict[str, Metric] = {
-        name: lookup("metric", name) for name in sorted(metrics or names("metric"), key=position)
-    }
-    found = store.find(run, Path(runs))
-    where = engine.pick_device(device)
-    model = api.load(found, checkpoint=checkpoint, device=device)
+    sections = sorted(metrics or names("metric"), key=position)
+    chosen: dict[str, Metric] = {name: lookup("metric", name) for name in sections}
+    opened = store.find(run, Path(runs))
+    place = engine.pick_device(device)
+    model = api.load(opened, checkpoint=checkpoint, device=device)
     weights = fingerprint(model)
-    scratch = found.path / "evaluation" / "unfinished" / f"{split}-k{samples}-{weights}"
+    # Named by the weights, so that an interrupted measurement of other weights is not gone on with.
+    scratch = opened.path / "evaluation" / "unfinished" / f"{split}-k{samples}-{weights}"
     view = api.open_split(
-        found,
-        split,
-        where,
-        data_dir=data_dir,
-        data=data,
-        samples=samples,
-        scratch=scratch,
-        asked=bool(metrics),
-    )
-    begun = time.perf_counter()
+        opened, split, place, data_dir=data_dir, data=data, samples=samples, scratch=scratch, named=bool(metrics)
+    )  # fmt: skip
+    begun = time.perf_counter()  # of measuring alone: loading depends on the disk
     card: Card = {
-        "run": found.name,
+        "run": opened.name,
         "checkpoint": checkpoint,
-        "epoch": found.epoch(checkpoint),
+        "epoch": opened.epoch(checkpoint),
         "split": split,
-        **_conditions(model, view),
-        "weights": weights,
-        "precision": PRECISION,
-        "environment": engine.describe(where),
-    }
-    carried = _carried_over(found, card, chosen)
-    measured = {
-        name: _measured(metric, name, model, view, tell)
-        for name, metric in chosen.items()
-        if name not in carried
-    }
-    values = {key: value for section in measured.values() for key, value in section.items()}
-    card |= {
-        "seconds": round(time.perf_counter() - begun, 3),
-        "metrics": {key: value.to_dict() for key, value in values.items()},
-        "sections": {name: list(section) for name, section in measured.items()},
-    }
-    card = _keep(found, card, {key: value.per_image_N for key, value in values.items()})
-    if "importance" in chosen:
-        _finished(scratch)
-    return card
-
-
-def _conditions(model: BuiltModel, view: Split) -> Card:
-    """On which images, with which noise and under which kind of likelihood a card is measured."""
-    return {
         "n": len(view.images),
         "samples": view.samples,
         "seed": view.seed,
         "data_hash": view.data.hash,
         "images_hash": images_hash(view),
         "log_px": note_for(likelihood_kind(model, view)),
+        "weights": weights,
+        "precision": PRECISION,
+        "environment": engine.describe(place),
     }
-
-
-def _finished(scratch: Path) -> None:
-    """Remove what an interrupted measurement had left, and the folder of all such where there are no others."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        scratch.parent.rmdir()
+    carried = _carried_over(opened, card, chosen)
+    missing = {name: metric for name, metric in chosen.items() if name not in carried}
+    measured = {name: _measured(metric, name, model, view, tell) for name, metric in missing.items()}
+    values = {key: value for section in measured.values() for key, value in section.items()}
+    card |= {
+        "seconds": round(time.perf_counter() - begun, 3),
+        "metrics": {key: value.to_dict() for key, value in values.items()},
+        "sections": {name: list(section) for name, section in measured.items()},
+    }
+    card = _keep(opened, card, {key: value.per_image_N for key, value in values.items()})
+    if "importance" in chosen:  # the one metric that leaves unfinished work behind
+        shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another measurement is unfinished in the same folder
+            scratch.parent.rmdir()
+    return card
 
 
 def _measured(metric: Metric, name: str, model: BuiltModel, view: Split, tell: Tell) -> dict[str, Value]:
     """Measure one section of a card."""
     tell(MetricBegun(name))
-    heard = dataclasses.replace(view, tell=lambda done, total: tell(MetricGoesOn(name, done, total)))
-    return dict(under(metric(model, heard), {"training data": view.data.hash} if metric.learns else {}))
+    telling = dataclasses.replace(view, tell=lambda count, total: tell(MetricGoesOn(name, count, total)))
+    return dict(under(metric(model, telling), {"training data": view.data.hash} if metric.learns else {}))
 
 
 def position(section: str) -> tuple[int, str]:
     """Return the place of a section on a card, for sorting; that of a metric which is gone comes last."""
-    known: Metric | None = entries("metric").get(section)
-    return (known.order if known else LAST, section)
+    metric: Metric | None = entries("metric").get(section)
+    return (metric.order if metric else LAST, section)
 
 
 # --- in the run folder ------------------------------------------------------------------------
 
 
 def fingerprint(model: nn.Module) -> str:
-    """12 hex digits over the weights: two cards of equal fingerprints measured the same model."""
+    """Return 12 hex digits over the weights: two cards of equal fingerprints measured the same model."""
     digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
+    for key, value in sorted(model.state_dict().items()):  # the order of modules in a class does not count
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
 def images_hash(view: Split) -> str:
-    """16 hex digits over the pixels and labels that are measured, as a model sees them, in their order.
+    """Return 16 hex digits over the pixels and labels that are measured, as a model sees them, in their order.
 
-    Equal where two cards measured the same images, whatever the models were trained on.
+    Two are equal where two cards measured the same images, whatever the models were trained on.
     """
+    # The shape comes first: the bytes of 2 x 8 pixels are also those of 4 x 4.
     digest = hashlib.sha256(str(list(view.images.shape)).encode())
     for x_BCHW in Batches(view.images, view.transforms, view.batch_size, device=torch.device("cpu")).epoch():
         digest.update(x_BCHW.contiguous().numpy().data)
@@ -184,15 +163,15 @@ def read(
     samples: int | None = None,
     having: str | None = None,
 ) -> Card:
-    """The card that is kept, or an empty table: of `samples`, or else the fullest, and of equals the largest K.
+    """Return the card in the run folder, or an empty table: of `samples`, or else the fullest, then of the largest K.
 
     having   a value that it must hold
     """
     if samples is not None:
         card: Card = run.read_json(stem(split, checkpoint, samples) + ".json", missing={})
         return card
-    found = (run.path / "evaluation").glob(f"{split}-{checkpoint}-k*.json")
-    cards: list[Card] = [run.read_json(f"evaluation/{file.name}", missing={}) for file in found]
+    paths = (run.path / "evaluation").glob(f"{split}-{checkpoint}-k*.json")
+    cards: list[Card] = [run.read_json(f"evaluation/{file.name}", missing={}) for file in paths]
     fitting = [card for card in cards if having is None or having in card.get("metrics", {})]
     return max(
         fitting, key=lambda card: (len(card.get("metrics", {})), card.get("samples", 0)), default=Card()
@@ -215,37 +194,44 @@ def is_grey(entry: Entry | None) -> bool:
 
 
 def read_per_image(run: Run, card: Card) -> dict[str, Tensor]:
-    """The numbers of single images that belong to a card, float64 of shape N, in the split's order."""
+    """Return the numbers of single images that belong to a card, float64 of shape N, in the split's order."""
     file = run.path / (stem(card["split"], card["checkpoint"], card["samples"]) + ".safetensors")
     if not file.is_file():
         return {}
     tensors, about = files.read_tensors(file)
+    # A crash between the two files of a card leaves numbers of other weights: they are not used.
     return tensors if about.get("weights") == card.get("weights") else {}
 
 
-def _keep(run: Run, card: Card, found: Mapping[str, Tensor | None]) -> Card:
-    """Write a card, together with what an earlier one says of the same weights by other metrics."""
-    per_image = {name: each_N for name, each_N in found.items() if each_N is not None}
-    where = stem(card["split"], card["checkpoint"], card["samples"])
+def _keep(run: Run, card: Card, columns: Mapping[str, Tensor | None]) -> Card:
+    """Write a card, together with the numbers of an earlier one for the same weights by other metrics."""
+    per_image = {name: each_N for name, each_N in columns.items() if each_N is not None}
+    path = stem(card["split"], card["checkpoint"], card["samples"])
     try:
-        before = run.read_json(where + ".json", missing={})
+        before = run.read_json(path + ".json", missing={})
         before_each = read_per_image(run, card)
     except RunError:  # a damaged card is replaced
         before, before_each = {}, {}
     if before and _alike(before, card):
         metrics, sections = before["metrics"] | card["metrics"], before["sections"] | card["sections"]
         order = sorted(sections, key=position)
-        shown = [name for section in order for name in sections[section] if name in metrics]
-        added = {name for name in shown if name not in card["metrics"]}
-        elsewhere = _measured_elsewhere(before, card)
+        listed = [name for section in order for name in sections[section] if name in metrics]
+        added = {name for name in listed if name not in card["metrics"]}
+        # Machine and code of a section, where they are not those of this card; its time would mislead otherwise.
+        measured_on = dict.fromkeys(before["sections"], before["environment"]) | before.get("earlier", {})
+        elsewhere = {
+            section: environment
+            for section, environment in measured_on.items()
+            if section not in card["sections"] and environment != card["environment"]
+        }
         card = card | {
-            "metrics": {name: metrics[name] for name in shown},
+            "metrics": {name: metrics[name] for name in listed},
             "sections": {section: sections[section] for section in order},
         }
         card |= {"earlier": elsewhere} if elsewhere else {}
         per_image = {name: value for name, value in before_each.items() if name in added} | per_image
-    files.write_tensors(run.path / (where + ".safetensors"), per_image, {"weights": card["weights"]})
-    run.write_json(where + ".json", card)
+    files.write_tensors(run.path / (path + ".safetensors"), per_image, {"weights": card["weights"]})
+    run.write_json(path + ".json", card)
     return card
 
 
@@ -258,45 +244,31 @@ def _alike(before: Card, card: Card) -> bool:
 def _carried_over(run: Run, card: Card, chosen: Mapping[str, Metric]) -> tuple[str, ...]:
     """Write the card of this K with the chosen sections that do not depend on it, from cards of other K.
 
-    Of those only that the same code measured on the same machine, and whose every number exists: what was missing
-    may be there now.
+    Only sections count that the same code measured on the same machine, and whose every number exists: what was
+    missing may be there now.
     """
     if card["environment"].get("uncommitted"):  # the commit is not all of the code
         return ()
-    for samples in sorted(_samples_of_cards(run, card) - {card["samples"]}, reverse=True):
+    start = f"{card['split']}-{card['checkpoint']}-k"
+    numbers = [file.stem.removeprefix(start) for file in (run.path / "evaluation").glob(f"{start}*.json")]
+    others = {int(number) for number in numbers if number.isdecimal()} - {card["samples"]}
+    for samples in sorted(others, reverse=True):
         with contextlib.suppress(RunError, KeyError):  # a damaged card is nobody's source
             other = read(run, card["split"], card["checkpoint"], samples)
             if not _alike(other, card) or other["environment"] != card["environment"]:
                 continue
             sections = {
-                name: list(shown)
-                for name, shown in other["sections"].items()
+                name: list(listed)
+                for name, listed in other["sections"].items()
                 if name in chosen and not chosen[name].depends_on_k and name not in other.get("earlier", {})
-                if shown and all(other["metrics"][one]["value"] is not None for one in shown)
+                if listed and all(other["metrics"][one]["value"] is not None for one in listed)
             }
-            metrics = {one: other["metrics"][one] for shown in sections.values() for one in shown}
+            metrics = {one: other["metrics"][one] for listed in sections.values() for one in listed}
             if sections:
-                per_image = {
+                columns = {
                     one: each_N for one, each_N in read_per_image(run, other).items() if one in metrics
                 }
-                made: Card = {**card, "seconds": other["seconds"], "metrics": metrics, "sections": sections}
-                _keep(run, made, per_image)
+                joined: Card = {**card, "seconds": other["seconds"], "metrics": metrics, "sections": sections}
+                _keep(run, joined, columns)
                 return tuple(sections)
     return ()
-
-
-def _samples_of_cards(run: Run, card: Card) -> set[int]:
-    found = (run.path / stem(card["split"], card["checkpoint"], 0)).parent.glob("*.json")
-    start = f"{card['split']}-{card['checkpoint']}-k"
-    numbers = [file.stem.removeprefix(start) for file in found if file.stem.startswith(start)]
-    return {int(number) for number in numbers if number.isdecimal()}
-
-
-def _measured_elsewhere(before: Card, card: Card) -> dict[str, Environment]:
-    """The environment (version, commit, device) of each section kept from an earlier card, where it is another."""
-    of = dict.fromkeys(before["sections"], before["environment"]) | before.get("earlier", {})
-    return {
-        section: environment
-        for section, environment in of.items()
-        if section not in card["sections"] and environment != card["environment"]
-    }

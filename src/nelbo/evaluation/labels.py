@@ -9,7 +9,7 @@ from nelbo.core.catalogue import entries
 from nelbo.core.layout import Entry
 from nelbo.metrics import Metric, Number
 
-DECIMALS = 8  # at most
+DECIMALS = 8  # at most: float32 has no more
 UNKNOWN = Number()  # a number without facts, or of a metric that is not imported here
 
 
@@ -46,16 +46,16 @@ def decimals(error: float) -> int:
 
 
 def rounded(value: float, error: float | None = None) -> str:
-    """To the second digit of its standard error; to four digits where there is none."""
+    """Write a number to the second digit of its standard error, and to four digits where there is none."""
     if error:
         return f"{value:.{decimals(error)}f}"
-    if float(value).is_integer() and abs(value) < 1e6:
+    if float(value).is_integer() and abs(value) < 1e6:  # a count
         return f"{value:.0f}"
     return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 
 def spread(error: float | None) -> str:
-    """The standard error to two digits, or nothing."""
+    """Write a standard error to two digits, and nothing where there is none."""
     return "" if error is None else f"± {error:.{decimals(error)}f}" if error else "± 0"
 
 

@@ -1,7 +1,7 @@
 """Samplers fitted to a trained run, and the choice of one: by validation images, reported on test images.
 
-evaluation/samplers.json                        what `compare` measured, and which sampler it chose
-evaluation/unfinished/samplers-{weights}.json   what an interrupted one has done
+evaluation/samplers.json                        the measurements of `compare`, and the sampler that it chose
+evaluation/unfinished/samplers-{weights}.json   the finished part of an interrupted one
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from nelbo.training.store import Run
 FILE = "evaluation/samplers.json"
 CHOSEN = "chosen"
 MOST_LATENTS = 100_000  # training images that a sampler is fitted to
-DECODE_AT_ONCE = 1000
+DECODE_AT_ONCE = 1000  # latents: the images of all of them may not fit the memory of a device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,35 +63,33 @@ class Encoded:
     @cached_property
     def validation(self) -> Latents | None:
         images = self.split.data.validation
+        # Another seed, so that validation images do not get the noise of training images.
         return None if images is None else self._of(images, self.split.seed + 1)
 
     def _of(self, images: Images, seed: int) -> Latents:
         split = dataclasses.replace(self.split, images=images, seed=seed)
-        found = [
-            tuple(part.float() for part in of_posterior(self.model.encode(x_BCHW)))
-            for x_BCHW in split.batches()
-        ]
-        z_NZ, mean_NZ, std_NZ = (torch.cat(parts) for parts in zip(*found, strict=True))
-        seen = frozen(images, split.transforms)
-        rest = [transform for transform in split.transforms if not transform.random]
+        encoded = [of_posterior(self.model.encode(x_BCHW)) for x_BCHW in split.batches()]
+        z_NZ, mean_NZ, std_NZ = (torch.cat(parts).float() for parts in zip(*encoded, strict=True))
+        fixed = frozen(images, split.transforms)
+        deterministic = [transform for transform in split.transforms if not transform.random]
 
         def again(at_M: Tensor) -> Tensor:
-            x_MCHW = materialise(seen.select(at_M), rest).to(split.device)
+            x_MCHW = materialise(fixed.select(at_M), deterministic).to(split.device)
             return of_posterior(self.model.encode(x_MCHW))[0].float()
 
         return Latents(z_NZ, mean_NZ, std_NZ, again)
 
     def fit(self, spec: Sampler) -> Fitted:
-        """Repeatable: in float32, with a random stream of its own."""
+        """Fit a sampler, repeatably: in float32, with a random stream of its own."""
         spec.check(self.model.latent_space.space)
-        needed = spec.fewest(self.model.latent_dim) > 0
-        train, validation = (self.train, self.validation) if needed else (self._none(), None)
+        empty = torch.zeros(0, self.model.latent_dim, device=self.split.device)
+        train, validation = Latents(empty, empty, empty, lambda at_M: empty), None
+        if (
+            spec.fewest(self.model.latent_dim) > 0
+        ):  # the prior needs no latents, so no image is encoded for it
+            train, validation = self.train, self.validation
         with exactly(self.split.device), engine.fixed_seed(self.seed, self.split.device):
             return spec.fit(self.model, train, validation)
-
-    def _none(self) -> Latents:
-        empty = torch.zeros(0, self.model.latent_dim, device=self.split.device)
-        return Latents(empty, empty, empty, lambda at_M: empty)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +102,12 @@ class RunSampler:
     device: torch.device
 
     def latents(self, n: int, seed: int = 0) -> Tensor:
-        """n latents: (n, Z), float32 on the CPU."""
+        """Draw n latents: (n, Z), float32 on the CPU."""
         with engine.fixed_seed(seed, self.device), exactly(self.device):
             return self.fitted.sample(n).float().cpu()
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """Means of p(x | z) for n latents: (n, C, H, W), float32 on the CPU."""
+        """Return means of p(x | z) for n latents: (n, C, H, W), float32 on the CPU."""
         pieces = torch.split(self.latents(n, seed).to(self.device), DECODE_AT_ONCE)
         with exactly(self.device):
             return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
@@ -134,13 +132,13 @@ def sampler(
 
     Raises UnknownName, ConfigError where it cannot work with these latents, DataError for too few images.
     """
-    found = store.find(run, Path(runs))
-    check_name(name)
-    model = api.load(found, checkpoint=checkpoint, device=device)
-    where = engine.pick_device(device)
-    spec = asked(name, settings, found, model)
-    split = api.open_split(found, "train", where, data_dir=data_dir, data=data)
-    return RunSampler(spec, model, Encoded(model, split, seed).fit(spec), where)
+    opened = store.find(run, Path(runs))
+    check_name(name)  # before the model is loaded, which takes longer
+    model = api.load(opened, checkpoint=checkpoint, device=device)
+    place = engine.pick_device(device)
+    spec = specified(name, settings, opened, model)
+    split = api.open_split(opened, "train", place, data_dir=data_dir, data=data)
+    return RunSampler(spec, model, Encoded(model, split, seed).fit(spec), place)
 
 
 def check_name(name: str | Sampler) -> None:
@@ -149,28 +147,26 @@ def check_name(name: str | Sampler) -> None:
         lookup("sampler", name)
 
 
-def asked(name: str | Sampler, settings: Mapping[str, object] | None, run: Run, model: BuiltModel) -> Sampler:
-    """The sampler of that name with these settings; `chosen` is the one that was, for these very weights."""
+def specified(
+    name: str | Sampler, settings: Mapping[str, object] | None, run: Run, model: BuiltModel
+) -> Sampler:
+    """Return the sampler of that name with these settings; `chosen` is the run's choice for these very weights."""
     if isinstance(name, Sampler):
         spec = name
     elif name == CHOSEN:
-        spec = _chosen(run, model)
+        table = run.read_json(FILE, missing={})
+        way_out = f"nelbo samplers {run.name} measures them and chooses one; or name one (nelbo list sampler)"
+        if not table:
+            raise ConfigError(f"no sampler has been chosen for {run.name} yet: {way_out}")
+        if table["weights"] != fingerprint(model):
+            raise ConfigError(
+                f"the sampler of {run.name} was chosen for other weights (checkpoint {table['checkpoint']}, epoch "
+                f"{table['epoch']}) than are asked for now: {way_out}"
+            )
+        spec = config.build(Sampler, table["samplers"][table["chosen"]]["config"], str(run.path / FILE))
     else:
         spec = config.build(Sampler, name, "sampler")
     return config.override(spec, settings, "these settings of the sampler") if settings else spec
-
-
-def _chosen(run: Run, model: BuiltModel) -> Sampler:
-    table = run.read_json(FILE, missing={})
-    how = f"nelbo samplers {run.name} measures them and chooses one; or name one (nelbo list sampler)"
-    if not table:
-        raise ConfigError(f"no sampler has been chosen for {run.name} yet: {how}")
-    if table["weights"] != fingerprint(model):
-        raise ConfigError(
-            f"the sampler of {run.name} was chosen for other weights (checkpoint {table['checkpoint']}, epoch "
-            f"{table['epoch']}) than are asked for now: {how}"
-        )
-    return config.build(Sampler, table["samplers"][table["chosen"]]["config"], str(run.path / FILE))
 
 
 # --- which is best ----------------------------------------------------------------------------
@@ -189,54 +185,54 @@ def compare(
     data: object | None = None,
     tell: Tell = quiet,
 ) -> SamplerChoice:
-    """Fit samplers to a run, measures each on validation images, and the one with the lowest distance on test images.
+    """Fit samplers to a run, measure each on validation images, and the one with the lowest distance on test images.
 
-    One that only draws training images again (`Sampler.copies`) is measured, and not chosen unless it is alone.
+    A sampler that only draws training images again (`Sampler.copies`) is chosen only where there is no other.
 
     samplers  names; every registered one by default
     settings  fields by sampler, as {"gaussian-mixture.components": 20}
     tell      hears `MetricBegun` when the next sampler begins and `MetricGoesOn` while it runs
 
-    Returns, and writes to `evaluation/samplers.json`, {samplers: {name: {config, copies, seconds, metrics} or
+    The table is also written to `evaluation/samplers.json`: {samplers: {name: {config, copies, seconds, metrics} or
     {config, copies, refused}}, chosen, validation, test, ...}. Images are judged by the classifier of the data (metric
     `quality`), or by FID where there is none. Raises ConfigError without validation images and where nothing can
     judge.
     """
     specs = _specs(samplers, settings or {})
-    found = store.find(run, Path(runs))
-    model = api.load(found, checkpoint=checkpoint, device=device)
-    where = engine.pick_device(device)
-    split = api.open_split(found, "test", where, data_dir=data_dir, data=data)
+    opened = store.find(run, Path(runs))
+    model = api.load(opened, checkpoint=checkpoint, device=device)
+    place = engine.pick_device(device)
+    split = api.open_split(opened, "test", place, data_dir=data_dir, data=data)
     if split.data.validation is None:
         raise ConfigError(
-            f"{found.name} has no validation split, and a sampler chosen on test images makes their numbers too good; "
+            f"{opened.name} has no validation split, and a sampler chosen on test images makes their numbers too good; "
             "train with --data.validation 0.1, or draw with a sampler by name: "
-            f"nelbo sample {found.name} --sampler gaussian-mixture"
+            f"nelbo sample {opened.name} --sampler gaussian-mixture"
         )
     about: SamplerChoice = {
-        "run": found.name,
+        "run": opened.name,
         "checkpoint": checkpoint,
-        "epoch": found.epoch(checkpoint),
+        "epoch": opened.epoch(checkpoint),
         "weights": fingerprint(model),
         "data_hash": split.data.hash,
         "seed": seed,
         "precision": PRECISION,
-        "environment": engine.describe(where),
+        "environment": engine.describe(place),
     }
     encoded = Encoded(model, split, seed)
     panel = _Panel(encoded, split.of(split.data.validation), tell)
-    kept = _Kept(found, about)
+    progress = _Progress(opened, about)
     for name, spec in specs.items():
         tell(MetricBegun(name))
         entry: SamplerRow = {"config": config.to_dict(spec), "copies": spec.copies}
-        kept.once(name, entry, partial(_measured, panel, spec, name))
-    chosen = _best(kept.samplers, panel.by)
+        progress.once(name, entry, partial(_measured, panel, spec, name))
+    chosen = _best(progress.samplers, panel.criterion)
     tell(MetricBegun(f"{chosen} on test images"))
     final = _Panel(encoded, split, tell)
     table: SamplerChoice = {
         **about,
-        "by": panel.by,
-        "samplers": kept.samplers,
+        "by": panel.criterion,
+        "samplers": progress.samplers,
         "chosen": chosen,
         "validation": {"n": len(panel.split.images), "references": panel.references()},
         "test": {
@@ -245,13 +241,13 @@ def compare(
             "references": final.references(),
         },
     }
-    found.write_json(FILE, table)
-    kept.done()
+    opened.write_json(FILE, table)
+    progress.remove()
     return table
 
 
 def _specs(samplers: Sequence[str] | None, settings: Mapping[str, object]) -> dict[str, Sampler]:
-    """Every sampler with its settings; a misspelled name is refused."""
+    """Return every sampler with its settings; a misspelled name is refused."""
     by_name: dict[str, dict[str, object]] = {}
     for key, value in settings.items():
         name, _, field = key.partition(".")
@@ -260,7 +256,7 @@ def _specs(samplers: Sequence[str] | None, settings: Mapping[str, object]) -> di
     for name in by_name:
         if lookup("sampler", name).name not in chosen:
             raise ConfigError(f"--{name}: this sampler is not among those measured: {', '.join(chosen)}")
-    found = {}
+    specs = {}
     for name in dict.fromkeys(chosen):
         try:
             spec = lookup("sampler", name)()
@@ -268,8 +264,8 @@ def _specs(samplers: Sequence[str] | None, settings: Mapping[str, object]) -> di
             if samplers is None and name not in by_name:
                 continue
             spec = config.build(Sampler, {"name": name, **by_name.pop(name, {})}, name)
-        found[name] = config.override(spec, by_name[name], name) if name in by_name else spec
-    return found
+        specs[name] = config.override(spec, by_name[name], name) if name in by_name else spec
+    return specs
 
 
 class _Panel:
@@ -279,7 +275,7 @@ class _Panel:
         self.encoded = encoded
         self.split = split
         self.tell = tell
-        self.by = MAIN
+        self.criterion = MAIN
         judge = Judge.of(split)
         if isinstance(judge, Refusal):
             fallback = inception.Judge.of(split, sets=3)
@@ -288,7 +284,7 @@ class _Panel:
                     f"nothing can judge the samplers' images. By a classifier of the data: {judge.reason}. "
                     f"By FID: {fallback.reason}"
                 )
-            self.by = "fid"
+            self.criterion = "fid"
             self.judge: Judge | inception.Judge = fallback
         else:
             self.judge = judge
@@ -298,17 +294,16 @@ class _Panel:
         model, z = self.encoded.model, f"z ~ {name}"
         if isinstance(self.judge, inception.Judge):
             return _plain(dict(self.judge.distances(model, draw, z)))
-        heard = dataclasses.replace(self.split, tell=lambda done, total: self._heard(name, done, total))
-        judge = dataclasses.replace(self.judge, split=heard).ticking(2 * self.judge.n)
+        telling = dataclasses.replace(
+            self.split, tell=lambda count, total: self.tell(MetricGoesOn(name, count, total))
+        )
+        judge = dataclasses.replace(self.judge, split=telling).ticking(2 * self.judge.n)
         sets = judge.generated(model, draw)
         return _plain(dict(self.judge.distances(sets, z)) | dict(self.judge.neighbours(sets)))
 
     def references(self) -> dict[str, Entry]:
-        """The same distance of reconstructions and of training images: what there is to reach."""
+        """Return the same distance of reconstructions and of training images: the best that a sampler can reach."""
         return _plain(dict(self.judge.references(self.encoded.model)))
-
-    def _heard(self, name: str, done: int, total: int) -> None:
-        self.tell(MetricGoesOn(name, done, total))
 
 
 def _plain(metrics: Mapping[str, Value]) -> dict[str, Entry]:
@@ -327,7 +322,7 @@ def _measured(panel: _Panel, spec: Sampler, name: str) -> SamplerRow:
     def draw(n: int) -> Tensor:
         begun = time.perf_counter()
         z_NZ = fitted.sample(n)
-        engine.synchronise(panel.split.device)
+        engine.synchronise(panel.split.device)  # a GPU returns before it has drawn
         seconds["draw"] += time.perf_counter() - begun
         return z_NZ
 
@@ -335,12 +330,15 @@ def _measured(panel: _Panel, spec: Sampler, name: str) -> SamplerRow:
     return {"seconds": {key: round(value, 3) for key, value in seconds.items()}, "metrics": metrics}
 
 
-def _best(samplers: Mapping[str, SamplerRow], by: str) -> str:
+def _best(samplers: Mapping[str, SamplerRow], criterion: str) -> str:
     """Return the nearest sampler; one that only copies training images where there is no other."""
     values = {
-        name: (table["copies"], value)
+        name: (
+            table["copies"],
+            value,
+        )  # False is below True: any copy stands behind all that draw new latents
         for name, table in samplers.items()
-        if "metrics" in table and (value := number(table["metrics"].get(by))) is not None
+        if "metrics" in table and (value := number(table["metrics"].get(criterion))) is not None
     }
     if not values:
         why = "; ".join(f"{name}: {table.get('refused', 'not finite')}" for name, table in samplers.items())
@@ -348,8 +346,8 @@ def _best(samplers: Mapping[str, SamplerRow], by: str) -> str:
     return min(values, key=values.__getitem__)
 
 
-class _Kept:
-    """The measurements made under the same conditions, so that an interrupted comparison goes on."""
+class _Progress:
+    """The measurements that are finished under the same conditions, so that an interrupted comparison goes on."""
 
     def __init__(self, run: Run, about: SamplerChoice) -> None:
         self.run = run
@@ -362,11 +360,13 @@ class _Kept:
         self.samplers: dict[str, SamplerRow] = {}
 
     def once(self, name: str, table: SamplerRow, measure: Callable[[], SamplerRow]) -> None:
-        known = self.before.get(name, {})
-        self.samplers[name] = known if known.get("config") == table["config"] else table | measure()
+        """Take the measurement of a sampler from the interrupted comparison, or measure it now, and save it."""
+        before = self.before.get(name, {})
+        self.samplers[name] = before if before.get("config") == table["config"] else table | measure()
         self.run.write_json(self.name, {"about": self.about, "samplers": self.samplers})
 
-    def done(self) -> None:
+    def remove(self) -> None:
+        """Remove the file of an unfinished comparison."""
         file = self.run.path / self.name
         file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # other measurements are unfinished there

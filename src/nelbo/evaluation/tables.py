@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from nelbo.core.catalogue import docline, entries
 from nelbo.core.layout import Card, Entry
@@ -66,23 +66,29 @@ class Table:
     sides: tuple[str, ...] = ()
 
 
-def plain(caption: str, heads: Sequence[str], rows: Iterable[Iterable[Cell | str]], **more: Any) -> Table:
-    """Return a table of one section; `more` are the other fields of `Table`."""
-    made = tuple(Row(tuple(Cell(one) if isinstance(one, str) else one for one in row)) for row in rows)
-    return Table(caption, tuple(heads), (Section(made),), **more)
-
-
-# --- an evaluation ----------------------------------------------------------------------------
+def plain(
+    caption: str,
+    heads: Sequence[str],
+    rows: Iterable[Iterable[Cell | str]],
+    notes: tuple[str, ...] = (),
+    whole: int | None = 1,
+    sides: tuple[str, ...] = (),
+) -> Table:
+    """Return a table of one section; a text stands for a plain cell."""
+    lines = tuple(Row(tuple(Cell(one) if isinstance(one, str) else one for one in row)) for row in rows)
+    return Table(caption, tuple(heads), (Section(lines),), notes, whole, sides)
 
 
 def of_card(card: Card) -> Table:
     """Return the table of every number of a card, section by section."""
-    metrics, known = card["metrics"], entries("metric")
+    metrics, registered = card["metrics"], entries("metric")
     sections = tuple(
         Section(
             tuple(_row(labels.title(name), metrics[name], _number(metrics[name])) for name in names),
             labels.section(section),
-            docline(known[section]) if section in known else "",
+            docline(registered[section])
+            if section in registered
+            else "",  # a card outlives a user's own metric
         )
         for section, names in card["sections"].items()
         if names
@@ -96,8 +102,9 @@ def of_two_cards(first: Card, other: Card) -> Table:
     rows = []
     for name, entry in other["metrics"].items():
         before = first["metrics"].get(name)
-        cells = (_number(before) if before else Cell(NONE), _number(entry))
-        rows.append(_row(labels.label(name), entry, *cells))
+        rows.append(
+            _row(labels.label(name), entry, _number(before) if before else Cell(NONE), _number(entry))
+        )
     heads = ("metric", _checkpoint(first), _checkpoint(other), "unit")
     caption = f"{other['run']} · {other['split']}, n = {other['n']}"
     return Table(caption, heads, (Section(tuple(rows)),), whole=None)
@@ -105,7 +112,9 @@ def of_two_cards(first: Card, other: Card) -> Table:
 
 def warnings(card: Card) -> list[str]:
     """Return the sentences that are too long for a card's table: posterior collapse."""
-    return [entry["warning"] for entry in card["metrics"].values() if entry.get("warning")]
+    return [
+        entry["warning"] for entry in card["metrics"].values() if entry.get("warning")
+    ]  # older cards: no key
 
 
 def _checkpoint(card: Card) -> str:

@@ -102,8 +102,8 @@ def exactly(device: torch.device) -> Iterator[None]:
         yield
 
 
-def unheard(done: int, total: int) -> None:
-    """Hear how far a measurement is and says nothing."""
+def unheard(count: int, total: int) -> None:
+    """Hear the progress of a measurement and say nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,10 +114,10 @@ class Split:
     data      all splits of the data: what a probe or a classifier is trained on, the range of the pixels, the hash
     samples   K of the importance-weighted estimate; 0 leaves it out
     seed      of the posterior samples
-    scratch   a folder in which a long measurement keeps what it has done, to go on after an interruption;
-              what is there belongs to these very weights. None keeps nothing
-    tell      hears (done, total) of the measurement that runs
-    asked     the metric was named by the user: one that would otherwise be silent says why it has nothing to say
+    scratch   a folder in which a long measurement keeps its finished part, to go on after an interruption;
+              its files belong to these very weights. None keeps nothing
+    tell      hears (count, total) of the measurement that runs
+    named     the metric was named by the user: one that would otherwise be silent says why it has nothing to say
     """
 
     images: Images
@@ -129,7 +129,7 @@ class Split:
     batch_size: int = EVALUATION_BATCH
     scratch: Path | None = None
     tell: Callable[[int, int], None] = unheard
-    asked: bool = False
+    named: bool = False
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
@@ -137,18 +137,18 @@ class Split:
 
     @property
     def pixels(self) -> str:
-        """binary, dequantised, grey or real."""
+        """The kind of the pixels: binary, dequantised, grey or real."""
         return self.data.pixels
 
     def of(self, images: Images) -> Self:
-        """The same view of other images."""
+        """Return the same view of other images."""
         return dataclasses.replace(self, images=images)
 
     def batches(self, batch_size: int | None = None, start: int = 0) -> Iterator[Tensor]:
-        """Every image once, in order, as float32 x_BCHW; measured `exactly`, with the split's own noise.
+        """Yield every image once, in order, as float32 x_BCHW; measured `exactly`, with the split's own noise.
 
-        `start` counts batches. Each has a seed of its own, so that what is drawn for it does not depend on
-        what was drawn before: a measurement that goes on at a later batch gets the same numbers.
+        `start` counts batches. Each has a seed of its own, so that its noise does not depend on the batches before:
+        a measurement that goes on at a later batch gets the same numbers.
         """
         size = batch_size or self.batch_size
         loader = Batches(self.images, self.transforms, size, device=self.device)
@@ -177,6 +177,12 @@ class Number:
     better: Better = ""
 
 
+def nothing(units: Mapping[str, str], reason: Missing) -> Values:
+    """Yield numbers that do not exist, all for one reason; `units` has their names."""
+    for name, unit in units.items():
+        yield name, Value.none(unit, reason)
+
+
 def under(values: Values, conditions: Mapping[str, str | int]) -> Values:
     """Yield the same values under more conditions."""
     for name, value in values:
@@ -190,8 +196,8 @@ class Metric:
     order         place of its section on a card; sections of equal order follow by name
     quick         measured at the end of training; `nelbo evaluate` measures all
     depends_on_k  its numbers may change with the number of samples K, so that no card of another K can give them
-    learns        it also learns from the training images (a classifier, a probe), which then have to be the same
-                  where its numbers are compared
+    learns        it also learns from the training images (a classifier, a probe): its numbers are compared only
+                  between runs of the same training images
     label         the name of its section; "" makes one of its own
     numbers       facts about its numbers, by name; those without any need not be named
     """
@@ -228,8 +234,7 @@ def metric(
 
     def registered(function: Measure) -> Metric:
         name = function.__name__.replace("_", "-")
-        return register(
-            "metric", name, Metric(function, order, quick, depends_on_k, learns, label, numbers or {})
-        )
+        facts = Metric(function, order, quick, depends_on_k, learns, label, numbers or {})
+        return register("metric", name, facts)
 
     return registered

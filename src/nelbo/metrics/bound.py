@@ -23,7 +23,7 @@ DENSITIES = {
     "real": "density of real-valued pixels on the scale the model sees",
     "binary": "density at pixels that are only 0 and 1",
 }
-"""What log p(x | z) is, by the kind of the pixels, where the likelihood is a density."""
+"""The kind of number that log p(x | z) is, by the kind of the pixels, where the likelihood is a density."""
 WITHOUT_BITS = "may be negative, is not bits/dim"
 CAVEATS = dict.fromkeys(DENSITIES.values(), WITHOUT_BITS) | {
     GREY: "not a likelihood; compare only with numbers of the same kind",
@@ -40,21 +40,17 @@ DEQUANTISED_NOTE = (
 
 def quantities(terms: Terms) -> dict[str, Tensor]:
     """Return the quantities of a log line, nats an image: the loss, the objective's parts, and the bound if any."""
-    found = {"total": terms.loss_B, **terms.parts}
-    if terms.bound_B is not None:
-        found["bound"] = terms.bound_B
-    return found
+    bound = {} if terms.bound_B is None else {"bound": terms.bound_B}
+    return {"total": terms.loss_B, **terms.parts, **bound}
 
 
-def sums(found: Mapping[str, Tensor]) -> Tensor:
-    """The sum over a batch of each named quantity: shape (Q,). Two small kernels."""
+def sums(values: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum over a batch of each named quantity: shape (Q,). Two small kernels."""
     with torch.no_grad():
-        first, *rest = found.values()
-        columns = [
-            first,
-            *(column if column.shape == first.shape else column.expand_as(first) for column in rest),
-        ]
-        return torch.stack(columns).sum(-1)
+        first, *others = values.values()
+        # A scalar part is that of every image, so that means over images leave it as it is.
+        columns = [column if column.shape == first.shape else column.expand_as(first) for column in others]
+        return torch.stack([first, *columns]).sum(-1)
 
 
 class Means:
@@ -68,18 +64,19 @@ class Means:
         self.pieces: list[Tensor] = []
         self.counts: list[int] = []
 
-    def add(self, found: Mapping[str, Tensor]) -> None:
-        """The quantities of each image of a batch."""
-        self.add_sums(tuple(found), sums(found)[None], [len(next(iter(found.values())))])
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add the quantities of each image of a batch."""
+        self.add_sums(tuple(values), sums(values)[None], [len(next(iter(values.values())))])
 
     def add_sums(self, names: Sequence[str], sums_SQ: Tensor, counts: Sequence[int]) -> None:
-        """The sums of several batches, one row a batch, and their numbers of images."""
+        """Add the sums of several batches, one row a batch, with their numbers of images."""
         self.names = list(names)
         self.pieces.append(sums_SQ)
         self.counts += counts
 
     def table(self) -> Tensor:
-        """Batch sums, float64 on the CPU: one row a batch, one column a quantity."""
+        """Return the sums, float64 on the CPU: one row a batch, one column a quantity."""
+        # Concatenated before it is copied: one wait for the device instead of one a batch.
         return torch.cat(self.pieces).cpu().double() if self.pieces else torch.zeros(0, len(self.names))
 
     def per_batch(self, name: str) -> list[float]:
@@ -92,38 +89,40 @@ class Means:
 
 
 def bound_of(model: BuiltModel, split: Split) -> dict[str, Tensor]:
-    """Each image's reconstruction and, where there is one, KL: nats, float64 (shape N), one sample an image."""
+    """Return each image's reconstruction and its KL, if it has one: nats, float64 (shape N), one sample an image."""
     rows: list[Tensor] = []
     for x_BCHW in split.batches():
         parts, _ = halves(model.draw(x_BCHW))
-        found = [parts[name] for name in ("reconstruction", "kl") if name in parts]
-        rows.append(torch.stack(found).cpu().double())
+        named = [parts[name] for name in ("reconstruction", "kl") if name in parts]
+        rows.append(torch.stack(named).cpu().double())
     return dict(zip(("reconstruction", "kl"), torch.cat(rows, dim=1), strict=False))
 
 
-def not_a_bound(model: BuiltModel, split: Split) -> str | None:
-    """Why this model's samples give no bound, or None."""
-    reasons = [model.draw(x_BCHW).not_a_bound for x_BCHW in _two_images(split)]
-    return reasons[0]
+def draw_of_two(model: BuiltModel, split: Split) -> Draw:
+    """Return a draw of the first two images, which is asked for facts about the posterior, not for numbers."""
+    draws = [
+        model.draw(x_BCHW) for x_BCHW in _two_images(split)
+    ]  # within the loop, with the noise of the split
+    return draws[0]
 
 
 def mean_of(model: BuiltModel, split: Split) -> str:
-    """Return in words what this model's posterior means are."""
-    words = [model.encode(x_BCHW).mean_is for x_BCHW in _two_images(split)]
-    return words[0]
-
-
-def _about_kl(model: BuiltModel, split: Split) -> str:
-    draws = [model.draw(x_BCHW) for x_BCHW in _two_images(split)]
-    return draws[0].posterior.kl_is(draws[0].prior) if draws[0].kl_BG is not None else SAMPLED_KL_NOTE
+    """Return the name of this model's posterior means."""
+    names = [model.encode(x_BCHW).mean_is for x_BCHW in _two_images(split)]
+    return names[0]
 
 
 def _two_images(split: Split) -> Iterator[Tensor]:
     return split.of(split.images.select(torch.arange(min(2, len(split.images))))).batches()
 
 
+def not_a_bound(model: BuiltModel, split: Split) -> str | None:
+    """Return the reason why this model's samples give no bound, or None."""
+    return draw_of_two(model, split).not_a_bound
+
+
 def likelihood_kind(model: BuiltModel, split: Split) -> str:
-    """Return what log p(x | z) of these pixels is under this likelihood: numbers of two kinds are not compared."""
+    """Return the kind of log p(x | z) of these pixels under this likelihood: numbers of two kinds are not compared."""
     match model.observation_kind:
         case "binary":
             return PROBABILITY if split.pixels == "binary" else GREY
@@ -138,7 +137,7 @@ def note_for(kind: str) -> str:
 
 
 def bits(nats_N: Tensor, split: Split, model: BuiltModel) -> tuple[str, str, Tensor, str] | None:
-    """Negative log-probabilities of whole images, nats, as bits a dimension: (name, unit, bits of each image, note).
+    """Return nats of whole images, of -log p, as bits a dimension: (name, unit, bits of each image, note).
 
         a probability of pixels (binary, levels)      nats / (D log 2)
         a density of dequantised pixels in [a, b]     (nats + D log(256 / (b - a))) / (D log 2)
@@ -163,7 +162,7 @@ def bits(nats_N: Tensor, split: Split, model: BuiltModel) -> tuple[str, str, Ten
 
 
 def _repaired(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
-    """NELBO of each image under the density that the posterior declares, sampled from that density."""
+    """Return the NELBO of each image under the density that the posterior declares, with samples of that density."""
     posterior = model.encode(x_BCHW).with_independent_noise()
     assert posterior is not None
     z_KBZ = posterior.rsample(1)
@@ -195,16 +194,16 @@ def bound(model: BuiltModel, split: Split) -> Values:
     under a Bernoulli give a grey cross-entropy (`bits`). Where samples do not come from the density, KL and NELBO do
     not exist.
     """
-    reason = not_a_bound(model, split)
+    draw = draw_of_two(model, split)
     per_image = bound_of(model, split)
     kind = likelihood_kind(model, split)
     note, conditions = note_for(kind), {"likelihood": kind}
     reconstruction = Value.over_images(per_image["reconstruction"], "nats/image", note, conditions)
-    if reason:
+    if reason := draw.not_a_bound:
         yield "nelbo", Value.none("nats/image", Missing("not a bound", reason))
         yield "reconstruction", reconstruction
         yield "kl", Value.none("nats/image", Missing("infinite", reason))
-        if model.encode(next(_two_images(split))).with_independent_noise() is None:
+        if draw.posterior.with_independent_noise() is None:
             return
         repaired_N = torch.cat([_repaired(model, x_BCHW) for x_BCHW in split.batches()])
         words = "what the same networks give when every dimension has its own noise; not what was trained"
@@ -213,7 +212,8 @@ def bound(model: BuiltModel, split: Split) -> Values:
     nelbo_N = per_image["reconstruction"] + per_image["kl"]
     yield "nelbo", Value.over_images(nelbo_N, "nats/image", note, conditions)
     yield "reconstruction", reconstruction
-    yield "kl", Value.over_images(per_image["kl"], "nats/image", _about_kl(model, split))
-    if found := bits(nelbo_N, split, model):
-        name, unit, bits_N, words = found
+    about_kl = SAMPLED_KL_NOTE if draw.kl_BG is None else draw.posterior.kl_is(draw.prior)
+    yield "kl", Value.over_images(per_image["kl"], "nats/image", about_kl)
+    if in_bits := bits(nelbo_N, split, model):
+        name, unit, bits_N, words = in_bits
         yield name, Value.over_images(bits_N, unit, words, conditions)

@@ -1,4 +1,4 @@
-"""A small classifier of a data set, trained on its training images: where the features of image quality come from.
+"""A small classifier of a data set, trained on its training images: the source of the features of image quality.
 
 It is trained once a data set, on the CPU and on one thread, so that a kind of machine always makes the same one,
 whatever the device and the load; and kept as `classifiers/{data}-{shape}-{classes}-v1.safetensors` in the folder
@@ -7,10 +7,9 @@ that NELBO_CACHE names, or in the user's cache folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +30,8 @@ SMALL = 4  # height and width at which halving ends
 BATCH = 128
 LEARNING_RATE = 6e-3  # highest, of one cycle
 EPOCHS = 20  # at most; of a large data set fewer, or a part of one
-PIXELS = (
-    120_000 * 28 * 28
-)  # pixels seen in training, so that every data set takes about as long: 2 epochs of MNIST
-IMAGES = (20_000, 120_000)  # images seen in training, at least and at most, where 20 epochs are more
+PIXELS = 120_000 * 28 * 28  # of all steps, so that every data set takes about as long: 2 epochs of MNIST
+IMAGES = (20_000, 120_000)  # of all steps, at least and at most, where 20 epochs are more
 SCALED_ON = 10_000  # training images that the unit of the features is measured on
 SEED = 20_151_201  # of the weights and of the order of the images
 CPU = torch.device("cpu")
@@ -47,7 +44,7 @@ class Classifier(nn.Module):
 
     The features are in units of their spread: over training images their variances sum to 1.
 
-    unkept   why it could not be kept in the cache folder, or nothing
+    unkept   the reason why it is not in the cache folder, or ""
     """
 
     low_high: Tensor
@@ -57,7 +54,16 @@ class Classifier(nn.Module):
     def __init__(self, shape: tuple[int, int, int], low_high: tuple[float, float], labels_C: Tensor) -> None:
         super().__init__()
         self.unkept = ""
-        self.body = nn.Sequential(*_layers(shape))
+        channels, height, width = shape
+        stride = 2 if max(height, width) > LARGE else 1
+        layers: list[nn.Module] = []
+        while not layers or max(height, width) > SMALL:
+            out = WIDTHS[min(len(layers) // 3, len(WIDTHS) - 1)]
+            layers += [nn.Conv2d(channels, out, 3, stride=stride, padding=1), nn.ReLU(), nn.BatchNorm2d(out)]
+            height, width = -(-height // stride), -(-width // stride)  # rounded up, as the convolution does
+            channels, stride = out, 2
+        layers += [nn.Flatten(), nn.Linear(channels * height * width, FEATURES), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
         self.head = nn.Linear(FEATURES, len(labels_C))
         self.register_buffer("low_high", torch.tensor(low_high))
         self.register_buffer("labels_C", labels_C.clone())
@@ -87,23 +93,8 @@ class Classifier(nn.Module):
         return hashlib.sha256(b"".join(value.numpy().tobytes() for value in numbers)).hexdigest()[:8]
 
 
-def _layers(shape: tuple[int, int, int]) -> Iterator[nn.Module]:
-    channels, height, width = shape
-    stride, position = (2 if max(height, width) > LARGE else 1), 0
-    while position == 0 or max(height, width) > SMALL:
-        out = WIDTHS[min(position, len(WIDTHS) - 1)]
-        yield nn.Conv2d(channels, out, 3, stride=stride, padding=1)
-        yield nn.ReLU()
-        yield nn.BatchNorm2d(out)
-        height, width = -(-height // stride), -(-width // stride)
-        channels, stride, position = out, 2, position + 1
-    yield nn.Flatten()
-    yield nn.Linear(channels * height * width, FEATURES)
-    yield nn.ReLU()
-
-
 def why_none(splits: Splits) -> Missing | None:
-    """Why there can be no classifier of these data, or None."""
+    """Return the reason why there can be no classifier of these data, or None."""
     if splits.train.labels_N is None:
         return Missing(
             "no labels",
@@ -116,35 +107,23 @@ def why_none(splits: Splits) -> Missing | None:
 
 
 def obtain(splits: Splits, tell: Tell) -> Classifier:
-    """The classifier of the data, from the cache folder or trained now and kept there; see `why_none`."""
-    file = cache_folder() / "classifiers" / _name(splits)
-    classifier = _kept(splits, file)
-    if classifier is not None:
-        return classifier
+    """Return the classifier of the data, from the cache folder or trained now and kept there; see `why_none`."""
+    shape = "x".join(map(str, splits.shape))
+    name = f"{splits.hash}-{shape}-{len(_classes(splits))}-v{VERSION}.safetensors"
+    file = cache_folder() / "classifiers" / name
+    if file.is_file():
+        classifier = _blank(splits)
+        with contextlib.suppress(RunError, RuntimeError):  # a damaged file is replaced
+            tensors, about = files.read_tensors(file)
+            classifier.load_state_dict(tensors)
+            if about.get("fingerprint") == classifier.fingerprint:
+                return classifier.eval()
     classifier = train(splits, tell)
     try:
         files.write_tensors(file, classifier.state_dict(), {"fingerprint": classifier.fingerprint})
     except (OSError, SafetensorError):
         classifier.unkept = f"not kept: {file.parent} cannot be written to; set {CACHE} to a folder"
     return classifier
-
-
-def _name(splits: Splits) -> str:
-    shape = "x".join(map(str, splits.shape))
-    return f"{splits.hash}-{shape}-{len(_classes(splits))}-v{VERSION}.safetensors"
-
-
-def _kept(splits: Splits, file: Path) -> Classifier | None:
-    """Return the content of the file; None if there is no file or its content is not what was written."""
-    if not file.is_file():
-        return None
-    classifier = _blank(splits)
-    try:
-        tensors, about = files.read_tensors(file)
-        classifier.load_state_dict(tensors)
-    except (RunError, RuntimeError):
-        return None
-    return classifier.eval() if about.get("fingerprint") == classifier.fingerprint else None
 
 
 def _blank(splits: Splits) -> Classifier:
@@ -158,7 +137,7 @@ def _labels(splits: Splits) -> Tensor:
 
 
 def _classes(splits: Splits) -> Tensor:
-    """The labels there are, rising."""
+    """Return the labels that occur, rising."""
     return torch.as_tensor(torch.unique(_labels(splits)))
 
 
@@ -166,7 +145,7 @@ def _classes(splits: Splits) -> Tensor:
 
 
 def train(splits: Splits, tell: Tell) -> Classifier:
-    """AdamW on the cross-entropy, one cycle of the learning rate; the images as evaluation presents them.
+    """Train with AdamW on the cross-entropy, one cycle of the learning rate; the images as evaluation presents them.
 
     The same data give the same weights, bit for bit, on one kind of CPU.
     """
@@ -174,7 +153,7 @@ def train(splits: Splits, tell: Tell) -> Classifier:
     target_N = torch.searchsorted(classifier.labels_C, _labels(splits))
     batches = list(_order(splits))
     total = sum(map(len, batches))
-    done = 0
+    count = 0
     with _one_thread(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         optimiser = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=len(batches))
@@ -185,40 +164,41 @@ def train(splits: Splits, tell: Tell) -> Classifier:
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             cycle.step()
-            done += len(index_B)
-            tell(done, total)
+            count += len(index_B)
+            tell(count, total)
         classifier.eval()
         some = torch.randperm(len(target_N), generator=Generator().manual_seed(SEED))[:SCALED_ON]
         features_NF = torch.cat([classifier.look(present(index_B))[0] for index_B in torch.split(some, 500)])
+    # A common unit for all data sets: without it a distance would grow with the scale of the last layer.
     spread = float(features_NF.var(0, correction=0).sum())
     classifier.scale.fill_(spread**-0.5 if spread > 0 else 1.0)
     return classifier
 
 
 def _order(splits: Splits) -> Iterator[Tensor]:
-    """The images of each step. Batches are full, since batch norm cannot do with one image."""
+    """Yield the images of each step. Batches are full, since batch norm cannot do with one image."""
     n = len(splits.train)
     _, height, width = splits.shape
     fewest, most = IMAGES
-    seen = min(EPOCHS * n, max(fewest, min(most, PIXELS // (height * width))))
+    remaining = min(EPOCHS * n, max(fewest, min(most, PIXELS // (height * width))))
     batch = min(n, BATCH, max(8, n // 8))
     generator = Generator().manual_seed(SEED)
-    for _ in range(-(-seen // n)):
-        steps = min(seen, n) // batch
+    for _ in range(-(-remaining // n)):  # epochs, of which the last may be a part of one
+        steps = min(remaining, n) // batch
         yield from torch.randperm(n, generator=generator)[: steps * batch].view(steps, batch)
-        seen -= n
+        remaining -= n
 
 
 def _presented(splits: Splits) -> Callable[[Tensor], Tensor]:
-    """Give the images at some positions as evaluation sees them: random transforms are frozen once for all."""
+    """Return the images at given positions as evaluation sees them: random transforms are frozen once for all."""
     images = frozen(splits.train, splits.transforms)
-    rest = [transform for transform in splits.transforms if not transform.random]
-    return lambda index_B: materialise(images.select(index_B), rest)
+    deterministic = [transform for transform in splits.transforms if not transform.random]
+    return lambda index_B: materialise(images.select(index_B), deterministic)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """The order in which several threads add numbers up would enter the weights."""
+    """Compute on one thread: the order in which several add numbers up would enter the weights."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

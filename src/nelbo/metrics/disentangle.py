@@ -1,6 +1,6 @@
 """Disentanglement scores of codes z_NZ against known factors: arrays in, numbers out.
 
-F factors, each an index into its values; all logarithms are natural. Codes are float64 arrays (N, Z).
+There are F factors, each an index into its values; all logarithms are natural. Codes are float64 arrays (N, Z).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array = NDArray[Any]  # of int64 or float64
 
 BINS = 20  # of the discretised codes, as in Locatello et al. 2019
 CUTS = 100  # where a threshold may lie, in order of the codes
@@ -27,19 +27,18 @@ SMALLEST_LEAF = 0.01  # of the images learnt on
 
 
 def discretised(codes_NZ: Array, bins: int = BINS) -> Array:
-    """Cells 0..bins-1 of equal width over the range of each dimension; int64 (N, Z).
+    """Return the cells 0..bins-1 of equal width over the range of each dimension; int64 (N, Z).
 
     A dimension of no more than `bins` different values keeps them as they are.
     """
-    return np.stack([_cells(code_N, bins) for code_N in codes_NZ.T], axis=1)
-
-
-def _cells(code_N: Array, bins: int) -> Array:
-    different, index = np.unique(code_N, return_inverse=True)
-    if len(different) <= bins:
-        return np.asarray(index, np.int64)
-    low, high = different[0], different[-1]
-    return np.minimum(np.asarray(bins * ((code_N - low) / (high - low)), np.int64), bins - 1)
+    cells = []
+    for code_N in codes_NZ.T:
+        different, index_N = np.unique(code_N, return_inverse=True)
+        if len(different) > bins:
+            low, high = different[0], different[-1]
+            index_N = np.minimum((bins * ((code_N - low) / (high - low))).astype(np.int64), bins - 1)
+        cells.append(index_N)
+    return np.stack(cells, axis=1)
 
 
 def contingency(cells_N: Array, values_N: Array, weights_N: Array | None = None) -> Array:
@@ -50,7 +49,7 @@ def contingency(cells_N: Array, values_N: Array, weights_N: Array | None = None)
 
 
 def mutual_information(table: Array) -> float:
-    """I = sum p(a, b) log p(a, b) / (p(a) p(b)) of a contingency table, nats. The plug-in estimate.
+    """Return I = sum p(a, b) log p(a, b) / (p(a) p(b)) of a contingency table, nats: the plug-in estimate.
 
     It is too large by about (cells - 1)(values - 1) / 2N.
     """
@@ -61,61 +60,66 @@ def mutual_information(table: Array) -> float:
 
 
 def information(cells_NZ: Array, factors_NF: Array, weights_N: Array | None = None) -> tuple[Array, Array]:
-    """I(z_j; v_k) of every dimension and factor (Z, F), and the entropies H(v_k) (F,), nats."""
-    shared_ZF = np.array(
-        [
-            [mutual_information(contingency(cells_N, v_N, weights_N)) for v_N in factors_NF.T]
-            for cells_N in cells_NZ.T
-        ]
-    )
+    """Return I(z_j; v_k) of every dimension and factor (Z, F), and the entropies H(v_k) (F,), nats."""
+    shared_ZF = _of_pairs(mutual_information, cells_NZ, factors_NF, weights_N)
+    # H(v) = I(v; v)
     entropy_F = np.array([mutual_information(contingency(v_N, v_N, weights_N)) for v_N in factors_NF.T])
     return shared_ZF, entropy_F
 
 
+def _of_pairs(
+    score: Callable[[Array], float], cells_NZ: Array, factors_NF: Array, weights_N: Array | None
+) -> Array:
+    """Return the score of the contingency table of every dimension and factor (Z, F)."""
+    return np.array([[score(contingency(z_N, v_N, weights_N)) for v_N in factors_NF.T] for z_N in cells_NZ.T])
+
+
 def gap(score_ZF: Array) -> Array:
-    """For each factor the best dimension's score less the second best's (F,)."""
+    """Return for each factor the best dimension's score less the second best's (F,)."""
     ranked = np.sort(score_ZF, axis=0)
     return np.asarray(ranked[-1] - ranked[-2])
 
 
 def mig(shared_ZF: Array, entropy_F: Array) -> Array:
-    """Mutual information gap of each factor: (I(z_1st; v) - I(z_2nd; v)) / H(v). Chen et al. 2018, section 4."""
+    """Return the mutual information gap of each factor. Chen et al. 2018, section 4."""
+    # (I(z_1st; v) - I(z_2nd; v)) / H(v)
     return gap(shared_ZF) / entropy_F
 
 
 def modularity(shared_ZF: Array) -> Array:
-    """1 - sum_{k != best} I_jk^2 / (I_j,best^2 (F - 1)) of each dimension; 0 of one without information.
+    """Return 1 - sum_{k != best} I_jk^2 / (I_j,best^2 (F - 1)) of each dimension; 0 of one without information.
 
-    Ridgeway & Mozer 2018, section 3.
+    See Ridgeway & Mozer 2018, section 3.
     """
     square_ZF = shared_ZF**2
     best_Z = square_ZF.max(1)
-    rest_Z = square_ZF.sum(1) - best_Z
-    known_Z = best_Z > 0
-    return np.where(known_Z, 1.0 - rest_Z / (np.where(known_Z, best_Z, 1.0) * (square_ZF.shape[1] - 1)), 0.0)
+    others_Z = square_ZF.sum(1) - best_Z
+    informed_Z = best_Z > 0
+    template_Z = np.where(informed_Z, best_Z, 1.0) * (square_ZF.shape[1] - 1)  # 1 avoids a division by zero
+    return np.where(informed_Z, 1.0 - others_Z / template_Z, 0.0)
 
 
 # --- thresholds -------------------------------------------------------------------------------
 
 
 def between_cuts(codes_NZ: Array, cuts: int = CUTS) -> Array:
-    """Cells of about equally many images, in order, for `threshold_accuracy`; int64 (N, Z).
+    """Return cells of about equally many images, in order, for `threshold_accuracy`; int64 (N, Z).
 
     Equal codes share a cell. A dimension of no more than `cuts` different values keeps them.
     """
-    found = []
+    cells = []
     for code_N in codes_NZ.T:
         different = np.unique(code_N)
         if len(different) > cuts:
             edges = np.unique(np.sort(code_N)[np.arange(1, cuts) * len(code_N) // cuts])
-            found.append(np.searchsorted(edges, code_N, side="right"))
+            cells.append(np.searchsorted(edges, code_N, side="right"))
         else:
-            found.append(np.searchsorted(different, code_N))
-    return np.stack(found, axis=1)
+            cells.append(np.searchsorted(different, code_N))
+    return np.stack(cells, axis=1)
 
 
 def threshold_accuracy(table: Array) -> float:
-    """Best balanced accuracy (mean recall over K values) of K - 1 thresholds on one dimension.
+    """Return the best balanced accuracy (mean recall over K values) of K - 1 thresholds on one dimension.
 
     `table` counts images by cell, in order, and value. The K intervals are found by dynamic programming over all
     places between cells; each predicts the value that gains most, so that none need come in order.
@@ -124,21 +128,18 @@ def threshold_accuracy(table: Array) -> float:
     recall = np.vstack([np.zeros(present.shape[1]), np.cumsum(present / present.sum(0), axis=0)])
     # gain[i, j]: recall, summed over values, of the interval of cells i to j - 1
     gain = (recall[None, :, :] - recall[:, None, :]).max(2)
-    gain = np.where(np.tri(len(gain), k=-1, dtype=bool), -np.inf, gain)
-    best = gain[0]
+    gain = np.where(
+        np.tri(len(gain), k=-1, dtype=bool), -np.inf, gain
+    )  # an interval does not end before it begins
+    best = gain[0]  # best[j]: the most that one interval gives up to cell j; each turn adds one
     for _ in range(present.shape[1] - 1):
         best = (best[:, None] + gain).max(0)
     return float(best[-1] / present.shape[1])
 
 
 def separability(cells_NZ: Array, factors_NF: Array, weights_N: Array | None = None) -> Array:
-    """Threshold accuracy of every dimension for every factor (Z, F)."""
-    return np.array(
-        [
-            [threshold_accuracy(contingency(cells_N, v_N, weights_N)) for v_N in factors_NF.T]
-            for cells_N in cells_NZ.T
-        ]
-    )
+    """Return the threshold accuracy of every dimension for every factor (Z, F)."""
+    return _of_pairs(threshold_accuracy, cells_NZ, factors_NF, weights_N)
 
 
 # --- importance -------------------------------------------------------------------------------
@@ -157,40 +158,40 @@ class DCI:
 
     @property
     def disentanglement(self) -> float:
-        """sum_j rho_j (1 - H_F(R_j / sum_k R_jk)), with rho_j the share of dimension j in all importance."""
+        """Return sum_j rho_j (1 - H_F(R_j / sum_k R_jk)), with rho_j the share of dimension j in all importance."""
         weight_Z = self.importance_ZF.sum(1)
         return float((weight_Z * (1.0 - _entropy(self.importance_ZF))).sum() / weight_Z.sum())
 
     @property
     def completeness(self) -> float:
-        """Mean over factors of 1 - H_Z(R_k / sum_j R_jk)."""
+        """Return the mean over factors of 1 - H_Z(R_k / sum_j R_jk)."""
         return float((1.0 - _entropy(self.importance_ZF.T)).mean())
 
     @property
     def informativeness(self) -> float:
-        """Mean accuracy over factors on held-out images."""
+        """Return the mean accuracy over factors on held-out images."""
         return float(self.correct_MF.mean())
 
 
 def _entropy(rows: Array) -> Array:
-    """Entropy of each row, normalised to a distribution, in units of the logarithm of its length."""
+    """Return the entropy of each row, normalised to a distribution, in units of the logarithm of its length."""
     total = rows.sum(1, keepdims=True)
-    p = rows / np.where(total > 0, total, 1.0)
+    p = rows / np.where(total > 0, total, 1.0)  # a dimension without any importance counts with weight 0
     return np.asarray(-(p * np.log(np.where(p > 0, p, 1.0))).sum(1) / np.log(rows.shape[1]))
 
 
 def dci(codes_NZ: Array, factors_NF: Array, seed: int, tell: Callable[[int, int], None]) -> DCI:
-    """One random forest a factor, learnt on the first half of the images; accuracy is that on the second half.
+    """Learn one random forest a factor on the first half of the images; its accuracy is that on the second half.
 
-    Importance is the mean decrease in Gini impurity. Every split may choose among all dimensions: with a random
-    part of them the right one is often not on offer. Leaves hold a hundredth of the images or more: smaller ones
-    split on noise, which then has importance. `tell` hears (factors done, factors).
+    Importance is the mean decrease in Gini impurity. `tell` hears (factors done, factors).
     """
     from sklearn.ensemble import RandomForestClassifier
 
     half = len(codes_NZ) // 2
     importance, correct = [], []
     for k, value_N in enumerate(factors_NF.T):
+        # Every split may choose among all dimensions: with a random part of them the right one is often not on offer.
+        # Leaves hold a hundredth of the images or more: smaller ones split on noise, which then has importance.
         forest = RandomForestClassifier(
             TREES, max_features=None, min_samples_leaf=SMALLEST_LEAF, random_state=seed, n_jobs=1
         )
@@ -205,31 +206,32 @@ def dci(codes_NZ: Array, factors_NF: Array, seed: int, tell: Callable[[int, int]
 
 
 def votes(codes_NZ: Array, factors_NF: Array, n: int, stream: np.random.RandomState) -> Array:
-    """n votes, counted by dimension and factor (Z, F). Kim & Mnih 2018, section 4.
+    """Draw n votes, and count them by dimension and factor (Z, F). Kim & Mnih 2018, section 4.
 
-    A vote: one factor is drawn, and one image; of the images that share its value of that factor GROUP are
+    For a vote one factor is drawn, and one image; of the images that share its value of that factor GROUP are
     drawn with replacement; the dimension whose variance over them is the least share of its variance over all
     images has the vote.
     """
     dimensions, factors = codes_NZ.shape[1], factors_NF.shape[1]
-    scaled_NZ = codes_NZ / codes_NZ.std(0)
+    scaled_NZ = codes_NZ / codes_NZ.std(0)  # so that variances compare as shares of the whole
     drawn = stream.randint(factors, size=n)
-    found = np.zeros((dimensions, factors), np.int64)
+    counts_ZF = np.zeros((dimensions, factors), np.int64)
     for k in range(factors):
-        order_N = np.argsort(factors_NF[:, k], kind="stable")
+        order_N = np.argsort(factors_NF[:, k], kind="stable")  # images of one value stand together
         _, value_N, count = np.unique(factors_NF[:, k], return_inverse=True, return_counts=True)
         first = np.cumsum(count) - count
-        wanted = value_N[stream.randint(len(value_N), size=int((drawn == k).sum()))]
-        for value in np.array_split(wanted, max(1, len(wanted) // VOTES_AT_ONCE)):
+        values = value_N[stream.randint(len(value_N), size=int((drawn == k).sum()))]
+        for value in np.array_split(values, max(1, len(values) // VOTES_AT_ONCE)):
             place = (stream.random_sample((len(value), GROUP)) * count[value][:, None]).astype(np.int64)
             group_VGZ = scaled_NZ[order_N[first[value][:, None] + place]]
             least_V = group_VGZ.var(1).argmin(1)
-            found[:, k] += np.bincount(least_V, minlength=dimensions)
-    return found
+            counts_ZF[:, k] += np.bincount(least_V, minlength=dimensions)
+    return counts_ZF
 
 
 def factor_vae_score(codes_NZ: Array, factors_NF: Array, stream: np.random.RandomState) -> float:
     """Return the share of new votes whose dimension names, by majority, the factor that was held."""
+    # New votes: those of the majority would agree with it even if dimensions were drawn at random.
     learnt = votes(codes_NZ, factors_NF, VOTES_TO_LEARN, stream).argmax(1)
     scored = votes(codes_NZ, factors_NF, VOTES_TO_SCORE, stream)
     return float(scored[np.arange(len(learnt)), learnt].sum() / scored.sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from nelbo.dists.base import exact
 from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
@@ -12,16 +11,6 @@ from nelbo.models import BuiltModel
 from nelbo.objectives.similarity import WINDOW, ssim, window_for
 
 PIXELS_AT_ONCE = 2**18  # of float64 held at a time, five times over
-
-
-def _errors(model: BuiltModel, x_BCHW: Tensor, low: float, high: float) -> Tensor:
-    """Squared error and SSIM of each image and its reconstruction: 2B, float64 on the CPU."""
-    x, guess = exact(x_BCHW), exact(model.reconstruct(x_BCHW))
-    squared_B = (guess - x).square().flatten(1).mean(1)
-    few = max(1, PIXELS_AT_ONCE // x[0].numel())
-    parts = [slice(start, start + few) for start in range(0, len(x), few)]
-    similar = [ssim((x[here] - low) / (high - low), (guess[here] - low) / (high - low)) for here in parts]
-    return torch.stack([squared_B, torch.cat(similar)]).cpu()
 
 
 @metric(
@@ -36,7 +25,7 @@ def _errors(model: BuiltModel, x_BCHW: Tensor, low: float, high: float) -> Tenso
     },
 )
 def error(model: BuiltModel, split: Split) -> Values:
-    """MSE, PSNR and SSIM between an image and the decoded posterior mean.
+    """MSE, PSNR and SSIM of an image against the decoded posterior mean.
 
         MSE  = 1/D sum (x - m)^2, on the scale the model sees
         PSNR = 10 log10(range^2 / MSE) of each image, dB, then the mean over images
@@ -45,27 +34,25 @@ def error(model: BuiltModel, split: Split) -> Values:
     A mean over images does not exist where one is reconstructed without error: PSNR is infinite there.
     """
     low, high = split.data.range
-    found = [_errors(model, x_BCHW, low, high) for x_BCHW in split.batches()]
-    mse_N, ssim_N = torch.cat(found, dim=1)
+    squared, similar = [], []
+    for x_BCHW in split.batches():
+        x, guess = exact(x_BCHW), exact(model.reconstruct(x_BCHW))
+        squared.append((guess - x).square().flatten(1).mean(1).cpu())
+        few = max(1, PIXELS_AT_ONCE // x[0].numel())  # ssim holds five copies of its input
+        for x_part, guess_part in zip(torch.split(x, few), torch.split(guess, few), strict=True):
+            similar.append(ssim((x_part - low) / (high - low), (guess_part - low) / (high - low)).cpu())
+    mse_N, ssim_N = torch.cat(squared), torch.cat(similar)
     source = f"from the {mean_of(model, split)}"
     yield "mse", Value.over_images(mse_N, "squared/pixel", f"{source}, on the scale the model sees")
-    yield (
-        "psnr",
-        _psnr(mse_N, high - low, f"{source}, mean over images of dB; data range [{low:g}, {high:g}]"),
-    )
+    decibel_N = 10.0 * ((high - low) ** 2 / mse_N).log10()
+    note = f"{source}, mean over images of dB; data range [{low:g}, {high:g}]"
+    perfect_N = mse_N == 0
+    if perfect_N.any():
+        exact_ones = f"{int(perfect_N.sum())} of {len(mse_N)} images are reconstructed without error"
+        others = "" if perfect_N.all() else f"; {float(decibel_N[~perfect_N].mean()):.2f} dB over the others"
+        yield "psnr", Value.none("dB", Missing("infinite", f"{exact_ones}{others}; {note}"))
+    else:
+        yield "psnr", Value.over_images(decibel_N, "dB", note)
     side = window_for(*split.images.shape[1:])
     smaller = "" if side == WINDOW else f"; window {side} x {side}, images are too small for 11 x 11"
-    yield (
-        "ssim",
-        Value.over_images(ssim_N, "", f"{source}; data range [{low:g}, {high:g}]{smaller}"),
-    )
-
-
-def _psnr(mse_N: Tensor, span: float, note: str) -> Value:
-    decibel_N = 10.0 * (span**2 / mse_N).log10()
-    perfect_N = mse_N == 0
-    if not perfect_N.any():
-        return Value.over_images(decibel_N, "dB", note)
-    exact_ones = f"{int(perfect_N.sum())} of {len(mse_N)} images are reconstructed without error"
-    others = "" if perfect_N.all() else f"; {float(decibel_N[~perfect_N].mean()):.2f} dB over the others"
-    return Value.none("dB", Missing("infinite", f"{exact_ones}{others}; {note}"))
+    yield "ssim", Value.over_images(ssim_N, "", f"{source}; data range [{low:g}, {high:g}]{smaller}")

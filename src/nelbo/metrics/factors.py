@@ -1,20 +1,17 @@
-"""Disentanglement: whether each latent dimension follows one known factor of variation."""
+"""Disentanglement: the scores of latent dimensions that each follow one known factor of variation."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nelbo.metrics import disentangle as scores
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, nothing
+from nelbo.metrics.disentangle import Array
 from nelbo.metrics.latent import ACTIVE_VARIANCE, encode
 from nelbo.models.base import BuiltModel
-
-Array = NDArray[Any]
 
 UNITS = {
     "mig": "",
@@ -25,10 +22,10 @@ UNITS = {
     "factor_vae_score": "share",
     "modularity": "",
 }
-RESAMPLES = 50
+RESAMPLES = 50  # a standard deviation of 50 numbers errs by a tenth
 LEAST_IMAGES = 100
 IMAGES_A_VALUE = 10  # on average; a factor with fewer is left out
-DCI_IMAGES = 5000
+DCI_IMAGES = 5000  # half of them to learn on
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,12 +46,12 @@ class Codes:
     dimensions: int
 
     def padded(self, score_AF: Array, inactive_F: Array | float = 0.0) -> Array:
-        """Scores of all Z dimensions, given those of an inactive one."""
-        rest = (self.dimensions - len(score_AF), score_AF.shape[1])
-        return np.vstack([score_AF, np.broadcast_to(inactive_F, rest)])
+        """Return the scores of all Z dimensions, with those of an inactive one."""
+        shape = (self.dimensions - len(score_AF), score_AF.shape[1])
+        return np.vstack([score_AF, np.broadcast_to(inactive_F, shape)])
 
-    def each(self, values_F: Array) -> str:
-        """One number for each factor, in words."""
+    def by_factor(self, values_F: Array) -> str:
+        """Write one number for each factor."""
         return ", ".join(f"{name} {value:.2f}" for name, value in zip(self.names, values_F, strict=True))
 
     def mig(self, cells_NA: Array, weights_N: Array | None = None) -> Array:
@@ -95,11 +92,36 @@ def factors(model: BuiltModel, split: Split) -> Values:
     z_NZ = encode(model, split).flatten(1).double().numpy()
     scored = prepared(z_NZ, images.factors_NF.numpy(), images.factor_names)
     if isinstance(scored, Missing):
-        yield from ((name, Value.none(unit, scored)) for name, unit in UNITS.items())
+        yield from nothing(UNITS, scored)
         return
     codes, about = scored
-    found = dict([*_gaps(codes, about, split.seed), *_forests(codes, split), *_votes(codes, split.seed)])
-    yield from ((name, found[name]) for name in UNITS)
+    binned, ordered = scores.discretised(codes.z_NA), scores.between_cuts(codes.z_NA)
+    yield "mig", _resampled(codes.mig, binned, split.seed, f"{codes.by_factor(codes.mig(binned))}; {about}")
+    most = float(np.mean([1.0 - 1.0 / (values_N.max() + 1) for values_N in codes.factors_NF.T]))
+    words = f"at most {most:.2f}, by factor {codes.by_factor(codes.sap(ordered))}"
+    yield "sap", _resampled(codes.sap, ordered, split.seed, words)
+    order = np.random.RandomState(split.seed).permutation(len(codes.z_NA))[:DCI_IMAGES]
+    active = scores.dci(codes.z_NA[order], codes.factors_NF[order], split.seed, split.tell)
+    whole = dataclasses.replace(active, importance_ZF=codes.padded(active.importance_ZF))
+    note = f"random forests of {len(order)} images"
+    yield "dci_disentanglement", Value(whole.disentanglement, "", None, note)
+    yield "dci_completeness", Value(whole.completeness, "", None, note)
+    common = np.mean([np.bincount(values_N).max() / len(values_N) for values_N in codes.factors_NF.T])
+    accuracy_F, each_M = active.correct_MF.mean(0), active.correct_MF.mean(1)
+    error = float(each_M.std(ddof=1) / len(each_M) ** 0.5)
+    held_out = f"accuracy on {len(each_M)} images held out: {codes.by_factor(accuracy_F)}"
+    words = f"{held_out}; the commonest values give {common:.2f}"
+    yield "dci_informativeness", Value(whole.informativeness, "share", error, words)
+    stream = np.random.RandomState(split.seed)
+    score = scores.factor_vae_score(codes.z_NA, codes.factors_NF, stream)
+    shuffled_NA = codes.z_NA[stream.permutation(len(codes.z_NA))]
+    chance = scores.factor_vae_score(shuffled_NA, codes.factors_NF, stream)
+    error = (score * (1.0 - score) / scores.VOTES_TO_SCORE) ** 0.5  # of a share of independent votes
+    words = f"{scores.VOTES_TO_SCORE} votes of {scores.GROUP} images; their error alone"
+    note = f"{words}; shuffled codes give {chance:.3f}"
+    yield "factor_vae_score", Value(score, "share", error, note)
+    words = "mean over active dimensions"
+    yield "modularity", _resampled(codes.modularity, binned, split.seed, words)
 
 
 def prepared(z_NZ: Array, factors_NF: Array, names: tuple[str, ...]) -> tuple[Codes, str] | Missing:
@@ -117,64 +139,24 @@ def prepared(z_NZ: Array, factors_NF: Array, names: tuple[str, ...]) -> tuple[Co
     index_NF = np.stack([np.unique(values_N, return_inverse=True)[1] for values_N in factors_NF.T], axis=1)
     count_F = index_NF.max(0) + 1
     constant, many = count_F < 2, count_F * IMAGES_A_VALUE > n
-    kept, active = ~constant & ~many, z_NZ.var(0) > ACTIVE_VARIANCE
+    usable, active = ~constant & ~many, z_NZ.var(0) > ACTIVE_VARIANCE
     reasons = ((constant, "has one value"), (many, "has too many values"))
-    left_out = [f"{names[k]} {reason}" for which, reason in reasons for k in np.flatnonzero(which)]
+    left_out = [f"{names[k]} {reason}" for holds, reason in reasons for k in np.flatnonzero(holds)]
     about = "; ".join([f"{active.sum()} of {dimensions} dimensions active", *left_out])
-    if kept.sum() < 2:
+    if usable.sum() < 2:
         return Missing("too few", f"a comparison of factors needs two; {about}")
     if not active.any():
         return Missing("collapsed", about)
-    shown = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
-    return Codes(z_NZ[:, active], np.flatnonzero(active), index_NF[:, kept], shown, dimensions), about
-
-
-def _gaps(codes: Codes, about: str, seed: int) -> Values:
-    """MIG, SAP and modularity, with the spread over resampled images and what shuffled codes score."""
-    binned, ordered = scores.discretised(codes.z_NA), scores.between_cuts(codes.z_NA)
-    most = float(np.mean([1.0 - 1.0 / (values_N.max() + 1) for values_N in codes.factors_NF.T]))
-    by_factor = codes.each(codes.mig(binned))
-    yield "mig", _resampled(codes.mig, binned, seed, f"{by_factor}; {about}")
-    yield (
-        "sap",
-        _resampled(
-            codes.sap, ordered, seed, f"at most {most:.2f}, by factor {codes.each(codes.sap(ordered))}"
-        ),
-    )
-    yield "modularity", _resampled(codes.modularity, binned, seed, "mean over active dimensions")
+    chosen = tuple(names[k] for k in np.flatnonzero(usable))
+    return Codes(z_NZ[:, active], np.flatnonzero(active), index_NF[:, usable], chosen, dimensions), about
 
 
 def _resampled(score: Callable[..., Array], cells_NA: Array, seed: int, note: str) -> Value:
-    """The mean of a score; its standard deviation over images drawn again with replacement (Efron 1979)."""
+    """Return the mean of a score; its standard deviation over images drawn again with replacement (Efron 1979)."""
     stream = np.random.RandomState(seed)
     n = len(cells_NA)
     chance = score(cells_NA[stream.permutation(n)]).mean()
+    # Weights that count how often each image is drawn cost no copy of the codes.
     drawn = [stream.multinomial(n, np.full(n, 1.0 / n)).astype(float) for _ in range(RESAMPLES)]
     error = float(np.std([score(cells_NA, weights_N).mean() for weights_N in drawn], ddof=1))
     return Value(float(score(cells_NA).mean()), "", error, f"{note}; shuffled codes give {chance:.3f}")
-
-
-def _forests(codes: Codes, split: Split) -> Values:
-    order = np.random.RandomState(split.seed).permutation(len(codes.z_NA))[:DCI_IMAGES]
-    found = scores.dci(codes.z_NA[order], codes.factors_NF[order], split.seed, split.tell)
-    whole = dataclasses.replace(found, importance_ZF=codes.padded(found.importance_ZF))
-    common = np.mean([np.bincount(values_N).max() / len(values_N) for values_N in codes.factors_NF.T])
-    accuracy_F, each_M = found.correct_MF.mean(0), found.correct_MF.mean(1)
-    error = float(each_M.std(ddof=1) / len(each_M) ** 0.5)
-    note = f"random forests of {len(order)} images"
-    yield "dci_disentanglement", Value(whole.disentanglement, "", None, note)
-    yield "dci_completeness", Value(whole.completeness, "", None, note)
-    held_out = f"accuracy on {len(each_M)} images held out: {codes.each(accuracy_F)}"
-    words = f"{held_out}; the commonest values give {common:.2f}"
-    yield "dci_informativeness", Value(whole.informativeness, "share", error, words)
-
-
-def _votes(codes: Codes, seed: int) -> Values:
-    stream = np.random.RandomState(seed)
-    found = scores.factor_vae_score(codes.z_NA, codes.factors_NF, stream)
-    shuffled_NA = codes.z_NA[stream.permutation(len(codes.z_NA))]
-    chance = scores.factor_vae_score(shuffled_NA, codes.factors_NF, stream)
-    error = (found * (1.0 - found) / scores.VOTES_TO_SCORE) ** 0.5
-    about = f"{scores.VOTES_TO_SCORE} votes of {scores.GROUP} images; their error alone"
-    note = f"{about}; shuffled codes give {chance:.3f}"
-    yield "factor_vae_score", Value(found, "share", error, note)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch import Tensor
 from nelbo.core import files
 from nelbo.errors import RunError
 from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
-from nelbo.metrics.bound import bits, likelihood_kind, not_a_bound, note_for
+from nelbo.metrics.bound import bits, draw_of_two, likelihood_kind, note_for
 from nelbo.models.base import BuiltModel
 
 DECODED_AT_ONCE = 4096  # images times samples of a piece: few images, so that each is encoded seldom
@@ -38,35 +40,33 @@ def importance(model: BuiltModel, split: Split) -> Values:
     """
     if split.samples < 1:
         return
-    reason = not_a_bound(model, split)
-    if reason:
+    if reason := draw_of_two(model, split).not_a_bound:
         yield "iw_nll", Value.none("nats/image", Missing("not a bound", reason))
         return
     at = curve_points(split.samples)
-    found = Estimates.measured(model, split, at)
+    estimates = Estimates.measured(model, split, at)
+    nll_N = estimates.nll_PN[-1]
     fewer = max(1, split.samples // 10)
-    less = float(found.nll_PN[at.index(fewer)].mean())
-    effective = float(found.effective_N.median())
+    less = float(estimates.nll_PN[at.index(fewer)].mean())
+    effective = float(estimates.effective_N.median())
     note = f"K = {split.samples}; {less:.2f} at K = {fewer}; effective samples {effective:.1f} of an image (median)"
     kind = likelihood_kind(model, split)
     note = "; ".join(filter(None, [note, note_for(kind)]))
     conditions: dict[str, str | int] = {"likelihood": kind, "K": split.samples}
-    value = Value.over_images(found.nll_PN[-1], "nats/image", note, conditions)
     details = {"fewer_samples": fewer, "at_fewer_samples": less, "effective_samples": effective}
+    value = Value.over_images(nll_N, "nats/image", note, conditions)
     yield "iw_nll", dataclasses.replace(value, details=details)
-    found_bits = bits(found.nll_PN[-1], split, model)
-    if found_bits and found_bits[0] == "bits_per_dim":
-        _, unit, bits_N, words = found_bits
+    in_bits = bits(nll_N, split, model)
+    if in_bits and in_bits[0] == "bits_per_dim":  # and no estimate of a grey cross-entropy
+        _, unit, bits_N, words = in_bits
         yield "iw_bits_per_dim", Value.over_images(bits_N, unit, words, conditions)
     words = f"at K = {', '.join(map(str, at))}, of nested samples"
-    yield (
-        "iw_nll_curve",
-        Value(found.nll_PN.mean(1).tolist(), "nats/image", None, words, conditions=conditions),
-    )
+    curve = estimates.nll_PN.mean(1).tolist()
+    yield "iw_nll_curve", Value(curve, "nats/image", None, words, conditions=conditions)
 
 
 def curve_points(samples: int) -> list[int]:
-    """The K at which the curve is taken: 1, 2, 5, 10, 20, 50, ... up to `samples`, and a tenth of it."""
+    """Return the K of the points of the curve: 1, 2, 5, 10, 20, 50, ... up to `samples`, and a tenth of it."""
     powers = [digit * 10**power for power in range(len(str(samples))) for digit in (1, 2, 5)]
     return sorted({*(k for k in powers if k < samples), max(1, samples // 10), samples})
 
@@ -84,61 +84,51 @@ class Estimates:
 
     @classmethod
     def measured(cls, model: BuiltModel, split: Split, at: list[int]) -> Estimates:
-        """Every image of the split, in batches small enough that many samples of each are decoded together."""
+        """Measure every image of the split, in batches so small that many samples of each are decoded together."""
         size = max(1, min(500, DECODED_AT_ONCE // min(at[-1], 128)))
-        found = cls._unfinished(split, at, size)
+        estimates = cls(torch.zeros(len(at), 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
+        file = None
+        if split.scratch is not None:
+            # All that the numbers depend on beside weights and data, so that none is taken for another.
+            noise = f"{split.device.type}-s{split.seed}"
+            name = f"importance-{noise}-n{len(split.images)}-b{size}-k{at[-1]}.safetensors"
+            file = split.scratch / name
+            with contextlib.suppress(RunError):  # cut off while it was written: measured again
+                tensors, _ = files.read_tensors(file) if file.is_file() else ({}, {})
+                estimates = cls(tensors["nll"], tensors["effective"]) if tensors else estimates
         saved = time.monotonic()
         try:
-            for x_BCHW in split.batches(size, start=len(found.effective_N) // size):
+            for x_BCHW in split.batches(size, start=len(estimates.effective_N) // size):
                 nll_PB, effective_B = _of_batch(model, x_BCHW, at)
-                found.nll_PN = torch.cat([found.nll_PN, nll_PB], 1)
-                found.effective_N = torch.cat([found.effective_N, effective_B])
-                split.tell(len(found.effective_N), len(split.images))
+                estimates.nll_PN = torch.cat([estimates.nll_PN, nll_PB], 1)
+                estimates.effective_N = torch.cat([estimates.effective_N, effective_B])
+                split.tell(len(estimates.effective_N), len(split.images))
                 if time.monotonic() - saved > SAVE_SECONDS:
-                    found._save(split, at, size)
+                    estimates._save(file)
                     saved = time.monotonic()
-        except BaseException:  # an interruption most of all: what is done is not done again
-            found._save(split, at, size)
+        except BaseException:  # KeyboardInterrupt too: no batch is measured twice
+            estimates._save(file)
             raise
-        return found
+        return estimates
 
-    @classmethod
-    def _unfinished(cls, split: Split, at: list[int], size: int) -> Estimates:
-        nothing = cls(torch.zeros(len(at), 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
-        if split.scratch is None:
-            return nothing
-        file = split.scratch / _name(split, at, size)
-        try:
-            tensors, _ = files.read_tensors(file) if file.is_file() else ({}, {})
-        except RunError:  # cut off while it was written: measured again
-            return nothing
-        return cls(tensors["nll"], tensors["effective"]) if tensors else nothing
-
-    def _save(self, split: Split, at: list[int], size: int) -> None:
-        if split.scratch is not None and len(self.effective_N):
-            tensors = {"nll": self.nll_PN, "effective": self.effective_N}
-            files.write_tensors(split.scratch / _name(split, at, size), tensors, {})
-
-
-def _name(split: Split, at: list[int], size: int) -> str:
-    """Say all that the numbers depend on beside weights and data, so that nothing else is taken for them."""
-    how = f"{split.device.type}-s{split.seed}"
-    return f"importance-{how}-n{len(split.images)}-b{size}-k{at[-1]}.safetensors"
+    def _save(self, file: Path | None) -> None:
+        if file is not None and len(self.effective_N):
+            files.write_tensors(file, {"nll": self.nll_PN, "effective": self.effective_N}, {})
 
 
 def _of_batch(model: BuiltModel, x_BCHW: Tensor, at: list[int]) -> tuple[Tensor, Tensor]:
-    """-log p(x) for each K of `at`, shape (P, B), and the effective sample size, shape B; memory flat in K."""
+    """Return -log p(x) for each K of `at`, shape (P, B), and the effective sample size, shape B; memory flat in K."""
     total_B = torch.full((len(x_BCHW),), -math.inf, dtype=torch.float64)
-    squares_B, done, sums = total_B, 0, []
+    squares_B, count, sums = total_B, 0, []
     for piece_KB in model.log_weight_pieces(x_BCHW, at[-1]):
         log_w_KB = piece_KB.cpu()
-        for k in at:
-            if done < k < done + len(log_w_KB):
-                sums.append(torch.logaddexp(total_B, log_w_KB[: k - done].logsumexp(0)))
+        for k in at:  # points within this piece
+            if count < k < count + len(log_w_KB):
+                sums.append(torch.logaddexp(total_B, log_w_KB[: k - count].logsumexp(0)))
         total_B = torch.logaddexp(total_B, log_w_KB.logsumexp(0))
         squares_B = torch.logaddexp(squares_B, (2.0 * log_w_KB).logsumexp(0))
-        done += len(log_w_KB)
-        if done in at:
+        count += len(log_w_KB)
+        if count in at:  # and one at its end, where the sum of the whole piece is the one that counts
             sums.append(total_B)
-    nll_PB = torch.stack([math.log(k) - sum_B for k, sum_B in zip(at, sums, strict=True)])
-    return nll_PB, (2.0 * total_B - squares_B).exp()
+    nll_PB = torch.stack([math.log(k) - sum_B for k, sum_B in zip(at, sums, strict=True)])  # eq. 8
+    return nll_PB, (2.0 * total_B - squares_B).exp()  # (sum w)^2 / sum w^2, of logarithms

@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from nelbo.core.distributions import PriorModule
 from nelbo.dists.base import LOG_2PI, exact
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, unheard
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, nothing, unheard
 from nelbo.models import BuiltModel
 
 SAMPLED = 10_000  # images of which a sample is taken; the mixture is always of the whole split
@@ -28,7 +28,7 @@ NAMES = ("mutual_information", "aggregate_kl", "total_correlation", "dimension_w
 def mixture_log_density(
     z_MZ: Tensor, mean_NZ: Tensor, log_var_NZ: Tensor, tell: Callable[[int, int], None] = unheard
 ) -> tuple[Tensor, Tensor]:
-    """log q(z) of shape M and log q(z_j) of shape MZ, q being the mixture of N diagonal Gaussians.
+    """Return log q(z) of shape M and log q(z_j) of shape MZ, q being the mixture of N diagonal Gaussians.
 
     Exact, in float64, in N M Z exponentials and memory that does not grow with M. Each z must be a sample of one
     of the components: its own density then keeps the plain sums of the one-dimensional ones from underflow.
@@ -41,14 +41,14 @@ def mixture_log_density(
     rows = max(1, AT_ONCE.get(z_MZ.device.type, AT_ONCE_ELSEWHERE) // n)
     joint_M, each_MZ = torch.empty_like(z_MZ[:, 0]), torch.empty_like(z_MZ)
     for start in range(0, m, rows):
-        here = slice(start, start + rows)
-        total_RN = z_MZ.new_zeros(len(z_MZ[here]), n)
+        part = slice(start, start + rows)
+        total_RN = z_MZ.new_zeros(len(z_MZ[part]), n)
         for j in range(dimensions):
-            scaled_RN = (z_MZ[here, j, None] / width_ZN[j]).sub_(centre_ZN[j])
+            scaled_RN = (z_MZ[part, j, None] / width_ZN[j]).sub_(centre_ZN[j])
             log_q_RN = torch.addcmul(log_scale_ZN[j], scaled_RN, scaled_RN, value=-1.0)
             total_RN += log_q_RN
-            each_MZ[here, j] = log_q_RN.exp_().sum(1).log_()
-        joint_M[here] = total_RN.logsumexp(1)
+            each_MZ[part, j] = log_q_RN.exp_().sum(1).log_()  # in place: the matrix is not needed again
+        joint_M[part] = total_RN.logsumexp(1)
         tell(min(start + rows, m), m)
     return joint_M - math.log(n), each_MZ - math.log(n)
 
@@ -78,7 +78,7 @@ def densities(
     seed: int,
     tell: Callable[[int, int], None] = unheard,
 ) -> Densities:
-    """One sample of each posterior (of 10,000 drawn ones where there are more), and its log densities."""
+    """Draw one sample of each posterior (of 10,000 where there are more), and return its log densities."""
     n = len(mean_NZ)
     stream = torch.Generator().manual_seed(seed)
     chosen_M = torch.randperm(n, generator=stream)[:SAMPLED].sort().values
@@ -87,37 +87,21 @@ def densities(
     noise_MZ, chosen_M = noise_MZ.to(mean_NZ.device), chosen_M.to(mean_NZ.device)
     log_var_MZ = log_var_NZ[chosen_M]
     z_MZ = mean_NZ[chosen_M] + (0.5 * log_var_MZ).exp() * noise_MZ
-    own_M = -0.5 * (noise_MZ.square() + log_var_MZ + LOG_2PI).sum(1)
+    own_M = -0.5 * (noise_MZ.square() + log_var_MZ + LOG_2PI).sum(1)  # the noise is (z - mean) / std
     mixture_M, marginal_MZ = mixture_log_density(z_MZ, mean_NZ, log_var_NZ, tell)
     prior_M, prior_MZ = prior_log_density(model.prior, z_MZ)
     return Densities(own_M, mixture_M, marginal_MZ, prior_M, prior_MZ)
 
 
 @torch.no_grad()
-def prior_log_density(prior: nn.Module, z_MZ: Tensor) -> tuple[Tensor, Tensor | None]:
-    """log p(z) of shape M, and log p(z_j) of shape MZ for the standard normal, whose dimensions are independent."""
+def prior_log_density(prior: PriorModule, z_MZ: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return log p(z) of shape M; also log p(z_j) of shape MZ for the standard normal, of independent dimensions."""
     if isinstance(prior, StandardNormalModule):
         each_MZ = -0.5 * (z_MZ.square() + LOG_2PI)
         return each_MZ.sum(1), each_MZ
     weights = next(itertools.chain(prior.parameters(), prior.buffers()), torch.empty(0))
-    log_prob: Any = prior.log_prob
-    few = (z_MZ[start : start + PRIOR_AT_ONCE] for start in range(0, len(z_MZ), PRIOR_AT_ONCE))
-    return torch.cat([exact(log_prob(z.to(weights.device, weights.dtype))) for z in few]).to(
-        z_MZ.device
-    ), None
-
-
-@torch.no_grad()
-def _posteriors(model: BuiltModel, split: Split) -> tuple[Tensor, Tensor] | str:
-    """Mean and log-variance of every posterior, float64 of shape NZ, or why they do not describe it."""
-    found = [model.encode(x_BCHW) for x_BCHW in split.batches()]
-    gaussians = [posterior for posterior in found if isinstance(posterior, DiagonalNormal)]
-    if len(gaussians) < len(found):
-        return "needs a diagonal Gaussian posterior"
-    if gaussians[0].not_a_bound:
-        return f"samples do not come from the density: {gaussians[0].not_a_bound}"
-    mean_NZ = torch.cat([exact(posterior.mean) for posterior in gaussians])
-    return mean_NZ, torch.cat([exact(posterior.log_var) for posterior in gaussians])
+    few = [z_RZ.to(weights.device, weights.dtype) for z_RZ in torch.split(z_MZ, PRIOR_AT_ONCE)]
+    return torch.cat([exact(prior.log_prob(z_RZ)) for z_RZ in few]).to(z_MZ.device), None
 
 
 @metric(
@@ -135,36 +119,39 @@ def information(model: BuiltModel, split: Split) -> Values:
     q(z) is the mixture of all N posteriors of the split, the sample's own among them; all four are means over the
     same samples, one an image, so that the two sums hold exactly. I(x; z) is at most log N.
     """
-    found = _posteriors(model, split)
-    if isinstance(found, str):
-        yield from ((name, Value.none("nats", Missing("not measured", found))) for name in NAMES)
+    batches = [model.encode(x_BCHW) for x_BCHW in split.batches()]
+    gaussians = [posterior for posterior in batches if isinstance(posterior, DiagonalNormal)]
+    why_not = ""
+    if len(gaussians) < len(batches):
+        why_not = "needs a diagonal Gaussian posterior"
+    elif gaussians[0].not_a_bound:
+        why_not = f"samples do not come from the density: {gaussians[0].not_a_bound}"
+    if why_not:
+        yield from nothing(dict.fromkeys(NAMES, "nats"), Missing("not measured", why_not))
         return
-    at = densities(model, *found, split.seed, split.tell)
+    mean_NZ = torch.cat([exact(posterior.mean) for posterior in gaussians])
+    log_var_NZ = torch.cat([exact(posterior.log_var) for posterior in gaussians])
+    at = densities(model, mean_NZ, log_var_NZ, split.seed, split.tell)
     n, m = len(split.images), len(at.own_M)
     mutual_M = at.own_M - at.mixture_M
     near = math.log(n) - float(mutual_M.mean()) < min(NEAR_LIMIT_NATS, 0.1 * math.log(n))
-    about = _about(n, m)
-    limit = f"at most log N = {math.log(n):.2f}"
+    samples = "" if m == n else f"sampled at {m} images; "
+    plain = f"{samples}mixture of all {n} posteriors, which the standard error takes as given"
+    limit, about = f"at most log N = {math.log(n):.2f}", plain
     if near:
         limit = f"at its limit log N = {math.log(n):.2f}: nearly every image can be told from every other"
-        about = f"I(x; z) is at its limit: what it cannot count is counted here; {about}"
-    yield "mutual_information", _mean(mutual_M, n, f"{limit}; {_about(n, m)}")
+        about = f"I(x; z) is at its limit: what it cannot count is counted here; {plain}"
+    yield "mutual_information", _mean(mutual_M, n, f"{limit}; {plain}")
     yield "aggregate_kl", _mean(at.mixture_M - at.prior_M, n, about)
     yield "total_correlation", _mean(at.mixture_M - at.marginal_MZ.sum(1), n, about)
     if at.prior_MZ is None:
-        missing = Missing(
-            "not measured", "needs a prior whose dimensions are independent, the standard normal"
-        )
-        yield "dimension_wise_kl", Value.none("nats", missing)
-        return
-    yield "dimension_wise_kl", _mean((at.marginal_MZ - at.prior_MZ).sum(1), n, _about(n, m))
-
-
-def _about(n: int, m: int) -> str:
-    samples = "" if m == n else f"sampled at {m} images; "
-    return f"{samples}mixture of all {n} posteriors, which the standard error takes as given"
+        why_not = "needs a prior whose dimensions are independent, the standard normal"
+        yield "dimension_wise_kl", Value.none("nats", Missing("not measured", why_not))
+    else:
+        yield "dimension_wise_kl", _mean((at.marginal_MZ - at.prior_MZ).sum(1), n, plain)
 
 
 def _mean(each_M: Tensor, n: int, note: str) -> Value:
     value = Value.over_images(each_M, "nats", note)
+    # Numbers of a part of the images cannot be paired with those of another run.
     return value if len(each_M) == n else dataclasses.replace(value, per_image_N=None)

@@ -18,8 +18,8 @@ ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, section 5.2
 COLLAPSED_KL_NATS = 1.0  # less than this cannot tell even three images apart
 NO_CLOSED_FORM = Missing("no closed form", "of the KL of this posterior to this prior")
 BY_GROUPS = "not of single dimensions"
-LISTED = 20  # groups whose KL is said
-WARM_UP_EPOCHS, FREE_BITS = 25, 0.1  # what is advised against collapse, here and by the doctor
+LISTED = 20  # groups whose KL is written
+WARM_UP_EPOCHS, FREE_BITS = 25, 0.1  # the advice against collapse, here and by the doctor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class LatentStatistics:
     why_no_kl       the reason, where kl_Z is None
     kl_nats         mean KL of all dimensions; None without a closed form
     coded           latents are codes: variances are in units of the codebook's
-    mean_is         what the posterior's mean is, where that is no expectation
+    mean_is         the name of the posterior's mean, which may be no expectation
     """
 
     kl_Z: Tensor | None
@@ -70,9 +70,8 @@ class LatentStatistics:
         if not self.collapsed:
             return ""
         if self.coded:
-            return (
-                f"posterior collapse: {self.carried}. Codes hardly vary; try a smaller --model.revive-after"
-            )
+            advice = "Codes hardly vary; try a smaller --model.revive-after"
+            return f"posterior collapse: {self.carried}. {advice}"
         return (
             f"posterior collapse: {self.carried}. The decoder ignores z; try a warm-up (--objective.beta linear "
             f"--objective.beta.epochs {WARM_UP_EPOCHS}), a smaller beta, or free bits "
@@ -96,41 +95,35 @@ class LatentSums:
         z_BZ, self.coded = exact(posterior.mean), isinstance(posterior, Quantised)
         if isinstance(posterior, Quantised):
             z_BZ = z_BZ / exact(posterior.spread)
-        found = {"mean": z_BZ, "square": z_BZ.square()}
+        values = {"mean": z_BZ, "square": z_BZ.square()}
         if sample is None and posterior.kl_needs_samples:
             sample = posterior.rsample_and_log_prob(1)
         kl_BG = None if posterior.not_a_bound else (sample or posterior).kl_to(prior)
         if kl_BG is not None:
-            found["kl"] = exact(kl_BG)
+            values["kl"] = exact(kl_BG)
         else:
             no_density = posterior.not_a_bound
             self.why_no_kl = Missing("infinite", no_density) if no_density else NO_CLOSED_FORM
-        for name, value_BZ in found.items():
+        for name, value_BZ in values.items():
             sum_Z = value_BZ.sum(0)
             self.sums[name] = self.sums[name] + sum_Z if name in self.sums else sum_Z
         self.n += len(z_BZ)
 
     def result(self) -> LatentStatistics:
         means = {name: sum_Z.cpu() / self.n for name, sum_Z in self.sums.items()}
-        variance_Z = (means["square"] - means["mean"].square()).clamp_min(0.0)
+        variance_Z = (means["square"] - means["mean"].square()).clamp_min(0.0)  # rounding may leave -1e-17
         kl_G = means.get("kl")
         total = None if kl_G is None else float(kl_G.sum())
         if kl_G is not None and kl_G.shape != variance_Z.shape:
-            self.why_no_kl = _by_groups(kl_G)
-            kl_G = None
+            values = [f"{kl:.2f}" for kl in kl_G.tolist()]
+            listed = ", ".join(values) if len(values) <= LISTED else f"{len(values)} numbers"
+            why = f"of groups of them, {listed} nats" if len(kl_G) > 1 else "the KL is one number for all"
+            self.why_no_kl, kl_G = Missing(BY_GROUPS, why), None
         return LatentStatistics(kl_G, variance_Z, self.why_no_kl, total, self.coded, self.mean_is)
 
 
-def _by_groups(kl_G: Tensor) -> Missing:
-    """Why there is no KL of each dimension, and what there is instead."""
-    if len(kl_G) == 1:
-        return Missing(BY_GROUPS, "the KL is one number for all")
-    listed = ", ".join(f"{kl:.2f}" for kl in kl_G.tolist()) if len(kl_G) <= LISTED else f"{len(kl_G)} numbers"
-    return Missing(BY_GROUPS, f"of groups of them, {listed} nats")
-
-
 def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
-    """One pass of the encoder over the split."""
+    """Return the statistics of a split, by one pass of the encoder."""
     sums = LatentSums()
     for x_BCHW in split.batches():
         sums.add(model.encode(x_BCHW), model.prior)
@@ -147,20 +140,12 @@ def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
 def latent(model: BuiltModel, split: Split) -> Values:
     """Active units and the KL of each latent dimension (Burda et al. 2016, section 5.2)."""
     statistics = latent_statistics(model, split)
-    of_what = f"of the {statistics.mean_is}"
-    if statistics.coded:
-        of_what = "of the code, in units of the codebook's,"
+    source = "code, in units of the codebook's," if statistics.coded else statistics.mean_is
     dimensions = len(statistics.mean_variance_Z)
-    yield (
-        "active_units",
-        Value(
-            float(statistics.active_units),
-            "dimensions",
-            note=f"of {dimensions}; variance {of_what} above {ACTIVE_VARIANCE}",
-            details={"dimensions": dimensions},
-            warning=statistics.warning,
-        ),
-    )
+    note = f"of {dimensions}; variance of the {source} above {ACTIVE_VARIANCE}"
+    active = float(statistics.active_units)
+    details, warning = {"dimensions": dimensions}, statistics.warning
+    yield "active_units", Value(active, "dimensions", note=note, details=details, warning=warning)
     kl_Z, missing = statistics.kl_Z, statistics.why_no_kl
     if kl_Z is not None:
         yield "kl_per_dimension", Value(kl_Z.tolist(), "nats")
@@ -169,16 +154,16 @@ def latent(model: BuiltModel, split: Split) -> Values:
 
 
 def encode(model: BuiltModel, split: Split) -> Tensor:
-    """Posterior means of every image of a split, in order: z_NZ on the CPU."""
+    """Return posterior means of every image of a split, in order: z_NZ on the CPU."""
     return torch.cat([model.encode(x_BCHW).mean.float().cpu() for x_BCHW in split.batches()])
 
 
 def posteriors(model: BuiltModel, split: Split) -> dict[str, Tensor]:
-    """`mean` of every posterior of a split and, where it has one, `std`: NZ, float32 on the CPU, in one pass."""
-    found: dict[str, list[Tensor]] = {"mean": [], "std": []}
+    """Return `mean` of every posterior of a split and, if it has one, `std`: NZ, float32 on the CPU, in one pass."""
+    batches: dict[str, list[Tensor]] = {"mean": [], "std": []}
     for x_BCHW in split.batches():
         posterior = model.encode(x_BCHW)
-        found["mean"].append(posterior.mean.float().cpu())
+        batches["mean"].append(posterior.mean.float().cpu())
         if (std := posterior.std) is not None:
-            found["std"].append(std.abs().float().cpu())
-    return {name: torch.cat(pieces) for name, pieces in found.items() if pieces}
+            batches["std"].append(std.abs().float().cpu())  # a parametrisation may give it a sign
+    return {name: torch.cat(pieces) for name, pieces in batches.items() if pieces}

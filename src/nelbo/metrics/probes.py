@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, nothing
 from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel
 
@@ -37,7 +37,7 @@ UNITS = {
     },
 )
 def probes(model: BuiltModel, split: Split) -> Values:
-    """Linear probe, k-NN and k-means on posterior means: what they say about the labels of the split.
+    """Linear probe, k-NN and k-means on posterior means: the accuracy with which they give the labels of the split.
 
     linear_probe_accuracy  logistic regression on standardised latents of the training split (Alain & Bengio 2016)
     knn_accuracy           majority of the 10 nearest training images, Euclidean
@@ -49,18 +49,17 @@ def probes(model: BuiltModel, split: Split) -> Values:
         train = train.select(_choice(len(train), split.seed))
     labels_train_N, labels_N = train.labels_N, split.images.labels_N
     if labels_train_N is None or labels_N is None:
-        yield from _nothing(
-            "no labels", "the data have none; a folder for each class has them, or an .npz with labels"
-        )
+        why = "the data have none; a folder for each class has them, or an .npz with labels"
+        yield from nothing(UNITS, Missing("no labels", why))
         return
     if min(len(coded(labels)[0]) for labels in (labels_train_N, labels_N)) < 2:
-        yield from _nothing("one class", "there is nothing to tell apart")
+        yield from nothing(UNITS, Missing("one class", "there is nothing to tell apart"))
         return
     z_train_NZ = encode(model, split.of(train)).double()
     split.tell(1, 4)
     z_NZ = encode(model, split).double()
     if not (z_train_NZ.isfinite().all() and z_NZ.isfinite().all()):
-        yield from _nothing("not finite", "some posterior means are not numbers")
+        yield from nothing(UNITS, Missing("not finite", "some posterior means are not numbers"))
         return
     split.tell(2, 4)
     about = _about(split, labels_train_N, labels_N)
@@ -75,21 +74,18 @@ def probes(model: BuiltModel, split: Split) -> Values:
     split.tell(4, 4)
 
 
-def _nothing(word: str, why: str) -> Values:
-    return ((name, Value.none(unit, Missing(word, why))) for name, unit in UNITS.items())
-
-
 def _choice(n: int, seed: int) -> Tensor:
-    """A fixed choice of 20,000 of n positions, in order."""
+    """Return a fixed choice of 20,000 of n positions, in order."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:MOST_IMAGES].sort().values
 
 
 def _about(split: Split, labels_train_N: Tensor, labels_N: Tensor) -> str:
     """Return the note beside an accuracy."""
-    there, n = len(labels_train_N), len(split.data.train)
-    words = [f"trained on {there} of {n} training images" if there < n else f"trained on {n} training images"]
+    learnt, n = len(labels_train_N), len(split.data.train)
+    count = f"{learnt} of {n}" if learnt < n else f"{n}"
+    words = [f"trained on {count} training images"]
     if split.images is split.data.train:
-        words = [f"{words[0]}, which are among those measured: not held out"]
+        words = [f"trained on {count} training images, which are among those measured: not held out"]
     largest = labels_train_N.mode().values
     words.append(f"chance {float((labels_N == largest).double().mean()):.3f} (the largest class)")
     strangers = int((~torch.isin(labels_N, labels_train_N)).sum())
@@ -99,15 +95,15 @@ def _about(split: Split, labels_train_N: Tensor, labels_N: Tensor) -> str:
 
 
 def coded(labels_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The labels that occur (C), rising, and the position of each image's label among them (N)."""
+    """Return the labels that occur (C), rising, and the position of each image's label among them (N)."""
     classes, codes = np.unique(labels_N.numpy(), return_inverse=True)
     return torch.from_numpy(classes), torch.from_numpy(codes)
 
 
 def linear_probe(train_NZ: Tensor, labels_N: Tensor, z_MZ: Tensor) -> tuple[Tensor, bool]:
-    """Labels (M) that a multinomial logistic regression gives, and whether its L-BFGS converged.
+    """Return the labels (M) of a multinomial logistic regression, and True if its L-BFGS converged.
 
-    Latents are standardised by the training ones; minimises the summed cross-entropy plus 1/2 |w|^2.
+    Latents are standardised by the training ones; the loss is the summed cross-entropy plus 1/2 |w|^2.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -118,15 +114,14 @@ def linear_probe(train_NZ: Tensor, labels_N: Tensor, z_MZ: Tensor) -> tuple[Tens
     # One thread: the order of a parallel sum is not fixed, and the numbers have to be.
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
         warnings.simplefilter("always", ConvergenceWarning)
-        probe = LogisticRegression(max_iter=STEPS).fit(
-            ((train_NZ - mean_Z) / std_Z).numpy(), labels_N.numpy()
-        )
+        probe = LogisticRegression(max_iter=STEPS)
+        probe.fit(((train_NZ - mean_Z) / std_Z).numpy(), labels_N.numpy())
         guess_M = torch.from_numpy(probe.predict(((z_MZ - mean_Z) / std_Z).numpy()))
     return guess_M, not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
 
 def nearest_neighbours(train_NZ: Tensor, labels_N: Tensor, z_MZ: Tensor, k: int) -> Tensor:
-    """The label (M) that most of the k nearest have; of equally many, the label whose nearest is nearer."""
+    """Return the label (M) that most of the k nearest have; of equally many, the label whose nearest is nearer."""
     classes_C, codes_N = coded(labels_N)
     centre_Z = train_NZ.mean(0)  # distances are expanded into a product: subtract what would cancel
     train_NZ, z_MZ = train_NZ - centre_Z, z_MZ - centre_Z
@@ -134,9 +129,8 @@ def nearest_neighbours(train_NZ: Tensor, labels_N: Tensor, z_MZ: Tensor, k: int)
     # 1 + 1/2, 1 + 1/4, ...: the fractions break ties and never add up to another vote
     votes_K = 1.0 + 0.5 ** torch.arange(1, k + 1, dtype=torch.float64)
     guesses = []
-    rows = max(1, DISTANCES_AT_ONCE // len(train_NZ))
-    for start in range(0, len(z_MZ), rows):
-        z_RZ = z_MZ[start : start + rows]
+    for z_RZ in torch.split(z_MZ, max(1, DISTANCES_AT_ONCE // len(train_NZ))):
+        # |a - b|^2 without |a|^2, which is the same for all candidates
         distance_RN = torch.addmm(squares_N, z_RZ, train_NZ.T, alpha=-2.0)
         nearest_RK = distance_RN.topk(k, largest=False).indices
         votes_RC = torch.zeros(len(z_RZ), len(classes_C), dtype=torch.float64)
@@ -146,7 +140,7 @@ def nearest_neighbours(train_NZ: Tensor, labels_N: Tensor, z_MZ: Tensor, k: int)
 
 
 def clusters(z_NZ: Tensor, k: int, seed: int) -> Tensor:
-    """The k-means cluster (N) of each latent: the best of ten starts, by k-means++."""
+    """Return the k-means cluster (N) of each latent: the best of ten starts, by k-means++."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
@@ -154,12 +148,12 @@ def clusters(z_NZ: Tensor, k: int, seed: int) -> Tensor:
     with warnings.catch_warnings(), threadpool_limits(1):
         # Fewer distinct latents than classes, as after a collapse: empty clusters are the right answer.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = KMeans(k, n_init=RESTARTS, random_state=seed).fit_predict(z_NZ.numpy())
-    return torch.from_numpy(found).long()
+        cluster_N = KMeans(k, n_init=RESTARTS, random_state=seed).fit_predict(z_NZ.numpy())
+    return torch.from_numpy(cluster_N).long()
 
 
 def agreement(clusters_N: Tensor, labels_N: Tensor) -> tuple[float, Tensor]:
-    """Normalised mutual information, and which images (N) lie in the class of their cluster."""
+    """Return the normalised mutual information, and True for each image (N) in the class of its cluster."""
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import normalized_mutual_info_score
 
@@ -177,10 +171,10 @@ def _clustering(z_NZ: Tensor, labels_N: Tensor, seed: int) -> Values:
         chosen = _choice(n, seed)
         z_NZ, labels_N, some = z_NZ[chosen], labels_N[chosen], f" of {MOST_IMAGES} of the {n} images"
     k = len(coded(labels_N)[0])
-    found_N = clusters(z_NZ, k, seed)
+    cluster_N = clusters(z_NZ, k, seed)
     shuffled_N = labels_N[torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed))]
-    nmi, correct_N = agreement(found_N, labels_N)
-    chance, chance_N = agreement(found_N, shuffled_N)
+    nmi, correct_N = agreement(cluster_N, labels_N)
+    chance, chance_N = agreement(cluster_N, shuffled_N)  # the matching alone is better than 1 / k
     about = f"{k} clusters by k-means{some}"
     yield "clustering_nmi", Value(nmi, "", None, f"{about}; shuffled labels give {chance:.3f}")
     by_chance = f"shuffled labels give {float(chance_N.double().mean()):.3f}"

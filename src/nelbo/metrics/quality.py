@@ -16,7 +16,6 @@ from nelbo.engine import fixed_seed
 from nelbo.metrics import classifier as classifiers
 from nelbo.metrics import frechet
 from nelbo.metrics.base import Missing, Number, Split, Value, Values, exactly, metric, under
-from nelbo.metrics.classifier import Classifier
 from nelbo.metrics.neighbours import FEWEST, K_DENSITY, K_MANIFOLD, neighbourhoods
 from nelbo.models import BuiltModel
 
@@ -64,7 +63,7 @@ def quality(model: BuiltModel, split: Split) -> Values:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why generated images cannot be judged on a split."""
+    """The reason why generated images cannot be judged on a split."""
 
     reason: Missing
     accuracy: Value | None = None
@@ -72,13 +71,13 @@ class Refusal:
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """A split's own images in the features of the data set's classifier: what any generated images are held against.
+    """A split's own images in the features of the data set's classifier: the measure of any generated images.
 
     look        images in, features out
     classifier  its fingerprint: features of another one have another scale
-    index_N     which of the split's images, n of them; as many are generated
+    index_N     the positions of n of the split's images; as many are generated
     real_NF     their features
-    accuracy    of the classifier on them
+    accuracy    the accuracy of the classifier on them
     """
 
     split: Split
@@ -95,18 +94,28 @@ class Judge:
         classifier = classifiers.obtain(split.data, split.tell).to(split.device)
         n = min(len(split.images), MOST_IMAGES)
         index_N = choice(len(split.images), n)
-        real_NF, label_N = _looked_at(classifier, real(split, index_N))
-        accuracy = _accuracy(classifier, split, index_N, label_N)
-        if reason := too_few(n) or _useless(accuracy, split, index_N):
+        features, guesses = zip(*map(classifier.look, real(split, index_N)), strict=True)
+        note = f"classifier {classifier.fingerprint}, trained on {len(split.data.train)} images of these data"
+        note = f"{note}; {classifier.unkept}".rstrip("; ")
+        useless = None
+        if split.images.labels_N is None:
+            accuracy = Value.none("share", Missing("no labels", f"of this split; {note}"))
+        else:
+            label_N = split.images.labels_N[index_N]
+            hits_N = torch.cat(guesses) == label_N
+            accuracy = share(hits_N, note)
+            right = float(hits_N.double().mean())
+            commonest = float(torch.unique(label_N, return_counts=True)[1].max()) / len(label_N)
+            # A classifier that has learnt no more than the commonest label says nothing about images.
+            if right <= commonest + 2 * (accuracy.standard_error or 0.0):
+                why = f"it gives {right:.3f} of these images their label, the commonest label alone {commonest:.3f}"
+                useless = Missing("no classifier", f"{why}, so its features say nothing about them")
+        if reason := too_few(n) or useless:
             return Refusal(reason, accuracy)
+        look = classifier.look
         return cls(
-            split,
-            lambda x_BCHW: classifier.look(x_BCHW)[0],
-            classifier.fingerprint,
-            index_N,
-            real_NF,
-            accuracy,
-        )
+            split, lambda x_BCHW: look(x_BCHW)[0], classifier.fingerprint, index_N, torch.cat(features), accuracy
+        )  # fmt: skip
 
     @property
     def n(self) -> int:
@@ -120,23 +129,29 @@ class Judge:
     @functools.cached_property
     def train_NF(self) -> Tensor | None:
         """Return features of at most n training images, or None where the split is the training split itself."""
-        return _training(self.look, self.split, self.n)
+        train = self.split.data.train
+        if self.split.images is train or self.split.images.same_pixels(train):
+            return None
+        images = real(self.split.of(train), choice(len(train), self.n))
+        return torch.cat([self.look(x_BCHW) for x_BCHW in images])
 
     def ticking(self, total: int) -> Judge:
-        """The same, telling the split how many of `total` images have been looked at."""
-        done = 0
+        """Return the same judge, which tells the split how many of `total` images it has looked at."""
+        count = 0
 
         def look(x_BCHW: Tensor) -> Tensor:
-            nonlocal done
-            done += len(x_BCHW)
-            self.split.tell(done, total)
+            nonlocal count
+            count += len(x_BCHW)
+            self.split.tell(count, total)
             return self.look(x_BCHW)
 
         return dataclasses.replace(self, look=look)
 
     def values(self, model: BuiltModel) -> Values:
-        """Measure everything, telling the split how far it is; the last n of the images stand for the neighbours."""
-        judge = self.ticking(5 * self.n)
+        """Measure everything, and tell the split the progress."""
+        judge = self.ticking(
+            5 * self.n
+        )  # of means, draws, reconstructions and training images; neighbours are one n
         sets = judge.generated(model)
         yield from judge.distances(sets)
         yield from judge.references(model)
@@ -151,43 +166,62 @@ class Judge:
         return {"means": torch.cat(means), "draws": torch.cat(draws)}
 
     def distances(self, sets: Mapping[str, Tensor], z: str = "z ~ p(z)") -> Values:
-        """Fréchet distances of generated images; `z` says in words where their latents are from."""
+        """Yield Fréchet distances of generated images; `z` names the source of their latents in words."""
         kind, other = self.kinds
         words = {"means": f"means of p(x|z), {z}", "draws": f"draws x ~ p(x|z), {z}"}
         yield MAIN, fitted(sets[kind], self.real_NF, words[kind], UNIT)
         yield f"frechet_classifier_{other}", fitted(sets[other], self.real_NF, words[other], UNIT)
 
     def references(self, model: BuiltModel) -> Values:
-        """The same distance of reconstructions, and of training images."""
+        """Yield the same distance of reconstructions, and of training images."""
         kind = self.kinds[0]
         again = reconstructed(model, self.split, self.index_N, kind)
         again_NF = torch.cat([self.look(x_BCHW) for x_BCHW in again])
         words = f"the split's images, encoded and decoded: {kind}"
         yield "frechet_classifier_reconstructions", fitted(again_NF, self.real_NF, words, UNIT)
-        yield "frechet_classifier_train", _floor(self.train_NF, self.real_NF)
+        if self.train_NF is None:
+            floor = Value.none(UNIT, Missing("no floor", "this split is the training split"))
+        else:
+            words = "training images: what a perfect sampler of them would get"
+            floor = fitted(self.train_NF, self.real_NF, words, UNIT)
+        yield "frechet_classifier_train", floor
 
     def neighbours(self, sets: Mapping[str, Tensor]) -> Values:
-        """Precision, recall, density and coverage of generated images."""
+        """Yield precision, recall, density and coverage of generated images; those of other sets are in the notes."""
         kind, other = self.kinds
-        yield from _near(sets[kind], {other: sets[other], "training images": self.train_NF}, self.real_NF)
+        truth_NF = self.real_NF[choice(self.n, MOST_POINTS)]
+        near = {}
+        for name, f_NF in {"": sets[kind], other: sets[other], "training images": self.train_NF}.items():
+            if f_NF is not None and len(f_NF) >= FEWEST and f_NF.isfinite().all():
+                near[name] = neighbourhoods(f_NF[choice(len(f_NF), MOST_POINTS)], truth_NF)
+        if "" not in near:
+            return
+        for name, k in (
+            ("precision", K_MANIFOLD), ("recall", K_MANIFOLD), ("density", K_DENSITY), ("coverage", K_DENSITY),
+        ):  # fmt: skip
+            hits = {of_set: points[name] for of_set, points in near.items()}
+            note = f"k = {k}, n = {len(truth_NF)}"
+            others = [f"{of_set} {float(hit.double().mean()):.2f}" for of_set, hit in hits.items() if of_set]
+            note += f"; {', '.join(others)}" if others else ""
+            yield name, share(hits[""], note, "ratio" if name == "density" else "share")
 
 
 # --- images -----------------------------------------------------------------------------------
 
 
 def choice(n: int, most: int) -> Tensor:
-    """A fixed choice of at most so many of n positions, rising."""
+    """Return a fixed choice of at most so many of n positions, rising."""
     return torch.randperm(n, generator=Generator().manual_seed(CHOICE_SEED))[:most].sort().values
 
 
 def real(split: Split, index_N: Tensor) -> Iterator[Tensor]:
-    """The split's images at these rising positions: the same pixels that every other metric sees there."""
-    wanted = torch.zeros(len(split.images), dtype=torch.bool)
-    wanted[index_N] = True
-    done = 0
-    for x_BCHW in split.batches():
-        chosen_B = wanted[done : done + len(x_BCHW)].to(x_BCHW.device)
-        done += len(x_BCHW)
+    """Yield the split's images at these rising positions: the same pixels that every other metric sees there."""
+    chosen_N = torch.zeros(len(split.images), dtype=torch.bool)
+    chosen_N[index_N] = True
+    start = 0
+    for x_BCHW in split.batches():  # of all images: with others in its batch an image would get other noise
+        chosen_B = chosen_N[start : start + len(x_BCHW)].to(x_BCHW.device)
+        start += len(x_BCHW)
         if chosen_B.any():
             yield x_BCHW[chosen_B]
 
@@ -195,7 +229,7 @@ def real(split: Split, index_N: Tensor) -> Iterator[Tensor]:
 def generated(
     model: BuiltModel, split: Split, n: int, draw: DrawLatents | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For n draws z ~ p(z), the mean of p(x | z) and one draw from it, within the range of the data's pixels.
+    """Yield for n draws z ~ p(z) the mean of p(x | z) and one draw from it, within the range of the data's pixels.
 
     draw   gives n latents from elsewhere
     """
@@ -207,7 +241,7 @@ def generated(
 
 
 def reconstructed(model: BuiltModel, split: Split, index_N: Tensor, kind: str = "means") -> Iterator[Tensor]:
-    """Mean of p(x | z), or one draw from it, at the posterior mean of these images, within the range of the pixels."""
+    """Yield the mean of p(x | z) or a draw from it, at the posterior mean of these images, within the pixels' range."""
     low, high = split.data.range
     for x_BCHW in real(split, index_N):
         if kind == "means":
@@ -216,104 +250,35 @@ def reconstructed(model: BuiltModel, split: Split, index_N: Tensor, kind: str = 
             yield model.decode(model.encode(x_BCHW).mean).sample().clamp(low, high)
 
 
-def _training(look: Look, split: Split, n: int) -> Tensor | None:
-    """Return features of at most n training images, or None where the split is the training split itself."""
-    train = split.data.train
-    if split.images is train or split.images.same_pixels(train):
-        return None
-    return torch.cat([look(x_BCHW) for x_BCHW in real(split.of(train), choice(len(train), n))])
-
-
-# --- the classifier's view --------------------------------------------------------------------
-
-
-def _looked_at(classifier: Classifier, images: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    features, labels = zip(*map(classifier.look, images), strict=True)
-    return torch.cat(features), torch.cat(labels)
-
-
-def _accuracy(classifier: Classifier, split: Split, index_N: Tensor, label_N: Tensor) -> Value:
-    images = len(split.data.train)
-    note = f"classifier {classifier.fingerprint}, trained on {images} images of these data"
-    note = f"{note}; {classifier.unkept}".rstrip("; ")
-    if split.images.labels_N is None:
-        return Value.none("share", Missing("no labels", f"of this split; {note}"))
-    return share(label_N == split.images.labels_N[index_N], note)
-
-
-def _useless(accuracy: Value, split: Split, index_N: Tensor) -> Missing | None:
-    """A reason not to measure in the features of a classifier that has learned nothing."""
-    if accuracy.value is None or split.images.labels_N is None:
-        return None
-    assert isinstance(accuracy.value, float)
-    commonest = float(torch.unique(split.images.labels_N[index_N], return_counts=True)[1].max()) / len(
-        index_N
-    )
-    if accuracy.value > commonest + 2 * (accuracy.standard_error or 0.0):
-        return None
-    return Missing(
-        "no classifier",
-        f"it gives {accuracy.value:.3f} of these images their label, the commonest label alone {commonest:.3f}, so its "
-        "features say nothing about them",
-    )
-
-
 # --- values -----------------------------------------------------------------------------------
 
 
 def too_few(n: int) -> Missing | None:
-    """Why nothing can be said of so small a split, or None."""
+    """Return the reason why nothing can be said of so small a split, or None."""
     return None if n >= FEWEST else Missing("too few images", f"{n}, at least {FEWEST} are needed")
 
 
 def fitted(f_NF: Tensor, real_NF: Tensor, words: str, unit: str) -> Value:
-    """The Fréchet distance of two sets of features, with its jackknifed error and bias."""
+    """Return the Fréchet distance of two sets of features, with its jackknifed error and bias."""
     if not f_NF.isfinite().all():
         return Value.none(unit, Missing("not finite", "the decoder gives pixels that are not numbers"))
-    found = frechet.measure(f_NF, real_NF)
+    distance = frechet.measure(f_NF, real_NF)
     n, features = f_NF.shape
     note = f"{words}; n = {n}" + (f" against {len(real_NF)}" if n != len(real_NF) else "")
-    if found.bias is not None:
-        note += f" (bias about {found.bias:.2g})"
-    if min(n, len(real_NF)) <= features:
+    if distance.bias is not None:
+        note += f" (bias about {distance.bias:.2g})"
+    if min(n, len(real_NF)) <= features:  # the covariance of so few is singular
         note += f"; fewer images than the {features} features have dimensions"
-    return Value(found.value, unit, found.standard_error, note)
-
-
-def _floor(train_NF: Tensor | None, real_NF: Tensor) -> Value:
-    if train_NF is None:
-        return Value.none(UNIT, Missing("no floor", "this split is the training split"))
-    return fitted(train_NF, real_NF, "training images: what a perfect sampler of them would get", UNIT)
+    return Value(distance.value, unit, distance.standard_error, note)
 
 
 def share(hit_N: Tensor, note: str, unit: str = "share") -> Value:
-    """A mean over the points of one set, the other set held fixed; none of them has a counterpart in another run.
-
-    A share of none or of all has no standard error of zero: 3 / n leaves 95 % confidence (Hanley & Lippman-Hand 1983).
-    """
-    found = dataclasses.replace(Value.over_images(hit_N, unit, note), per_image_N=None)
-    if unit != "share" or found.value not in (0.0, 1.0):
-        return found
-    said = (
-        f"{'none' if found.value == 0.0 else 'all'} of {len(hit_N)}: within {3 / len(hit_N):.1g} of it (95 %)"
-    )
-    return dataclasses.replace(found, standard_error=None, note=f"{note}; {said}")
-
-
-def _near(generated_NF: Tensor, others: Mapping[str, Tensor | None], real_NF: Tensor) -> Values:
-    """Precision, recall, density and coverage; what other sets of images get is in the notes."""
-    truth_NF = real_NF[choice(len(real_NF), MOST_POINTS)]
-    found = {}
-    for which, f_NF in {"": generated_NF, **others}.items():
-        if f_NF is not None and len(f_NF) >= FEWEST and f_NF.isfinite().all():
-            found[which] = neighbourhoods(f_NF[choice(len(f_NF), MOST_POINTS)], truth_NF)
-    if "" not in found:
-        return
-    for name, k in (
-        ("precision", K_MANIFOLD), ("recall", K_MANIFOLD), ("density", K_DENSITY), ("coverage", K_DENSITY),
-    ):  # fmt: skip
-        hits = {which: getattr(near, name) for which, near in found.items()}
-        note = f"k = {k}, n = {len(truth_NF)}"
-        shown = [f"{which} {float(hit.double().mean()):.2f}" for which, hit in hits.items() if which]
-        note += f"; {', '.join(shown)}" if shown else ""
-        yield name, share(hits[""], note, "ratio" if name == "density" else "share")
+    """Return a mean over the points of one set, the other set held fixed."""
+    # No point has a counterpart in another run, so that there is nothing to pair.
+    value = dataclasses.replace(Value.over_images(hit_N, unit, note), per_image_N=None)
+    if unit != "share" or value.value not in (0.0, 1.0):
+        return value
+    # No point of n: the share may still be up to 3 / n, at 95 % confidence (Hanley & Lippman-Hand 1983).
+    count = f"{'none' if value.value == 0.0 else 'all'} of {len(hit_N)}"
+    note = f"{note}; {count}: within {3 / len(hit_N):.1g} of it (95 %)"
+    return dataclasses.replace(value, standard_error=None, note=note)

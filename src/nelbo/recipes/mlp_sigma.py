@@ -6,7 +6,7 @@ from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
 from nelbo.posteriors import DiagonalGaussian
-from nelbo.training.recipe import Recipe, recipe
+from nelbo.training.recipe import Recipe, recipe, resolve
 
 
 @recipe
@@ -23,7 +23,7 @@ def mlp_sigma_as_published() -> Recipe:
             decoder=MLP(hidden=(200,)),
             posterior=DiagonalGaussian(parametrisation="raw-sigma"),
         ),
-        objective=ELBO(beta=2.0),
+        objective=ELBO(beta=2.0),  # the factor 1/2 that the text leaves out
         optimizer=Adam(lr=3e-6),
         epochs=20,
         batch_size=64,
@@ -34,14 +34,11 @@ def mlp_sigma_as_published() -> Recipe:
 @recipe
 def mlp_sigma() -> Recipe:
     """MNIST, MLP 784-200-20, positive sigma, beta 1, rate 1e-3. Test NELBO 105.4 +- 0.1 grey (n = 3); 20 s."""
-    published = mlp_sigma_as_published()
-    assert isinstance(published.model, VAE)
-    positive = published.model.model_copy(update={"posterior": DiagonalGaussian(parametrisation="positive")})
     corrected = {
-        "model": positive,
-        "objective": ELBO(),
-        "optimizer": Adam(lr=1e-3),
+        "posterior.parametrisation": "positive",
+        "objective.beta": 1.0,
+        "optimizer.lr": 1e-3,
         "batch_reduction": "mean",
         "precision": "auto",
     }
-    return published.model_copy(update=corrected)
+    return resolve(mlp_sigma_as_published(), corrected)

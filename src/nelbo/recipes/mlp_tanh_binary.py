@@ -18,6 +18,7 @@ def mlp_tanh_binary_as_published() -> Recipe:
             latent_dim=12,
             encoder=MLP(hidden=(512, 64)),
             decoder=MLP(hidden=(64, 512)),
+            # One noise for all dimensions of an image: the samples do not come from the density, hence no bound.
             posterior=DiagonalGaussian(parametrisation="tanh", noise="shared"),
         ),
         objective=ELBO(beta=5.0),

@@ -21,7 +21,7 @@ def shapes() -> Recipe:
             encoder=Conv(channels=(16, 32, 64), top=128),
             decoder=Conv(channels=(64, 32, 16), top=128),
         ),
-        objective=ELBO(beta=8.0),
+        objective=ELBO(beta=8.0),  # for separate factors, at the price of the bound
         optimizer=Adam(lr=1e-3),
         epochs=20,
         batch_size=128,

@@ -22,10 +22,8 @@ VARIABLES = {INK: "ink", SOFT: "soft", GRID: "rule", GREY: "pale", "#ffffff": "p
     colour: f"c{place}" for place, colour in enumerate(CURVES)
 }
 PAGE = (
-    (
-        r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|</svg>",
-        "",
-    ),  # its style would be the whole page's
+    # A style in one drawing would be that of the whole page.
+    (r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|</svg>", ""),
     (r">\s+<", "><"),
     (r'\sid="(?![mp][0-9a-f]{6,})[^"]*"', ""),  # names of groups; only markers and clips are referred to
     ("xlink:href", "href"),
@@ -34,12 +32,12 @@ PAGE = (
     (r'font-family: [^;"]*;? ?', ""),  # the page's own
     (r'font: [^;"]*?([\d.]+px)[^;"]*', r"font-size: \1"),
 )
-"""Patterns of matplotlib's SVG and what a page has instead."""
+"""Patterns of matplotlib's SVG and their replacements on a page."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing for a page. `words` say what it shows to those who do not see it; "" as drawing: no finite value."""
+    """A drawing for a page. `words` describe it to those who do not see it; "" as drawing: no finite value."""
 
     title: str
     words: str = ""
@@ -49,9 +47,8 @@ class Chart:
 
 def curves(key: str, title: str, series: Mapping[str, Points], best: int | None = None) -> Chart:
     """Draw lines by epoch, one a name. `key` is unique on the page."""
-    finite = {
-        name: points for name, points in series.items() if any(abs(y) < float("inf") for _, y in points)
-    }
+    drawable = [name for name, points in series.items() if any(abs(y) < float("inf") for _, y in points)]
+    finite = {name: series[name] for name in drawable}
     if not finite:
         return Chart(title)
     epochs = sorted({int(x) for points in finite.values() for x, _ in points})
@@ -93,7 +90,7 @@ def _inline(figure: Figure, key: str, title: str, words: str) -> Chart:
     for text in figure.findobj(Text):
         text.set_path_effects([])  # a halo would turn text into outlines; style.css draws it
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nelbo"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nelbo"}):  # the same ids every time
         figure.savefig(buffer, format="svg", transparent=True)
     _, box, inside = re.split(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', buffer.getvalue())
     for pattern, replacement in PAGE:

@@ -1,4 +1,4 @@
-"""Several runs beside each other: what differs, what was measured, how sure the differences are."""
+"""Several runs beside each other: their fields, their numbers, and the intervals of the differences."""
 
 from __future__ import annotations
 

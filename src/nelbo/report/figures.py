@@ -49,18 +49,26 @@ def draw(view: View, chosen: Sequence[str], budget: int, tell: Tell) -> tuple[li
     """
     drawings: list[Drawing] = []
     left_out: dict[str, str] = {}
-    for name in sorted(chosen, key=_position):
+    groups = list(GROUPS)
+
+    def position(picture: Picture) -> tuple[int, str, int]:
+        place = (
+            groups.index(picture.group) if picture.group in groups else len(groups)
+        )  # a user's own comes last
+        return place, picture.group, picture.order
+
+    for name in sorted(chosen, key=lambda name: (*position(lookup("picture", name)), name)):
         tell(PictureBegun(name))
         try:
-            made = _encoded(name, view)
+            encoded = _encoded(name, view)
         except NelboError as error:
             left_out[name] = str(error)
             continue
         except Exception as error:  # a plugin's picture, or a library under it
             left_out[name] = f"failed: {type(error).__name__}: {error}"
             continue
-        for drawing in made:
-            budget -= len(drawing.data)
+        for drawing in encoded:
+            budget -= len(drawing.data)  # a smaller picture that follows may still find room
             if budget < 0:
                 left_out[drawing.stem] = f"the page is full; draw it with: nelbo plot {view.run.name} {name}"
             else:
@@ -84,29 +92,19 @@ def grouped(drawings: Sequence[Drawing]) -> dict[str, list[tuple[Drawing, bool]]
     return groups
 
 
-def _position(name: str) -> tuple[int, str, int, str]:
-    picture: Picture = lookup("picture", name)
-    group = picture.group
-    return list(GROUPS).index(group) if group in GROUPS else len(GROUPS), group, picture.order, name
-
-
 def _encoded(name: str, view: View) -> list[Drawing]:
     picture: Picture = lookup("picture", name)
-    made = []
-    for stem, drawn in picture(view):
-        charted = picture.in_report != "picture" and stem == name
-        if isinstance(drawn, bytes) or charted:  # an animation also has its still picture
-            continue
-        made.append(
-            dataclasses.replace(
-                encode(drawn), stem=stem, picture=name, words=docline(picture), group=picture.group
-            )
-        )
-    return made
+    words = docline(picture)
+    return [
+        dataclasses.replace(encode(drawn), stem=stem, picture=name, words=words, group=picture.group)
+        for stem, drawn in picture(view)
+        if not isinstance(drawn, bytes)  # an animation, which also has its still picture
+        and (picture.in_report == "picture" or stem != name)  # the page has a chart of it
+    ]
 
 
 def encode(figure: Figure) -> Drawing:
-    """Return a figure as png with a palette, or as jpeg where 256 colours are too few."""
+    """Encode a figure as png with a palette, or as jpeg where 256 colours are too few."""
     import numpy as np
     from PIL import Image
 
@@ -114,8 +112,10 @@ def encode(figure: Figure) -> Drawing:
     figure.savefig(raw, format="png", dpi=DPI)
     with Image.open(raw) as opened:
         image = opened.convert("RGB")
-    width, height = (round(float(inches) * 96) for inches in figure.get_size_inches())
-    few = image.quantize(256, dither=Image.Dither.NONE)
+    width, height = (
+        round(float(inches) * 96) for inches in figure.get_size_inches()
+    )  # CSS: 96 pixels an inch
+    few = image.quantize(256, dither=Image.Dither.NONE)  # a dithered picture compresses badly
     difference = np.asarray(few.convert("RGB"), dtype=float) - np.asarray(image, dtype=float)
     if float(np.sqrt(np.square(difference).mean())) > PALETTE_ERROR:
         image.save(small, "JPEG", quality=88, subsampling=0, optimize=True)

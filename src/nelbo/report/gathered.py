@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ class Request:
 
     samples   K of the importance-weighted estimate; None takes the card that is there
     pictures  names of registered pictures; None for all
-    budget    bytes that all pictures of a page may take; a third more when written into it: a mail can carry it
+    budget    bytes of all pictures of a page, a third more when written into it: a mail can carry it
     imports   files that registered components, to repeat in the commands
     """
 
@@ -108,7 +109,24 @@ def gather(run: Run, request: Request, tell: Tell) -> Facts:
     recipe = run.recipe
     base = registered(recipe.recipe)
     measured, not_measured = _measured(run, request, tell)
-    drawings, left_out = _drawn(run, request, tell)
+    chosen = figures.all_names() if request.pictures is None else request.pictures
+    drawings: list[Drawing] = []
+    left_out: dict[str, str] = {}
+    if chosen:
+        try:
+            view = View.open(
+                run, checkpoint=request.checkpoint, split=request.split, device=request.device,
+                data_dir=request.data_dir,
+            )  # fmt: skip
+        except NelboError as error:  # as a rule, the data are not here
+            left_out = dict.fromkeys(chosen, str(error))
+        else:
+            drawings, left_out = figures.draw(view, chosen, request.budget, tell)
+    diagnosis: Diagnosis | str
+    try:
+        diagnosis = diagnose(run, data_dir=request.data_dir, device=request.device, imports=request.imports)
+    except NelboError as error:
+        diagnosis = str(error)
     return Facts(
         run=run,
         request=request,
@@ -120,7 +138,7 @@ def gather(run: Run, request: Request, tell: Tell) -> Facts:
         summary=run.summary,
         environment=run.read_json("env.json", missing={}),
         history=run.history(),
-        diagnosis=_diagnosed(run, request),
+        diagnosis=diagnosis,
         drawings=drawings,
         left_out=left_out,
         not_measured=not_measured,
@@ -128,59 +146,33 @@ def gather(run: Run, request: Request, tell: Tell) -> Facts:
 
 
 def _measured(run: Run, request: Request, tell: Tell) -> tuple[Card, str]:
-    """Return the run's card of these weights, completed; without the data the saved part, and why no more."""
+    """Return the run's card of these weights, completed; without the data the saved part, and the reason."""
     model = api.load(run, checkpoint=request.checkpoint, device="cpu")
     weights = card.fingerprint(model)
     fullest = card.read(run, request.split, request.checkpoint, request.samples)
-    quick = "importance" not in fullest.get(
-        "sections", {}
-    )  # made at the end of training, without an estimate
-    samples = request.samples if request.samples is not None else SAMPLES if quick else fullest["samples"]
+    samples = request.samples
+    if samples is None:  # a card made at the end of training has no estimate, and K = 0
+        estimated = "importance" in fullest.get("sections", {})
+        samples = fullest["samples"] if estimated else SAMPLES
     before = card.read(run, request.split, request.checkpoint, samples)
     valid = card.is_of(before, weights) and card.is_whole(before)
     missing = [name for name in names("metric") if not valid or name not in before["sections"]]
     if not missing:
         return before, ""
+    evaluate = functools.partial(
+        card.evaluate, run, checkpoint=request.checkpoint, split=request.split, samples=samples,
+        device=request.device, data_dir=request.data_dir, tell=tell,
+    )  # fmt: skip
     try:
-        made = _evaluated(run, request, samples, missing, tell)
-        if set(names("metric")) - set(made["sections"]):  # the earlier card could not be joined to it
-            made = _evaluated(run, request, samples, names("metric"), tell)
+        completed = evaluate(metrics=missing)
+        if set(names("metric")) - set(completed["sections"]):  # the earlier card could not be joined to it
+            completed = evaluate(metrics=names("metric"))
     except DataError as error:
         best = max((before, fullest), key=lambda one: len(one.get("metrics", {})))
         if not card.is_of(best, weights):
             raise
         return best, str(error)
-    return made, ""
-
-
-def _evaluated(run: Run, request: Request, samples: int, metrics: Sequence[str], tell: Tell) -> Card:
-    return card.evaluate(
-        run, checkpoint=request.checkpoint, split=request.split, samples=samples, metrics=metrics,
-        device=request.device, data_dir=request.data_dir, tell=tell,
-    )  # fmt: skip
-
-
-def _drawn(run: Run, request: Request, tell: Tell) -> tuple[list[Drawing], dict[str, str]]:
-    chosen = figures.all_names() if request.pictures is None else request.pictures
-    if not chosen:
-        return [], {}
-    try:
-        view = View.open(
-            run, checkpoint=request.checkpoint, split=request.split, device=request.device, data_dir=request.data_dir
-        )  # fmt: skip
-    except NelboError as error:
-        return [], dict.fromkeys(chosen, str(error))
-    return figures.draw(view, chosen, request.budget, tell)
-
-
-def _diagnosed(run: Run, request: Request) -> Diagnosis | str:
-    try:
-        return diagnose(run, data_dir=request.data_dir, device=request.device, imports=request.imports)
-    except NelboError as error:
-        return str(error)
-
-
-# --- configuration ----------------------------------------------------------------------------
+    return completed, ""
 
 
 def _changes(base: Recipe, recipe: Recipe) -> list[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ NOT_A_LIKELIHOOD = "grey pixels: a cross-entropy, not a likelihood"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tile:
-    """A large number with what stands around it; `missing` where there is only a word for why there is none."""
+    """A large number with its name, unit and note; `missing` if there is none, and `value` is the word for why."""
 
     name: str
     value: str
@@ -31,25 +31,26 @@ def headline(facts: Facts) -> list[Tile]:
         "bits_per_dim": "Bits a dimension",
         "active_units": "Active units",
     }
-    tiles = [_tile(title, facts, name) for name, title in names.items() if name in facts.metrics]
+    tiles = []
+    for name, title in names.items():
+        entry = facts.metrics.get(name)
+        if entry is None:
+            continue
+        value, spread, note = labels.shown(entry)
+        details = entry.get("details", {})
+        if entry["value"] is None:
+            tiles.append(Tile(title, value, note=note, missing=True))
+        elif name == "active_units":
+            unit = f"of {details['dimensions']} dimensions" if details else entry["unit"]
+            tiles.append(Tile(title, value, unit=unit))
+        else:
+            if facts.grey:
+                note = NOT_A_LIKELIHOOD
+            elif name == "iw_nll" and details:  # where the two differ, K is still too small
+                note = f"{details['at_fewer_samples']:.2f} at K = {details['fewer_samples']}"
+            tiles.append(Tile(title, value, spread, entry["unit"], note))
     speed, threads = facts.summary.get("images_per_second"), facts.summary.get("threads")
     if speed:
         device = f"{facts.summary.get('device', '')}, {threads} thread{'s' if threads != 1 else ''}"
         tiles.append(Tile("Training speed", f"{speed:,.0f}", unit="images/s", note=device if threads else ""))
     return tiles
-
-
-def _tile(title: str, facts: Facts, name: str) -> Tile:
-    entry = facts.metrics[name]
-    value, spread, note = labels.shown(entry)
-    if entry["value"] is None:
-        return Tile(title, value, note=note, missing=True)
-    details = entry.get("details", {})
-    if name == "active_units":
-        of_all = f"of {details['dimensions']} dimensions" if details else entry["unit"]
-        return Tile(title, value, unit=of_all)
-    if facts.grey:
-        note = NOT_A_LIKELIHOOD
-    elif name == "iw_nll" and details:
-        note = f"{details['at_fewer_samples']:.2f} at K = {details['fewer_samples']}"
-    return Tile(title, value, spread, entry["unit"], note)

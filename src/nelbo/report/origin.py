@@ -16,7 +16,7 @@ Pairs = list[tuple[str, object]]
 
 
 def brief(facts: Facts) -> Pairs:
-    """Return the few facts that open what is said of a run."""
+    """Return the few facts that open the page of a run."""
     recipe, card = facts.recipe, facts.card
     flat = flatten(to_dict(recipe))
     size = f", {flat['model.latent_dim']} latent dimensions" if "model.latent_dim" in flat else ""
@@ -50,19 +50,13 @@ def changes(facts: Facts) -> Table:
     return plain("changed from the recipe", ["field", f"recipe {facts.recipe.recipe}", "this run"], rows)
 
 
-# --- surroundings -----------------------------------------------------------------------------
-
-
 def surroundings(facts: Facts) -> tuple[Pairs, Pairs, Pairs]:
-    """Return the data, the machine of the training, and what differed in the evaluation."""
+    """Return the data, the machine of the training, and the differences of that of the evaluation."""
     trained = _machine(facts.environment)
     measured = [row for row in _machine(facts.card.get("environment", {})) if row[1] and row not in trained]
-    return _data(facts.environment.get("data", {})), trained, measured
-
-
-def _data(data: DataFacts) -> Pairs:
+    data = facts.environment.get("data", DataFacts())
     shape = data.get("shape")
-    return [
+    rows: Pairs = [
         ("Name", data.get("name")),
         ("Images", ", ".join(f"{count:,} {split}" for split, count in data.get("n", {}).items()) or None),
         ("Size", f"{shape[1]} × {shape[2]}, {shape[0]} channel{'s' * (shape[0] > 1)}" if shape else None),
@@ -70,6 +64,7 @@ def _data(data: DataFacts) -> Pairs:
         ("Hash", data.get("hash")),
         ("Classes", ", ".join(data.get("class_names") or ()) or None),
     ]
+    return rows, trained, measured
 
 
 def _machine(environment: Environment) -> Pairs:
@@ -93,17 +88,12 @@ def commands(facts: Facts) -> dict[str, str]:
     name = shlex.quote(facts.name)
     imports = "".join(f" --import {shlex.quote(file)}" for file in facts.request.imports)
     train = f"nelbo train config.toml --name {name}{imports}"
-    if facts.recipe.data.source == FROM_PYTHON:
-        train = (
-            f'nelbo.train("config.toml", data=..., name={facts.name!r})  # in Python, with the same images'
-        )
+    if facts.recipe.data.source == FROM_PYTHON:  # no command can read an object of another process
+        call = f'nelbo.train("config.toml", data=..., name={facts.name!r})'
+        train = f"{call}  # in Python, with the same images"
     card = facts.card
     flags = f"--checkpoint {card['checkpoint']} --split {card['split']} --samples {card['samples']}{imports}"
-    return {
-        # A local version (+cpu) is in no index.
-        "pins": " ".join(
-            f"{name}=={version.partition('+')[0]}" for name, version in packages if name != "nelbo"
-        ),
-        "train": train,
-        "measure": f"nelbo evaluate {name} {flags}\nnelbo report {name} {flags}",
-    }
+    # A local version (+cpu) is in no index.
+    pins = [f"{package}=={version.partition('+')[0]}" for package, version in packages if package != "nelbo"]
+    measure = f"nelbo evaluate {name} {flags}\nnelbo report {name} {flags}"
+    return {"pins": " ".join(pins), "train": train, "measure": measure}

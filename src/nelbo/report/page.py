@@ -1,4 +1,4 @@
-"""The page: its frame, its navigation, and the order of what is said of each run."""
+"""The page: its frame, its navigation, and the order of its sections."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def page(runs: Sequence[Facts]) -> str:
 
 
 def opening(facts: Facts) -> Markup:
-    """Write what this run is, in a sentence and a few facts."""
+    """Write a sentence and a few facts about a run."""
     written: Markup = macros("run").opening(facts, origin.brief(facts))
     return written
 

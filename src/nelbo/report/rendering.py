@@ -1,4 +1,4 @@
-"""Templates to HTML. Whatever a template writes is escaped, unless another template wrote it."""
+"""Templates to HTML. A template's values are escaped, unless another template wrote them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uf
 @functools.cache
 def environment() -> jinja2.Environment:
     """Return the templates of this package: autoescaped, and an unknown name in one is an error."""
-    made = jinja2.Environment(
+
+    def printable(value: object) -> object:
+        if isinstance(value, Markup):  # already written by another template
+            return value
+        return "" if value is None else UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(value))
+
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("nelbo.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_printable,
+        finalize=printable,
     )
-    made.filters |= {"sentence": sentence, "minus": minus}
-    return made
+    templates.filters |= {"sentence": sentence, "minus": minus}
+    return templates
 
 
 def macros(name: str) -> Any:
@@ -42,9 +48,3 @@ def sentence(text: str) -> str:
 def minus(text: str) -> str:
     """Return a number with the minus sign of print, and a dash where there is no number."""
     return "\N{EN DASH}" if text == "-" else text.replace("-", "\N{MINUS SIGN}")
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, Markup):
-        return value
-    return "" if value is None else UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(value))

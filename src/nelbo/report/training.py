@@ -9,7 +9,7 @@ from nelbo.report.gathered import Facts
 
 SPLITS: dict[Logged, str] = {"train": "training", "validation": "validation"}
 NOTHING_NATS = 0.01  # of KL: a dimension below it carries next to nothing
-FIRST = ("bound", "reconstruction", "kl", "total")
+FIRST = ("bound", "reconstruction", "kl", "total")  # then the parts of an objective, by name
 Points = list[tuple[float, float]]
 
 
@@ -17,7 +17,15 @@ def curves(facts: Facts, prefix: str) -> list[Chart]:
     """Draw every logged quantity by epoch, then the weight of the KL and the active units where they change."""
     best = facts.summary.get("best_epoch")
     titled = [(f"{name}, nats an image", series) for name, series in quantities(facts).items()]
-    titled += [(title, {name: points}) for name, title, points in _scalars(facts)]
+    beta = [(float(row["epoch"]), float(row["beta"])) for row in facts.history if row.get("beta") is not None]
+    if len({value for _, value in beta}) > 1:  # a constant needs no chart
+        titled.append(("β, the weight of the KL", {"beta": beta}))
+    latents: list[tuple[int, LatentRow]] = [
+        (row["epoch"], row["latent"]) for row in facts.history if "latent" in row
+    ]
+    if len(latents) > 1:
+        active = [(float(epoch), float(latent["active_units"])) for epoch, latent in latents]
+        titled.append((f"Active units, of {latents[-1][1]['dimensions']}", {"active units": active}))
     return [
         charts.curves(f"{prefix}curve{place}", title, series, best)
         for place, (title, series) in enumerate(titled)
@@ -35,18 +43,15 @@ def quantities(facts: Facts) -> dict[str, dict[str, Points]]:
     series_of: dict[str, dict[str, Points]] = {}
     for key in sorted(logged, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key)):
         sign = -1.0 if key == "bound" else 1.0
-        series = {
-            name: [
-                (float(row["epoch"]), sign * row[split][key])
-                for row in facts.history
-                if row.get(split, {}).get(key) is not None
-            ]
-            for split, name in SPLITS.items()
-        }
-        if any(series.values()):
-            series_of[_name(key, facts)] = {split: points for split, points in series.items() if points}
+        series = {}
+        for split, name in SPLITS.items():
+            rows = [row for row in facts.history if row.get(split, {}).get(key) is not None]
+            if rows:
+                series[name] = [(float(row["epoch"]), sign * row[split][key]) for row in rows]
+        if series:
+            series_of[_name(key, facts)] = series
     bound, total = (series_of.get(_name(key, facts)) for key in ("bound", "total"))
-    if bound is not None and bound == total:
+    if bound is not None and bound == total:  # an ELBO at beta 1 minimises the bound itself
         del series_of[_name("total", facts)]
     return series_of
 
@@ -55,21 +60,6 @@ def _name(key: str, facts: Facts) -> str:
     if key == "bound":
         return "Grey cross-entropy + KL" if facts.grey else facts.recipe.objective.bound_name
     return {"kl": "KL", "total": "Loss (what is minimised)"}.get(key, key.replace("_", " ").capitalize())
-
-
-def _scalars(facts: Facts) -> list[tuple[str, str, Points]]:
-    """Return (name, title, points) of what has one value an epoch, where it changes."""
-    beta = [(float(row["epoch"]), float(row["beta"])) for row in facts.history if row.get("beta") is not None]
-    latents: list[tuple[int, LatentRow]] = [
-        (row["epoch"], row["latent"]) for row in facts.history if "latent" in row
-    ]
-    scalars = []
-    if len({value for _, value in beta}) > 1:
-        scalars.append(("beta", "β, the weight of the KL", beta))
-    if len(latents) > 1:
-        active = [(float(epoch), float(latent["active_units"])) for epoch, latent in latents]
-        scalars.append(("active units", f"Active units, of {latents[-1][1]['dimensions']}", active))
-    return scalars
 
 
 def estimates(facts: Facts, prefix: str) -> list[Chart]:

@@ -36,7 +36,7 @@ def write(
     """Write the page and return its file.
 
     runs     run folders, their names under `folder`, or `latest`
-    file     where; by default `report.html` in the folder of a single run, here for several
+    file     the page; by default `report.html` in the folder of a single run, in this folder for several
     request  the checkpoint, the split, K and the pictures
     tell     hears `RunOpened`, what `nelbo.evaluate` tells, and `PictureBegun`
 
@@ -47,7 +47,13 @@ def write(
     if not opened:
         raise ConfigError("a report needs a run, as in nelbo report latest")
     target = file or (opened[0].path / NAME if len(opened) == 1 else Path(NAME))
-    _check_free(target)
+    if target.is_dir():
+        raise ConfigError(f"--out {target}: is a folder; name a file in it, as in {target / NAME}")
+    store.check_folder(target.parent, "--out")
+    # Every page names its generator at its beginning; no other file is overwritten.
+    if target.is_file() and GENERATOR.encode() not in target.read_bytes()[:2000]:
+        why = "exists and is no report, so it is not overwritten; choose another name"
+        raise ConfigError(f"--out {target}: {why}")
     request = request or Request()
     share = dataclasses.replace(request, budget=request.budget // len(opened))
     facts = []
@@ -58,14 +64,3 @@ def write(
     with files.atomic(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Written(target, {one.name: dict(one.left_out) for one in facts})
-
-
-def _check_free(target: Path) -> None:
-    """Refuse a folder, and a file that is something else than an earlier report."""
-    if target.is_dir():
-        raise ConfigError(f"--out {target}: is a folder; name a file in it, as in {target / NAME}")
-    store.check_folder(target.parent, "--out")
-    if target.is_file() and GENERATOR.encode() not in target.read_bytes()[:2000]:
-        raise ConfigError(
-            f"--out {target}: exists and is no report, so it is not overwritten; choose another name"
-        )

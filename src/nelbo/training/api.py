@@ -6,17 +6,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from nelbo import engine
 from nelbo.core.distributions import PosteriorValue
-from nelbo.core.layout import DataFacts, Environment
+from nelbo.core.layout import DataFacts
 from nelbo.core.vocabulary import Shape
-from nelbo.data import Images, Splits
+from nelbo.data import Splits
 from nelbo.errors import ConfigError, DataError, RunError, TrainingFailed
 from nelbo.metrics import Split
+from nelbo.metrics.base import EVALUATION_BATCH
 from nelbo.models import BuiltModel
 from nelbo.models.base import must_be
 from nelbo.training import events, store
@@ -25,7 +25,7 @@ from nelbo.training.loop import fit
 from nelbo.training.recipe import Recipe, registered, resolve
 from nelbo.training.store import Run
 
-FROM_PYTHON = "python"  # the data source of a run whose images were passed as an object
+FROM_PYTHON = "python"  # the data source of a run whose images came as an object
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def plan(
     name: str | None = None,
     overwrite: bool = False,
 ) -> Plan:
-    """Resolve a recipe and its run folder; every mistake that can be noticed without data is raised here."""
+    """Resolve a recipe and its run folder; raise here for every mistake that can be noticed without data."""
     resolved = resolve(recipe, overrides)
     if data is not None:
         resolved = resolve(resolved, {"data.source": FROM_PYTHON})
@@ -78,7 +78,7 @@ def train(
 ) -> Run:
     """Train a recipe and return its run folder; the same call goes on with an interrupted run.
 
-    recipe     a registered name, a TOML file, a Recipe, or a Plan, which has overrides, runs, name and overwrite in it
+    recipe     a registered name, a TOML file, a Recipe, or a Plan, which holds overrides, runs, name and overwrite
     overrides  dotted fields, as on the command line: {"model.latent_dim": 16, "objective.beta": 4}
     data       images instead of `recipe.data.source`: an array, a tensor, (images, labels), a torch data set
     tell       hears the events of `nelbo.training.events`, from `DataRead` to `Warned`
@@ -90,15 +90,14 @@ def train(
     """
     if isinstance(recipe, Plan):
         if overrides or name or overwrite:
-            raise ConfigError(
-                "a Plan has overrides, name and overwrite in it; give them to nelbo.training.api.plan"
-            )
+            way_out = "give them to nelbo.training.api.plan"
+            raise ConfigError(f"a Plan has overrides, name and overwrite in it; {way_out}")
         planned = recipe
     else:
         planned = plan(recipe, overrides, data=data, runs=runs, name=name, overwrite=overwrite)
     place = engine.pick_device(device)
     engine.check_precision(place, planned.recipe.precision)
-    begun = time.perf_counter()
+    begun = time.perf_counter()  # the first clock of the summary: `data`
     splits = load_data(planned.recipe, data_dir, data)
     if not planned.overwrite:
         _same_data(Run(planned.folder), splits)
@@ -108,26 +107,23 @@ def train(
 
 
 def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun: float) -> Run:
-    """Train on data that is there; `begun` is when loading it began."""
+    """Train on these images; loading them began at `begun`."""
     recipe, folder = planned.recipe, planned.folder
     if not planned.overwrite and Run(folder).checkpoint_path("last").is_file():
         Run(folder).load("last")  # a damaged one is refused before anything is written
     built = outline(recipe, splits.shape)
     _check_fits(recipe, splits)
     run = store.start(recipe, folder, overwrite=planned.overwrite)
-    environment = _write_environment(run, place, splits)
+    facts = describe_data(splits)
+    environment = engine.describe(place) | {"command": engine.command_line(), "data": facts}
+    if earlier := run.read_json("env.json", missing={}):  # the machine of an interrupted first part stays
+        environment["earlier"] = [*earlier.pop("earlier", []), earlier]
+    run.write_json("env.json", environment)
     loading = time.perf_counter() - begun
-    n, kind = environment["data"]["n"], observation_kind(recipe)
+    kind, bound = observation_kind(recipe), recipe.objective.bound_name
     tell(
         events.DataRead(
-            splits.name,
-            splits.shape,
-            n,
-            splits.pixels,
-            splits.hash,
-            kind,
-            recipe.objective.bound_name,
-            splits.note,
+            splits.name, splits.shape, facts["n"], splits.pixels, splits.hash, kind, bound, splits.note
         )
     )
     tell(built)
@@ -137,32 +133,29 @@ def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun
         run.log({"event": "failed", "epoch": len(run.history()) + 1, "why": str(error)})
         raise
     best = load(run, checkpoint="best", device="cpu")
-    class_names = environment["data"]["class_names"]
-    store.share(run, best, splits.shape, {"recipe": recipe.recipe, "class_names": class_names})
+    store.share(run, best, splits.shape, {"recipe": recipe.recipe, "class_names": facts["class_names"]})
+    if state.best_bound is not None:
+        grey = observation_kind(recipe) == "binary" and splits.pixels != "binary"
+        lowest = "lowest validation grey cross-entropy plus KL, at beta 1"
+        selection = lowest if grey else "highest validation bound at beta 1"
+    elif splits.validation is None:
+        selection = "last epoch: there is no validation split to select on"
+    else:
+        selection = "last epoch: the objective reports no bound to select on"
     summary = {
         "finished": True,
         "epochs": state.epoch - 1,
         "best_epoch": state.best_epoch,
-        "selection": _selection(recipe, splits, state.best_bound),
+        "selection": selection,
         "images_per_second": round(state.images / state.seconds["train"], 1),
         "seconds": {"data": loading, **state.seconds},
         "device": str(place),
         "threads": state.threads,
         "batch_size": recipe.batch_size,
-        **state.how,
+        **state.execution,
     }
     run.write_json("summary.json", summary)
     return run
-
-
-def _write_environment(run: Run, place: torch.device, splits: Splits) -> Environment:
-    """Write hardware, versions and data to env.json; an interrupted run still says what its first part ran on."""
-    environment = engine.describe(place) | {"command": engine.command_line(), "data": describe_data(splits)}
-    earlier = run.read_json("env.json", missing={})
-    if earlier:
-        environment["earlier"] = [*earlier.pop("earlier", []), earlier]
-    run.write_json("env.json", environment)
-    return environment
 
 
 def outline(recipe: Recipe, shape: Shape) -> events.ModelBuilt:
@@ -170,7 +163,7 @@ def outline(recipe: Recipe, shape: Shape) -> events.ModelBuilt:
 
     Raises ConfigError where a network does not fit images of this shape.
     """
-    model = recipe.model.build(shape).eval()
+    model = recipe.model.build(shape).eval()  # batch norm cannot train on too few images
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         x_BCHW = torch.rand(2, *shape)
         posterior = model.encode(x_BCHW)
@@ -178,9 +171,8 @@ def outline(recipe: Recipe, shape: Shape) -> events.ModelBuilt:
         z_BZ = posterior.mean
         decoded = model.decode(z_BZ).mean
     if decoded.shape != x_BCHW.shape:
-        raise ConfigError(
-            f"model: decodes to {tuple(decoded.shape[1:])}, but the images are {shape} (C, H, W)"
-        )
+        size = tuple(decoded.shape[1:])
+        raise ConfigError(f"model: decodes to {size}, but the images are {shape} (C, H, W)")
     weights = sum(parameter.numel() for parameter in model.parameters())
     return events.ModelBuilt(shape, tuple(z_BZ.shape[1:]), tuple(decoded.shape[1:]), weights)
 
@@ -203,16 +195,6 @@ def _check_fits(recipe: Recipe, splits: Splits) -> None:
             f"batch-size: with {len(splits.train)} training images and batches of {recipe.batch_size} the last batch "
             "holds one image, which batch norm cannot normalise; use another --batch-size"
         ) from None
-
-
-def _selection(recipe: Recipe, splits: Splits, best_bound: float | None) -> str:
-    if best_bound is not None and observation_kind(recipe) == "binary" and splits.pixels != "binary":
-        return "lowest validation grey cross-entropy plus KL, at beta 1"
-    if best_bound is not None:
-        return "highest validation bound at beta 1"
-    if splits.validation is None:
-        return "last epoch: there is no validation split to select on"
-    return "last epoch: the objective reports no bound to select on"
 
 
 def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
@@ -241,28 +223,23 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
 
 def describe_data(splits: Splits) -> DataFacts:
     """Return the facts about its data that a run records."""
+    images = splits.train
+    factors = None
+    if images.factors_NF is not None and images.factor_names is not None:
+        columns = zip(images.factor_names, images.factors_NF.T, strict=True)
+        factors = {name: len(values.unique()) for name, values in columns}
     return {
         "name": splits.name,
         "hash": splits.hash,
         "shape": list(splits.shape),
         "pixels": splits.pixels,
         "n": {
-            "train": len(splits.train),
+            "train": len(images),
             "validation": len(splits.validation) if splits.validation is not None else 0,
             "test": len(splits.test),
         },
-        "class_names": list(splits.train.class_names) if splits.train.class_names else None,
-        "factors": _factors(splits.train),
-    }
-
-
-def _factors(images: Images) -> dict[str, int] | None:
-    """Return the number of values of each known factor of variation."""
-    if images.factors_NF is None or images.factor_names is None:
-        return None
-    return {
-        name: len(values.unique())
-        for name, values in zip(images.factor_names, images.factors_NF.T, strict=True)
+        "class_names": list(images.class_names) if images.class_names else None,
+        "factors": factors,
     }
 
 
@@ -289,18 +266,15 @@ def load(
         return engine.place(store.shared(Path(run)), engine.pick_device(device))
     opened = store.find(run, Path(runs))
     tensors, _ = opened.load(checkpoint)
-    if checkpoint == "last":
+    if checkpoint == "last":  # it holds all of the state, of which the averaged weights are the model to use
         prefix = "average." if any(key.startswith("average.") for key in tensors) else "model."
-        tensors = {
-            key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
-        }
-    shape = opened.read_json("env.json").get("data", {}).get("shape")
+        names = [key for key in tensors if key.startswith(prefix)]
+        tensors = {key.removeprefix(prefix): tensors[key] for key in names}
+    shape = opened.read_json("env.json").get("data", {}).get("shape")  # the recipe does not know it
     if not shape:
-        raise RunError(
-            f"{opened.path / 'env.json'} does not say the shape of the images; the run is damaged: "
-            "train again with --overwrite"
-        )
-    module = store.rebuild(opened.recipe, tuple(shape), tensors, opened.checkpoint_path(checkpoint))
+        file = opened.path / "env.json"
+        raise RunError(f"{file} does not say the shape of the images; {store.DAMAGED}")
+    module = store.rebuild(opened.recipe.model, tuple(shape), tensors, opened.checkpoint_path(checkpoint))
     return engine.place(module, engine.pick_device(device))
 
 
@@ -311,11 +285,17 @@ def open_split(
     *,
     data_dir: str | Path | None = None,
     data: object | None = None,
-    **more: Any,
+    samples: int = 500,
+    batch_size: int = EVALUATION_BATCH,
+    scratch: Path | None = None,
+    named: bool = False,
 ) -> Split:
-    """Return a split of the run's own data, as its model is measured on it."""
+    """Return a split of the run's own data, as its model is measured on it; see `Split` for the last four."""
     splits = load_same_data(run, data_dir, data)
-    return Split(splits.split(split), splits, device, **more)
+    return Split(
+        splits.split(split), splits, device,
+        samples=samples, batch_size=batch_size, scratch=scratch, named=named,
+    )  # fmt: skip
 
 
 def load_same_data(run: Run, data_dir: str | Path | None = None, data: object | None = None) -> Splits:

@@ -41,7 +41,7 @@ class DataRead(Event):
     n                 images by split
     observation_kind  the set that the likelihood is a probability on, or None for a model without one
     bound             what the objective's bound is called
-    note              what was done to the data without being asked
+    note              a change to the data that nobody asked for, in words
     """
 
     name: str

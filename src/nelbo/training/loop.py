@@ -33,22 +33,24 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
     if run.checkpoint_path("last").is_file():
         run.resume(state.unpack)
         tell(Resumed(state.epoch, state.batch))
-    run.forget_after(state.epoch - 1)
+    run.forget_after(state.epoch - 1)  # an epoch that is done again is logged again
     images, size = splits.train, recipe.batch_size
     batches = Batches(images, splits.transforms, size, device=device, shuffle_seed=recipe.seed, training=True)
     state.observe_training_images(batches)
     step = make_step(recipe, state, batches, lambda message: tell(Warned(message)))
     tell(TrainingBegun(step.compiles))
     warned = False
-    small = engine.threads_for(state.model, size * recipe.objective.k, device)
-    with small as state.threads, step.running(), engine.interruption() as interrupted:
-        while state.epoch <= recipe.epochs and not _out_of_patience(recipe, state):
+    patience = math.inf if recipe.patience is None else recipe.patience
+    # Small networks train faster on fewer threads: their steps are shorter than the waking of a thread.
+    threads = engine.threads_for(state.model, size * recipe.objective.k, device)
+    with threads as state.threads, step.running(), engine.interruption() as interrupted:
+        while state.epoch <= recipe.epochs and state.epoch - 1 - state.best_epoch < patience:
             with state.clock("train"):
                 train_epoch(recipe, state, batches, step, interrupted.is_set, tell)
                 engine.synchronise(device)
             if not state.healthy:  # never over a good checkpoint
                 raise TrainingFailed(f"{run.name}: {state.what_diverged()}")
-            state.how |= step.how
+            state.execution |= step.how
             if state.batch < len(batches):
                 run.save("last", *state.prepare_for_evaluation().pack())
                 raise Interrupted(f"interrupted in epoch {state.epoch}; the same command goes on from there")
@@ -64,17 +66,18 @@ def fit(recipe: Recipe, splits: Splits, run: Run, device: torch.device, tell: Te
 def train_epoch(
     recipe: Recipe, state: State, batches: Batches, step: engine.Step, stopped: Callable[[], bool], tell: Tell
 ) -> None:
-    """The rest of one epoch; stops early, between two batches, when `stopped()`."""
+    """Train the remaining batches of one epoch; stop early, between two batches, when `stopped()`."""
     state.train(True)
     steps = recipe.epochs * len(batches)
     for rows in batches.rows(state.epoch, start=state.batch, at_once=step.at_once):
-        done = range(state.step, state.step - (-len(rows) // recipe.batch_size))
-        measured = step(
-            rows, [Progress(state.epoch, recipe.epochs, index, steps, batches.n) for index in done]
-        )
+        indices = range(
+            state.step, state.step - (-len(rows) // recipe.batch_size)
+        )  # rounded up: a short batch
+        progress = [Progress(state.epoch, recipe.epochs, index, steps, batches.n) for index in indices]
+        measured = step(rows, progress)
         state.means.add_sums(measured.names, measured.sums_SQ, measured.counts)
-        state.step += len(done)
-        state.batch += len(done)
+        state.step += len(indices)
+        state.batch += len(indices)
         state.images += len(rows)
         tell(StepDone(state.batch, len(batches), measured))
         if stopped():
@@ -82,7 +85,7 @@ def train_epoch(
 
 
 def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> EpochRow:
-    """Measure, logs and saves after an epoch, and moves the counters to the next one."""
+    """Measure, log and save after an epoch, and move the counters to the next one."""
     trained = state.means.result()
     row: EpochRow = {"event": "epoch", "epoch": state.epoch, "step": state.step, "train": trained}
     steps = recipe.epochs * state.batch
@@ -105,45 +108,40 @@ def close_epoch(recipe: Recipe, state: State, splits: Splits, run: Run) -> Epoch
     if better:
         state.best_bound, state.best_epoch = bound, state.epoch
     newest = state.best_bound is None  # nothing to select on so far: the last epoch is kept
-    kept = [name for name, wanted in (("first", state.epoch == 1), ("best", better or newest)) if wanted]
+    names = [name for name, due in (("first", state.epoch == 1), ("best", better or newest)) if due]
     row["seconds"] = dict(state.seconds)
     run.log({key: value for key, value in row.items() if key != "warning"})
     with state.clock("checkpoint"):
-        weights = state.evaluated.state_dict() if kept else {}
-        for name in kept:
-            run.save(name, weights, {"epoch": state.epoch})
+        for name in names:
+            run.save(name, state.evaluated.state_dict(), {"epoch": state.epoch})
         if newest:
             state.best_epoch = state.epoch
         state.epoch, state.batch, state.means = state.epoch + 1, 0, Means()
-        run.save("last", *state.pack())
-    return row | {"best_epoch": state.best_epoch, "how": state.how | {"threads": state.threads}}
+        run.save("last", *state.pack())  # at the very end: after a crash before it the epoch is repeated
+    return row | {"best_epoch": state.best_epoch, "how": state.execution | {"threads": state.threads}}
 
 
 def validate(
     recipe: Recipe, state: State, splits: Splits, progress: Progress, latents: LatentSums | None = None
 ) -> dict[str, float]:
-    """The same quantities as in training, on the validation split with fixed noise; `latents` sees its posteriors."""
+    """Return the quantities of training on the validation split, with fixed noise; `latents` gets its posteriors."""
     means, model = Means(), state.evaluated
     assert splits.validation is not None
     split = Split(splits.validation, splits, state.device)
     for x_BCHW in split.batches():
         draw = model.draw(x_BCHW, recipe.objective.k)
-        means.add(quantities(recipe.objective.terms(draw, progress, state.own)))
+        means.add(quantities(recipe.objective.terms(draw, progress, state.critic)))
         if latents is not None:
             latents.add(draw.posterior, model.prior, draw.sample)
     return means.result()
 
 
 def look_at_latents(state: State, splits: Splits, latents: LatentSums) -> EpochRow:
-    """KL of each latent dimension and active units, with a warning when the posterior has collapsed."""
+    """Return KL of each latent dimension and active units, with a warning when the posterior has collapsed."""
     if splits.validation is None:  # otherwise `validate` has shown them
         images = splits.train.select(torch.arange(min(LATENT_IMAGES, len(splits.train))))
         model = state.evaluated
         for x_BCHW in Split(images, splits, state.device).batches():
             latents.add(model.encode(x_BCHW), model.prior)
-    found = latents.result()
-    return {"latent": found.to_row(), "warning": found.warning}
-
-
-def _out_of_patience(recipe: Recipe, state: State) -> bool:
-    return recipe.patience is not None and state.epoch - 1 - state.best_epoch >= recipe.patience
+    statistics = latents.result()
+    return {"latent": statistics.to_row(), "warning": statistics.warning}

@@ -26,7 +26,7 @@ from nelbo.optim import Adam, Optimizer
 class Recipe(Spec):
     """A data set, a model, an objective, an optimiser, and how long.
 
-    epochs, batch_size   as they say; the last short batch of an epoch is used
+    batch_size           images of a step; the last short batch of an epoch is used
     batch_reduction      the loss of a batch: its images' mean, or their sum as some tutorials publish it
     seed                 of initialisation, order and noise
     precision            of the networks' arithmetic in training: fp32, bf16, or auto: bf16 where it is faster.
@@ -58,11 +58,11 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """Refuse what cannot be run before any data is read."""
+        """Raise ValueError for parts that do not fit together, before any data is read."""
         self.objective.check(self.model)
         likelihood = self.model.setting("likelihood")
         support = None if likelihood is None else likelihood.support
-        low, high = 0.0, 1.0
+        low, high = 0.0, 1.0  # of the pixels of every data set before its transforms
         for transform in self.data.transforms:
             low, high = transform.range(low, high)
         if support and (low < support[0] or high > support[1]):
@@ -72,6 +72,7 @@ class Recipe(Spec):
                 "--model.likelihood gaussian"
             )
         last = decisive(self.data.transforms)
+        # Binarised pixels are the first and the last level.
         changed = (low, high) != (0.0, 1.0) or (last is not None and not last.binary)
         if likelihood is not None and likelihood.observation_kind == "levels" and changed:
             raise ValueError(
@@ -99,17 +100,25 @@ PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim")
 """Fields of the model that overrides may name without their prefix."""
 
 
-def resolve(what: str | Path | Recipe, overrides: Mapping[str, object] | None = None) -> Recipe:
-    """A recipe's name, a TOML file or a Recipe, with dotted overrides applied; parts of the model need no `model.`.
+def resolve(recipe: str | Path | Recipe, overrides: Mapping[str, object] | None = None) -> Recipe:
+    """Return a recipe, from its name, a TOML file or a Recipe, with dotted overrides; raise ConfigError.
 
-    A file may start from a recipe: `recipe = "fashion-mlp"` and only what differs. Raises ConfigError.
+    Parts of the model need no `model.`. A file may start from a recipe: `recipe = "fashion-mlp"` and the changes.
     """
-    if isinstance(what, Recipe):
-        base = what
-    elif str(what).endswith(".toml"):
-        base = _from_file(Path(what))
+    if isinstance(recipe, Recipe):
+        base = recipe
+    elif str(recipe).endswith(".toml"):
+        file = Path(recipe)
+        table = config.read_toml(file)
+        name = table.get("recipe", "custom")
+        # A resolved file (a run's own config.toml) leaves out what is none, so it must not be laid over a recipe.
+        complete = set(config.to_dict(Recipe())) <= set(table)
+        if name == "custom" or complete:
+            base = config.build(Recipe, table, str(file))
+        else:
+            base = config.override(named(str(name)), flatten(table), str(file))
     else:
-        base = named(str(what))
+        base = named(str(recipe))
     whole = {
         f"model.{key}" if key.partition(".")[0] in PARTS_OF_THE_MODEL else key: value
         for key, value in (overrides or {}).items()
@@ -118,11 +127,11 @@ def resolve(what: str | Path | Recipe, overrides: Mapping[str, object] | None = 
 
 
 def named(name: str) -> Recipe:
-    """The registered recipe of that name; raises UnknownName with the nearest."""
-    found: RecipeFunction = lookup("recipe", name)
+    """Return the registered recipe of that name; raise UnknownName with the nearest."""
+    function: RecipeFunction = lookup("recipe", name)
     try:
-        return found()
-    except ValidationError as error:
+        return function()
+    except ValidationError as error:  # a recipe of a user's own file or plug-in
         raise ConfigError(f"the recipe {name!r} is not valid: {error}") from None
 
 
@@ -134,18 +143,8 @@ def registered(name: str) -> Recipe | None:
         return None
 
 
-def _from_file(path: Path) -> Recipe:
-    table = config.read_toml(path)
-    name = table.get("recipe", "custom")
-    # A resolved file (a run's own config.toml) leaves out what is none, so it must not be laid over a recipe.
-    complete = set(config.to_dict(Recipe())) <= set(table)
-    if name == "custom" or complete:
-        return config.build(Recipe, table, str(path))
-    return config.override(named(name), flatten(table), str(path))
-
-
 def flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested tables as dotted keys; a table's `name` becomes the value of the table itself."""
+    """Return nested tables as dotted keys; a table's `name` becomes the value of the table itself."""
     flat: dict[str, object] = {}
     for key, value in table.items():
         dotted = prefix + str(key).replace("-", "_")

@@ -24,14 +24,18 @@ from nelbo.training.recipe import Recipe
 
 @dataclasses.dataclass
 class State:
-    """Weights, optimiser, random streams and counters. `own` is the module of an objective that owns one; `batch`
-    counts batches done within `epoch`; `how` says how a step was run, for the summary."""
+    """The weights, the optimiser, the random streams and the counters of a training.
+
+    critic      the module of an objective that owns one
+    batch       batches done within `epoch`
+    execution   the way that steps are run, for the summary
+    """
 
     model: BuiltModel
     optimizer: torch.optim.Optimizer
     average: WeightAverage[BuiltModel] | None
     device: torch.device
-    own: nn.Module | None = None
+    critic: nn.Module | None = None
     epoch: int = 1
     batch: int = 0
     step: int = 0
@@ -41,30 +45,29 @@ class State:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     means: Means = dataclasses.field(default_factory=Means)
     threads: int = 1
-    how: Execution = dataclasses.field(default_factory=lambda: Execution())
+    execution: Execution = dataclasses.field(default_factory=lambda: Execution())
     _inner: list[float] = dataclasses.field(default_factory=list)
 
     @classmethod
     def fresh(cls, recipe: Recipe, shape: tuple[int, int, int], device: torch.device) -> Self:
-        """Everything as the recipe's seed initialises it."""
+        """Return the state that the recipe's seed initialises."""
         torch.manual_seed(recipe.seed)
-        model, own = engine.place(recipe.model.build(shape), device), None
+        model, critic = engine.place(recipe.model.build(shape), device), None
         optimizer = recipe.optimizer.build(model.parameters())
         if isinstance(recipe.objective, Owner):
             with engine.fixed_seed(recipe.seed, device):  # the model's noise is what it is without
-                own = recipe.objective.build(model.latent_dim, shape).to(device)
-            if weights := list(own.parameters()):
+                critic = recipe.objective.build(model.latent_dim, shape).to(device)
+            if weights := list(critic.parameters()):
                 optimizer.add_param_group({"params": weights, **recipe.objective.critic_settings()})
-        return cls(model, optimizer, WeightAverage(model, recipe.ema) if recipe.ema else None, device, own)
+        return cls(model, optimizer, WeightAverage(model, recipe.ema) if recipe.ema else None, device, critic)
 
     def train(self, mode: bool) -> None:
         """Switch the model, and what the objective owns, between training and evaluation."""
-        for module in (self.model, self.own):
-            if module is not None:
-                module.train(mode)
+        for module in filter(None, (self.model, self.critic)):
+            module.train(mode)
 
     def prepare_for_evaluation(self) -> Self:
-        """Before measuring and saving: evaluation mode, and a prior made of training images brought up to date."""
+        """Switch to evaluation mode, and bring a prior made of training images up to date."""
         self.train(False)
         self.evaluated.refresh()
         return self
@@ -80,7 +83,7 @@ class State:
         return self.average.module if self.average else self.model
 
     @contextmanager
-    def clock(self, what: str) -> Iterator[None]:
+    def clock(self, name: str) -> Iterator[None]:
         """Add a block's wall time to one of the clocks; a clock inside a clock stops the outer one."""
         begun = time.perf_counter()
         self._inner.append(0.0)
@@ -88,38 +91,38 @@ class State:
             yield
         finally:
             spent = time.perf_counter() - begun
-            self.seconds[what] = self.seconds.get(what, 0.0) + spent - self._inner.pop()
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent - self._inner.pop()
             if self._inner:
                 self._inner[-1] += spent
 
     @property
     def healthy(self) -> bool:
         """True if losses and weights are finite; checked before anything is saved. Waits for the device."""
-        parameters = [*self.model.parameters(), *(self.own.parameters() if self.own else ())]
+        parameters = [*self.model.parameters(), *(self.critic.parameters() if self.critic else ())]
+        # Stacked, so that the device is waited for once and not once for each weight.
         weights = torch.stack([parameter.detach().isfinite().all() for parameter in parameters])
         return bool(weights.all()) and all(map(math.isfinite, self.means.per_batch("total")))
 
     def what_diverged(self) -> str:
-        """A sentence on the first batch of this epoch whose loss is not finite, and the ways out."""
+        """Return a sentence on the first batch of this epoch whose loss is not finite, and the ways out."""
         losses = self.means.per_batch("total")
+        # Where all losses are finite, the last step has spoilt a weight.
         bad = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), len(losses) - 1)
-        kept = (
-            f"the checkpoint of epoch {self.epoch - 1} is kept" if self.epoch > 1 else "no epoch was finished"
-        )
+        last = self.epoch - 1
+        saved = f"the checkpoint of epoch {last} is kept" if last else "no epoch was finished"
         return (
-            f"the loss or a weight is not finite since batch {bad + 1} of {len(losses)} in epoch {self.epoch}; {kept}. "
-            "Try a lower learning rate (--optimizer.lr), --clip-norm 1, "
+            f"the loss or a weight is not finite since batch {bad + 1} of {len(losses)} in epoch {self.epoch}; "
+            f"{saved}. Try a lower learning rate (--optimizer.lr), --clip-norm 1, "
             "or --model.posterior.parametrisation log-variance"
         )
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything as named tensors and plain values, ready for a checkpoint."""
-        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        if self.average:
-            tensors |= {f"average.{key}": value for key, value in self.average.module.state_dict().items()}
-        if self.own:
-            tensors |= {f"own.{key}": value for key, value in self.own.state_dict().items()}
+        """Return everything as named tensors and plain values, ready for a checkpoint."""
+        tensors: dict[str, Tensor] = {}
+        for name, module in self._modules().items():
+            tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
+            # as_tensor: the step counters of some optimisers are plain numbers.
             tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
         tensors |= {f"random.{key}": value for key, value in engine.random_state(self.device).items()}
         if self.means.pieces:
@@ -136,22 +139,26 @@ class State:
         }
         return tensors, about
 
+    def _modules(self) -> dict[str, nn.Module]:
+        """Return the modules of a checkpoint by the first word of their tensors' names."""
+        modules = {"model": self.model, "average": self.average and self.average.module, "own": self.critic}
+        return {name: module for name, module in modules.items() if module}
+
     def unpack(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        """Put back what `pack` returned."""
-        groups: dict[str, dict[str, Tensor]] = {}
+        """Take the state back from the result of `pack`."""
+        groups: dict[str, dict[str, Tensor]] = {"own": {}}  # a critic may have no weights
         for key, value in tensors.items():
-            kind, _, rest = key.partition(".")
-            groups.setdefault(kind, {})[rest] = value
-        self.model.load_state_dict(groups["model"])
-        if self.average:
-            self.average.module.load_state_dict(groups["average"])
-        if self.own:
-            self.own.load_state_dict(groups.get("own", {}))
+            kind, _, name = key.partition(".")
+            groups.setdefault(kind, {})[name] = value
+        for name, module in self._modules().items():
+            module.load_state_dict(groups[name])
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in groups.get("optimizer", {}).items():
             index, _, slot = key.partition(".")
             slots.setdefault(int(index), {})[slot] = value
-        fresh = self.optimizer.state_dict()
+        fresh = (
+            self.optimizer.state_dict()
+        )  # the settings of its groups are the recipe's, and not in the file
         self.optimizer.load_state_dict({"state": slots, "param_groups": fresh["param_groups"]})
         # Fused kernels walk weights and slots side by side in memory, so a slot takes its weight's layout
         # (channels-last); a checkpoint holds it row by row.

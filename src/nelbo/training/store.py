@@ -11,6 +11,7 @@ Each file says its `format`, but metrics.jsonl, whose rows are of the format of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -19,17 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nelbo.core import config
 from nelbo.core.files import atomic, finite, read_tensors, write_tensors
 from nelbo.core.format import FORMAT, with_format, without_format
 from nelbo.core.layout import Summary
+from nelbo.core.vocabulary import Shape
 from nelbo.errors import ConfigError, RunError, did_you_mean
 from nelbo.models import BuiltModel, Model
 from nelbo.training.recipe import Recipe
 
 CHECKPOINTS = ("first", "best", "last")
+DAMAGED = "the run is damaged: train again with --overwrite"
 
 
 class Run:
@@ -76,20 +79,17 @@ class Run:
         try:
             table = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise RunError(
-                f"{file} cannot be read ({why}); the run is damaged: train again with --overwrite"
-            ) from None
+            why = getattr(error, "strerror", None) or error  # the system's words, without the path once more
+            raise RunError(f"{file} cannot be read ({why}); {DAMAGED}") from None
         if not isinstance(table, dict):
-            raise RunError(f"{file} holds no table; the run is damaged: train again with --overwrite")
+            raise RunError(f"{file} holds no table; {DAMAGED}")
         return without_format(table, file)
 
     def write_json(self, name: str, table: Mapping[str, object]) -> Path:
         file = self.path / name
+        text = json.dumps(with_format(table), indent=2, allow_nan=False)
         with atomic(file) as temporary:
-            temporary.write_text(
-                json.dumps(with_format(table), indent=2, allow_nan=False) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(text + "\n", encoding="utf-8")
         return file
 
     # --- metrics.jsonl ---
@@ -97,11 +97,12 @@ class Run:
     def log(self, row: Mapping[str, object]) -> None:
         """Append one line to metrics.jsonl; numbers that are not finite become null."""
         line = json.dumps(finite(row), allow_nan=False)
+        # Not `atomic`: a long training would write the whole file again after every epoch.
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def history(self, event: str = "epoch") -> list[Any]:
-        """The logged rows of one kind, oldest first."""
+        """Return the logged rows of one kind, oldest first."""
         file = self.path / "metrics.jsonl"
         if not file.is_file():
             return []
@@ -113,20 +114,17 @@ class Run:
         return [row for row in rows if row.get("event") == event]
 
     def forget_after(self, epoch: int) -> None:
-        """Drop logged rows later than `epoch`: what a crash left after the last checkpoint."""
+        """Drop the logged rows later than `epoch`, which a crash left after the last checkpoint."""
         file = self.path / "metrics.jsonl"
         if not file.is_file():
             return
-        kept = []
+        lines = []
         for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # a line cut off by the crash
-            if row.get("epoch", 0) <= epoch:
-                kept.append(line + "\n")
+            with contextlib.suppress(ValueError):  # a line cut off by the crash
+                if json.loads(line).get("epoch", 0) <= epoch:
+                    lines.append(line + "\n")
         with atomic(file) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.write_text("".join(lines), encoding="utf-8")
 
     # --- tensors ---
 
@@ -135,15 +133,15 @@ class Run:
         try:
             unpack(*self.load("last"))
         except (RuntimeError, KeyError, ValueError) as error:
-            raise RunError(
-                f"{self.checkpoint_path('last')} does not fit the run's config.toml ({error}); the run is damaged: "
-                "train again with --overwrite"
-            ) from None
+            file = self.checkpoint_path("last")
+            raise RunError(f"{file} does not fit the run's config.toml ({error}); {DAMAGED}") from None
 
     def epoch(self, checkpoint: str) -> int:
         """Return the number of epochs that a checkpoint has finished; `last` may hold a part of one more."""
         about = self.load(checkpoint)[1]
-        return int(about["epoch"]) - (1 if checkpoint == "last" else 0)
+        return int(about["epoch"]) - (
+            1 if checkpoint == "last" else 0
+        )  # `last` counts the next epoch already
 
     def checkpoint_path(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
@@ -163,48 +161,36 @@ class Run:
         return read_tensors(file)
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Strict: a checkpoint that does not fit its own configuration is damaged."""
-    try:
-        module.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise RunError(
-            f"{file} does not fit the run's config.toml ({first}); the run is of another version of nelbo, or damaged"
-        ) from None
-
-
 # --- finding and starting runs ----------------------------------------------------------------
 
 
-def find(what: str | Path | Run, runs: Path = Path("runs")) -> Run:
-    """A run from its folder, its name under `runs`, or `latest`; raises RunError with the nearest name."""
-    if isinstance(what, Run):
-        return what
-    here = [path for path in runs.iterdir() if (path / "config.toml").is_file()] if runs.is_dir() else []
-    if str(what) == "latest":
-        if not here:
+def find(name: str | Path | Run, runs: Path = Path("runs")) -> Run:
+    """Return a run by its folder, its name under `runs`, or `latest`; raise RunError with the nearest name."""
+    if isinstance(name, Run):
+        return name
+    folders = [path for path in runs.iterdir() if (path / "config.toml").is_file()] if runs.is_dir() else []
+    if str(name) == "latest":
+        if not folders:
             raise RunError(f"there is no run under {runs}; start one with: nelbo train digits")
-        return Run(max(here, key=lambda path: (path / "config.toml").stat().st_mtime))
-    for path in (Path(what), runs / str(what)):
+        # The configuration is written once, so its time is that of the start; a folder's changes with its files.
+        return Run(max(folders, key=lambda path: (path / "config.toml").stat().st_mtime))
+    for path in (Path(name), runs / str(name)):
         if (path / "config.toml").is_file():
             return Run(path)
-    if Path(what).is_dir() or (runs / str(what)).is_dir():
-        raise RunError(f"{what} is not a run: it has no config.toml")
-    names = [path.name for path in here]
-    hint = (
-        did_you_mean(str(what), names)
-        if names
-        else f"there is none under {runs}; start one with: nelbo train digits"
-    )
-    raise RunError(f"no run is called {str(what)!r}; {hint}")
+    if Path(name).is_dir() or (runs / str(name)).is_dir():
+        raise RunError(f"{name} is not a run: it has no config.toml")
+    hint = f"there is none under {runs}; start one with: nelbo train digits"
+    if folders:
+        hint = did_you_mean(str(name), [path.name for path in folders])
+    raise RunError(f"no run is called {str(name)!r}; {hint}")
 
 
 def default_name(recipe: Recipe, plain: Recipe | None) -> str:
-    """`fashion-mlp-s0`; a run that differs from its recipe in more than the seed gets a short hash."""
+    """Return `fashion-mlp-s0`; a run that differs from its recipe in more than the seed gets a short hash."""
     stem = f"{recipe.recipe}-s{recipe.seed}"
     if plain is not None and recipe == plain.model_copy(update={"seed": recipe.seed}):
         return stem
+    # By content, so that the same command finds its own folder again.
     digest = hashlib.sha256(config.dumps(recipe).encode()).hexdigest()[:6]
     return f"{stem}-{digest}"
 
@@ -218,13 +204,9 @@ def check_name(name: str) -> str:
 
 def check_folder(path: Path, flag: str) -> None:
     """Raise ConfigError where no folder can be: something on the way to it is a file."""
-    for place in (path, *path.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise ConfigError(
-                    f"{flag}: {place} is a file, so nothing can be written in a folder of that name"
-                )
-            return
+    place = next((place for place in (path, *path.parents) if place.exists()), path)
+    if place.exists() and not place.is_dir():
+        raise ConfigError(f"{flag}: {place} is a file, so nothing can be written in a folder of that name")
 
 
 def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
@@ -234,6 +216,7 @@ def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
     """
     if (path / "config.toml").is_file():
         if overwrite:
+            # Somebody else's folder may have a config.toml too, and would be deleted.
             ours = any((path / part).exists() for part in ("env.json", "checkpoints", "metrics.jsonl"))
             foreign = {file.name for file in path.iterdir()} - {"config.toml"}
             if foreign and not ours:
@@ -256,17 +239,17 @@ def check_free(recipe: Recipe, path: Path, *, overwrite: bool = False) -> None:
 
 
 def start(recipe: Recipe, path: Path, *, overwrite: bool = False) -> Run:
-    """Make a run folder, or returns the one that is there, to go on with; see `check_free`."""
+    """Make a run folder, or return the one that is there, to go on with; see `check_free`."""
     check_free(recipe, path, overwrite=overwrite)
     if overwrite and path.exists():
-        shutil.rmtree(path)
+        shutil.rmtree(path)  # `check_free` has made sure that it is a run
     if not (path / "config.toml").is_file():
         with atomic(path / "config.toml") as temporary:
             temporary.write_text(f"format = {FORMAT}\n{config.dumps(recipe)}", encoding="utf-8")
     return Run(path)
 
 
-def share(run: Run, model: BuiltModel, shape: tuple[int, int, int], about: Mapping[str, object]) -> None:
+def share(run: Run, model: BuiltModel, shape: Shape, about: Mapping[str, object]) -> None:
     """Write `model/`: the weights and the configuration that rebuilds the module around them."""
     table = {"model": config.to_dict(run.recipe.model), "shape": list(shape), **about}
     write_tensors(run.path / "model" / "model.safetensors", model.state_dict(), {})
@@ -274,30 +257,27 @@ def share(run: Run, model: BuiltModel, shape: tuple[int, int, int], about: Mappi
 
 
 def shared(folder: Path) -> BuiltModel:
-    """The module in a `model/` folder, which may have been copied from its run; raises RunError."""
+    """Return the module in a `model/` folder, which may be a copy outside of its run; raise RunError."""
     file = folder / "model.safetensors"
     table = Run(folder).read_json("config.json")
     try:
         spec: Model = config.build(Model, table["model"], str(folder / "config.json"))
         shape = (int(table["shape"][0]), int(table["shape"][1]), int(table["shape"][2]))
     except (KeyError, IndexError, TypeError, ValueError):
-        raise RunError(
-            f"{folder / 'config.json'} does not describe a model; copy the whole folder again"
-        ) from None
-    return _module(spec, shape, read_tensors(file)[0], file)
+        file = folder / "config.json"
+        raise RunError(f"{file} does not describe a model; copy the whole folder again") from None
+    return rebuild(spec, shape, read_tensors(file)[0], file)
 
 
-def rebuild(
-    recipe: Recipe, shape: tuple[int, int, int], tensors: Mapping[str, Tensor], file: Path
-) -> BuiltModel:
-    """The module of a checkpoint, in evaluation mode."""
-    return _module(recipe.model, shape, tensors, file)
-
-
-def _module(
-    spec: Model, shape: tuple[int, int, int], tensors: Mapping[str, Tensor], file: Path
-) -> BuiltModel:
+def rebuild(spec: Model, shape: Shape, tensors: Mapping[str, Tensor], file: Path) -> BuiltModel:
+    """Return the module of a checkpoint, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):  # building draws initial weights; the caller's stream stays
         module = spec.build(shape)
-    load_weights(module, tensors, file)
+    try:
+        module.load_state_dict(dict(tensors))  # strictly: no weight may be left as it was initialised
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()  # torch begins with a headline of no use
+        raise RunError(
+            f"{file} does not fit the run's config.toml ({reason}); the run is of another version of nelbo, or damaged"
+        ) from None
     return module.eval()

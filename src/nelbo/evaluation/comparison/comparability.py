@@ -19,7 +19,7 @@ def basis(member: Member, metric: str) -> Basis | None:
     """Return the facts that must be equal for this metric to be compared; None if the run has no such number."""
     card = member.card
     entry = card["metrics"].get(metric)
-    if entry is None or entry["value"] is None:
+    if entry is None or entry["value"] is None:  # `_no_number` and `_not_measured` speak of these
         return None
     return {
         "images": card["images_hash"],
@@ -36,11 +36,11 @@ def classes(bases: Mapping[str, Sequence[Basis | None]]) -> tuple[tuple[str, ...
     together: list[tuple[Basis | None, list[str]]] = []
     for group, of_runs in bases.items():
         first = of_runs[0] if all(one is not None and one == of_runs[0] for one in of_runs) else None
-        home = next((names for other, names in together if first is not None and other == first), None)
-        if home is None:
+        names = next((names for other, names in together if first is not None and other == first), None)
+        if names is None:
             together.append((first, [group]))
         else:
-            home.append(group)
+            names.append(group)
     return tuple(tuple(names) for _, names in together)
 
 
@@ -51,8 +51,10 @@ def cautions(
 
     bases  {metric: {group: the basis of each of its runs}}
     """
+    every = [one for by_group in bases.values() for of_runs in by_group.values() for one in of_runs if one]
     apart: list[Caution] = []
-    for about in _causes(bases):
+    # Behind the causes that have a message here come the conditions of a user's own metrics.
+    for about in dict.fromkeys([*MESSAGES, *(key for one in every for key in one)]):
         metrics: list[str] = []
         values: dict[str, list[str | int]] = {}
         for metric, groups_of in bases.items():
@@ -70,21 +72,15 @@ def cautions(
             say = MESSAGES.get(about, _plainly(f"{about} is"))
             message = f"{say(single, differences)}. Not compared: {listed(map(label, metrics))}"
             apart.append(Caution(about, message, tuple(metrics), single))
-    known = {caution.about for caution in apart}
+    explained = any(caution.about == "training data" for caution in apart)
     return [
         *apart,
         *_no_number(groups),
         *_not_measured(groups),
-        *([] if "training data" in known else _trained_on_others(groups, differences)),
+        *([] if explained else _trained_on_others(groups, differences)),
         *_repeated_seeds(groups),
         *_provenance(groups),
     ]
-
-
-def _causes(bases: Mapping[str, Mapping[str, Sequence[Basis | None]]]) -> list[str]:
-    """Return what a basis is made of: first what has a message here, then the conditions of a user's own metrics."""
-    every = [one for by_group in bases.values() for of_runs in by_group.values() for one in of_runs if one]
-    return list(dict.fromkeys([*MESSAGES, *(key for one in every for key in one)]))
 
 
 def _single(values: Sequence[object]) -> object:
@@ -97,6 +93,7 @@ def _single(values: Sequence[object]) -> object:
 
 def _data_fields(values: Mapping[str, object], differences: Differences) -> str:
     """Return the fields of [data] that may be why `values` (hashes) differ: those that agree wherever a hash does."""
+    # Fields that are the same in these groups explain nothing, whatever they are in the others.
     fields = {
         key: {group: value for group, value in table.items() if group in values}
         for key, table in differences.items()
@@ -111,22 +108,7 @@ def _data_fields(values: Mapping[str, object], differences: Differences) -> str:
     )
 
 
-def _images(values: Mapping[str, object], differences: Differences) -> str:
-    return f"Measured on different images ({_data_fields(values, differences)})"
-
-
-def _training(values: Mapping[str, object], differences: Differences) -> str:
-    why = _data_fields(values, differences)
-    return (
-        f"What is learnt from the training images differs with them ({why}); the measured images are the same"
-    )
-
-
-def _likelihood(values: Mapping[str, object], _: Differences) -> str:
-    return f"log p(x | z) is not the same kind of number: {by_group(values)}"
-
-
-def _k(values: Mapping[str, object], _: Differences) -> str:
+def _samples(values: Mapping[str, object]) -> str:
     most = max(max(value) if isinstance(value, list) else int(str(value)) for value in values.values())
     return f"K is {by_value(values)}; measure all alike with --samples {most}"
 
@@ -136,16 +118,20 @@ def _plainly(subject: str, way_out: str = "") -> Callable[[Mapping[str, object],
 
 
 MESSAGES: dict[str, Callable[[Mapping[str, object], Differences], str]] = {
-    "images": _images,
+    "images": lambda values, fields: f"Measured on different images ({_data_fields(values, fields)})",
     "split": _plainly("The split is"),
     "checkpoint": _plainly("The checkpoint is"),
-    "likelihood": _likelihood,
-    "K": _k,
+    "likelihood": lambda values, _: f"log p(x | z) is not the same kind of number: {by_group(values)}",
+    "K": lambda values, _: _samples(values),
     "evaluation seed": _plainly("Posterior samples come from seed", "; measure again with nelbo evaluate"),
     "unit": _plainly("The unit is"),
-    "training data": _training,
+    "training data": lambda values, fields: (
+        f"What is learnt from the training images differs with them ({_data_fields(values, fields)}); "
+        "the measured images are the same"
+    ),
     "classifier": _plainly("Image quality is measured in the features of classifier"),
 }
+"""Cause -> the sentence about it, of {group: value} and the fields that differ."""
 
 
 def _no_number(groups: Groups) -> Iterator[Caution]:
@@ -176,16 +162,15 @@ def _not_measured(groups: Groups) -> Iterator[Caution]:
             lacking[group] = [name for name in every if any(name in names for names in without.values())]
         else:
             lacking |= {f"{run} ({group})": names for run, names in without.items() if names}
-    lacking = {where: names for where, names in lacking.items() if names}
+    lacking = {place: names for place, names in lacking.items() if names}
     if not lacking:
         return
     missing = [name for name in every if any(name in names for names in lacking.values())]
     samples = max(card["samples"] for card in cards)
     k = f" --samples {samples}" if "importance" in missing and samples else ""
-    places = by_group({where: listed(names) for where, names in lacking.items()})
-    message = (
-        f"Not measured everywhere. Missing in {places}. Measure it with --metrics {','.join(missing)}{k}"
-    )
+    places = by_group({place: listed(names) for place, names in lacking.items()})
+    way_out = f"Measure it with --metrics {','.join(missing)}{k}"
+    message = f"Not measured everywhere. Missing in {places}. {way_out}"
     yield Caution("not measured", message, (), dict(lacking))
 
 
@@ -196,15 +181,14 @@ def _trained_on_others(groups: Groups, differences: Differences) -> Iterator[Cau
     """Yield the groups that were measured on the same images and trained on others."""
     trained = {name: sorted({one.card["data_hash"] for one in members}) for name, members in groups.items()}
     measured = {name: {one.card["images_hash"] for one in members} for name, members in groups.items()}
-    pairs = [
-        (a, b) for a, b in combinations(groups, 2) if measured[a] & measured[b] and trained[a] != trained[b]
-    ]
-    if pairs:
-        values = {group: hashes for group, hashes in trained.items() if any(group in pair for pair in pairs)}
-        why = _data_fields(values, differences)
-        yield Caution(
-            "training data", f"Trained on different images ({why}), measured on the same", (), dict(values)
-        )
+    concerned: set[str] = set()
+    for a, b in combinations(groups, 2):
+        if measured[a] & measured[b] and trained[a] != trained[b]:
+            concerned |= {a, b}
+    if concerned:
+        values = {group: hashes for group, hashes in trained.items() if group in concerned}
+        message = f"Trained on different images ({_data_fields(values, differences)}), measured on the same"
+        yield Caution("training data", message, (), dict(values))
 
 
 def _repeated_seeds(groups: Groups) -> Iterator[Caution]:
@@ -224,13 +208,13 @@ def _provenance(groups: Groups) -> Iterator[Caution]:
     checks: dict[str, tuple[str, Callable[[Member], object]]] = {
         "selection": (
             "The best checkpoint was chosen differently:",
-            lambda one: one.summary.get("selection"),
+            lambda run: run.summary.get("selection"),
         ),
-        "code": ("Trained by different code:", lambda one: one.code),
-        "hardware": ("Speeds come from different hardware:", lambda one: one.hardware),
+        "code": ("Trained by different code:", lambda run: run.code),
+        "hardware": ("Speeds come from different hardware:", lambda run: run.hardware),
     }
     if any(member.card["checkpoint"] != "best" for member in members):
-        del checks["selection"]
+        del checks["selection"]  # the measured weights were not selected
     for about, (words, read) in checks.items():
         if len({read(member) for member in members}) > 1:
             ways = {group: list(dict.fromkeys(map(read, of_group))) for group, of_group in groups.items()}

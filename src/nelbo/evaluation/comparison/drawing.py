@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def draw(comparison: Comparison) -> tuple[Figure | None, str]:
-    """The rate-distortion plane of the groups that can be compared, and what has to be said beside it.
+    """Draw the rate-distortion plane of the groups that can be compared; return it, or None with the reason.
 
-    Of groups that cannot be compared with each other the largest set is drawn, on a tie the first. None with
-    the reason where no run has both a KL and a reconstruction.
+    If not all groups can be compared with each other, the largest set that can is drawn, on a tie the first. There is
+    no plane where no run has both a KL and a reconstruction.
     """
     distortion, rate = comparison.metric("reconstruction"), comparison.metric("kl")
     if distortion is None or rate is None:
@@ -27,12 +27,12 @@ def draw(comparison: Comparison) -> tuple[Figure | None, str]:
         [name for name in names if _has(rate.cells.get(name)) and _has(distortion.cells.get(name))]
         for names in distortion.classes
     ]
-    names = max(numbered, key=len)
+    names = max(numbered, key=len)  # of equally many the first, with which the baseline is compared
     if not names:
         return None, "no rate-distortion plane: no run has both a KL and a reconstruction"
-    from nelbo.plots import rate_distortion
+    from nelbo.plots import rate_distortion  # here: matplotlib takes long to import
 
-    drawable = [name for own in numbered for name in own]
+    drawable = [name for comparable in numbered for name in comparable]
     apart = [name for name in drawable if name not in names]
     without = [group.name for group in comparison.groups if group.name not in drawable]
     several = any(len(comparison.group(name).runs) > 1 for name in names)
@@ -43,28 +43,25 @@ def draw(comparison: Comparison) -> tuple[Figure | None, str]:
         f"Not drawn, because it cannot be compared: {listed(apart)}." if apart else "",
         f"Not drawn, because it has no KL: {listed(without)}." if without else "",
     ]
-    points = {
-        comparison.group(name).title: list(
-            zip(_numbers(rate.cells[name]), _numbers(distortion.cells[name]), strict=True)
-        )
-        for name in names
-    }
+    points = {}
+    for name in names:
+        pairs = zip(rate.cells[name].values, distortion.cells[name].values, strict=True)
+        points[comparison.group(name).title] = [(x, y) for x, y in pairs if x is not None and y is not None]
     title = f"rate and distortion · {comparison.checkpoint} · {comparison.split}"
     return rate_distortion(points, title=title, notes=notes), ""
 
 
 def default_file(comparison: Comparison) -> Path:
-    """comparisons/{what is compared}/rate-distortion.png beside the first run; other runs, another folder."""
+    """Return comparisons/{name}/rate-distortion.png beside the first run; other runs have another folder."""
     runs = [run for group in comparison.groups for run in group.runs]
-    asked = [sorted(str(Path(run.path).resolve()) for run in runs), comparison.split, comparison.checkpoint]
-    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
+    paths = sorted(
+        str(Path(run.path).resolve()) for run in runs
+    )  # the same file in whatever order they are named
+    compared = [paths, comparison.split, comparison.checkpoint]
+    digest = hashlib.sha256(json.dumps(compared).encode()).hexdigest()[:6]
     folder = f"{runs[0].name.rpartition('/')[2]}-and-{len(runs) - 1}-{digest}"
     return Path(runs[0].path).parent / "comparisons" / folder / "rate-distortion.png"
 
 
 def _has(cell: Cell | None) -> bool:
     return cell is not None and cell.mean is not None
-
-
-def _numbers(cell: Cell) -> list[float]:
-    return [value for value in cell.values if value is not None]

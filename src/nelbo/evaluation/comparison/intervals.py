@@ -1,4 +1,4 @@
-"""Intervals of a difference: over images, over seeds, and what each of the two leaves out.
+"""Intervals of a difference, over images and over seeds: each of the two leaves out what the other one varies.
 
 Two things vary when an experiment is repeated: the test images and the seed of training. The images are the
 same for all runs, so differences are taken image by image; seeds are the replication. One interval speaks of each.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Interval:
     def excludes_zero(self) -> bool:
         return self.low > 0.0 or self.high < 0.0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return dataclasses.asdict(self) | {"n": list(self.n)}
 
 
@@ -54,7 +54,7 @@ def over_images(difference_N: Floats, level: float = LEVEL) -> Interval | None:
     n = len(difference_N)
     if n < 2 or not _varies(float(difference_N.mean()), float(difference_N.var(ddof=1)) / n):
         return None
-    from scipy.stats import ttest_1samp
+    from scipy.stats import ttest_1samp  # here: it takes half a second, and most commands compare nothing
 
     test = ttest_1samp(difference_N, 0.0)
     low, high = test.confidence_interval(level)
@@ -70,6 +70,7 @@ def over_seeds(group: Sequence[float], baseline: Sequence[float], level: float =
     a, b = np.asarray(group, dtype=float), np.asarray(baseline, dtype=float)
     if min(len(a), len(b)) < 2:
         return None
+    # The squared error of a difference of independent means is the sum of their squared errors (Welch 1947).
     if not _varies(float(a.mean() - b.mean()), float(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))):
         return None
     from scipy.stats import ttest_ind

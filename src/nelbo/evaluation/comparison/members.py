@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +21,7 @@ DEFAULT_SAMPLES = 500  # of `nelbo evaluate`
 SPLITS = ("train", "validation", "test")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Ask:
     """The metrics and conditions that every run's card must have.
 
@@ -37,22 +36,20 @@ class Ask:
     device: str
     data_dir: str | Path | None
 
-    @classmethod
-    def checked(cls, metrics: Sequence[str] | None, samples: int | None, **more: Any) -> Ask:
-        """Raise ConfigError for what no run can be asked for."""
-        if samples is not None and samples < 0:
-            raise ConfigError(f"samples must be 0 or more (got {samples})")
-        for what, known in (("checkpoint", store.CHECKPOINTS), ("split", SPLITS)):
-            if more[what] not in known:
-                raise ConfigError(f"no {what} is called {more[what]!r}; {did_you_mean(more[what], known)}")
-        for name in metrics or ():
+    def __post_init__(self) -> None:
+        """Raise ConfigError for conditions that no run can meet, and complete the two that depend on each other."""
+        if self.samples is not None and self.samples < 0:
+            raise ConfigError(f"samples must be 0 or more (got {self.samples})")
+        choices = {"checkpoint": store.CHECKPOINTS, "split": SPLITS}
+        for kind, name in (("checkpoint", self.checkpoint), ("split", self.split)):
+            if name not in choices[kind]:
+                raise ConfigError(f"no {kind} is called {name!r}; {did_you_mean(name, choices[kind])}")
+        for name in self.metrics or ():
             lookup("metric", name)
-        wanted = None if metrics is None else tuple(metrics)
-        if samples is None and "importance" in (wanted or ()):
-            samples = DEFAULT_SAMPLES
-        if wanted is None and samples is not None:
-            wanted = (*card.quick(), *(["importance"] if samples else []))
-        return cls(samples=samples, metrics=wanted, **more)
+        if self.samples is None and "importance" in (self.metrics or ()):
+            self.samples = DEFAULT_SAMPLES
+        if self.metrics is None and self.samples is not None:
+            self.metrics = (*card.quick(), *(("importance",) if self.samples else ()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,20 +67,19 @@ class Member:
     summary: Summary
 
     def value(self, metric: str) -> float | None:
-        """Return its number of this metric, or None where there is none."""
+        """Return its number of this metric, or None without one."""
         return number(self.card["metrics"].get(metric))
 
     @property
     def hardware(self) -> str:
-        """The hardware of its speed: the device, and the threads of a CPU."""
+        """The hardware that it was trained on: the device, and the threads of a CPU."""
         device = str(self.summary.get("device", self.environment.get("device", "cpu")))
         if device.startswith("cuda") and self.environment.get("gpus"):
             index = int(device.partition(":")[2] or 0)
             return str(self.environment["gpus"][min(index, len(self.environment["gpus"]) - 1)])
         threads = self.summary.get("threads", self.environment.get("threads"))
-        words = (
-            f"{self.environment.get('processor', 'unknown')}, {threads} thread{'' if threads == 1 else 's'}"
-        )
+        processor = self.environment.get("processor", "unknown")
+        words = f"{processor}, {threads} thread{'' if threads == 1 else 's'}"
         return words if device == "cpu" else f"{device}, {words}"
 
     @property
@@ -95,99 +91,93 @@ class Member:
         return f"nelbo {packages.get('nelbo', '?')}{at}, torch {packages.get('torch', '?')}"
 
 
-def find(what: Sequence[str | Path | Run], runs: Path) -> tuple[list[Run], dict[str, str]]:
-    """The finished runs among what was given, each once, and what was left out with the reason.
+def find(names_of: Sequence[str | Path | Run], runs: Path) -> tuple[list[Run], dict[str, str]]:
+    """Return the finished runs of these names, each once, and the names that are left out with the reason.
 
     A folder or file that is no run is left out, for a shell's `runs/digits-*` may match one; a name that is
     nothing at all raises RunError with the nearest.
     """
-    found: dict[Path, Run] = {}
+    finished: dict[Path, Run] = {}
     left_out: dict[str, str] = {}
-    for one in what:
-        shown = one.name if isinstance(one, Run) else str(one)
+    for one in names_of:
+        name = one.name if isinstance(one, Run) else str(one)
         try:
             run = store.find(one, runs)
-            why = "was given twice" if run.path.resolve() in found else _unfinished(run)
+            place = run.path.resolve()  # a link and its target are one run
+            if place in finished:
+                left_out[name] = "was given twice"
+            elif run.finished:
+                finished[place] = run
+            else:
+                epoch = max((row.get("epoch", 0) for row in run.history()), default=0)
+                reached = f"epoch {epoch} of {run.recipe.epochs}"
+                left_out[name] = f"has not finished ({reached}); the command that started it goes on"
         except RunError as error:
             places = [one.path] if isinstance(one, Run) else [Path(one), runs / one]
             if not any(place.exists() for place in places):
                 raise
             damaged = any((place / "config.toml").is_file() for place in places)
-            left_out[shown] = f"cannot be used: {error}" if damaged else "is not a run: it has no config.toml"
-            continue
-        if why:
-            left_out[shown] = why
-        else:
-            found[run.path.resolve()] = run
-    return list(found.values()), left_out
+            left_out[name] = f"cannot be used: {error}" if damaged else "is not a run: it has no config.toml"
+    return list(finished.values()), left_out
 
 
-def _unfinished(run: Run) -> str:
-    if run.finished:
-        return ""
-    done = max((row.get("epoch", 0) for row in run.history()), default=0)
-    return f"has not finished (epoch {done} of {run.recipe.epochs}); the command that started it goes on"
-
-
-def unique_names(found: Sequence[Run]) -> list[str]:
-    """Each run's name, with as many folders before it as it takes to tell it from the others."""
-    parts = [run.path.resolve().parts for run in found]
-    shown = []
-    for own in parts:
+def unique_names(runs: Sequence[Run]) -> list[str]:
+    """Return each run's name, with as many folders before it as it takes to tell it from the others."""
+    paths = [run.path.resolve().parts for run in runs]
+    unique = []
+    for path in paths:
         depth = 1
-        while depth < len(own) and sum(other[-depth:] == own[-depth:] for other in parts) > 1:
+        while depth < len(path) and sum(other[-depth:] == path[-depth:] for other in paths) > 1:
             depth += 1
-        shown.append("/".join(own[-depth:]))
-    return shown
+        unique.append("/".join(path[-depth:]))
+    return unique
 
 
-def measured(found: Iterable[Run], ask: Ask, tell: Tell) -> tuple[list[Member], dict[str, str]]:
-    """The runs with cards that answer `ask`, and those left out with the reason.
+def measured(runs: Sequence[Run], ask: Ask, tell: Tell) -> tuple[list[Member], dict[str, str]]:
+    """Return the runs with cards that answer `ask`, and those left out with the reason.
 
     A run may be damaged, lack the checkpoint or the split, or have no card while its data are not here.
     """
-    found = list(found)
     members: list[Member] = []
     left_out: dict[str, str] = {}
-    for run, name in zip(found, unique_names(found), strict=True):
+    for run, name in zip(runs, unique_names(runs), strict=True):
         try:
-            members.append(_member(run, name, ask, tell))
+            recipe = run.recipe
+            model = api.load(run, checkpoint=ask.checkpoint, device="cpu")
+            settings = config.to_dict(recipe)
+            settings.pop("seed")  # runs that differ in nothing else are one group
+            card_of_run = _card(run, name, ask, card.fingerprint(model), tell)
+            member = Member(
+                run=run,
+                name=name,
+                seed=recipe.seed,
+                settings=settings,
+                card=card_of_run,
+                per_image=card.read_per_image(run, card_of_run),
+                weights=sum(parameter.numel() for parameter in model.parameters()),
+                environment=run.read_json("env.json", missing={}),
+                summary=run.summary,
+            )
         except (RunError, DataError, ConfigError) as error:
             left_out[name] = f"cannot be measured: {error}"
+        else:
+            members.append(member)
     return members, left_out
 
 
-def _member(run: Run, name: str, ask: Ask, tell: Tell) -> Member:
-    recipe = run.recipe
-    model = api.load(run, checkpoint=ask.checkpoint, device="cpu")
-    table = config.to_dict(recipe)
-    table.pop("seed")
-    kept = _card(run, name, ask, card.fingerprint(model), tell)
-    return Member(
-        run=run,
-        name=name,
-        seed=recipe.seed,
-        settings=table,
-        card=kept,
-        per_image=card.read_per_image(run, kept),
-        weights=sum(parameter.numel() for parameter in model.parameters()),
-        environment=run.read_json("env.json", missing={}),
-        summary=run.summary,
-    )
-
-
 def _card(run: Run, name: str, ask: Ask, weights: str, tell: Tell) -> Card:
-    """The run's card, measured as far as it is missing or belongs to other weights or arithmetic."""
-    kept = card.read(run, ask.split, ask.checkpoint, ask.samples)
-    fresh = card.is_of(kept, weights) and kept.keys() >= {"images_hash", "log_px"} and card.is_whole(kept)
-    there = tuple(section for section in kept.get("sections", {}) if section in names("metric"))
+    """Return the run's card, measured as far as it is missing or belongs to other weights or arithmetic."""
+    before = card.read(run, ask.split, ask.checkpoint, ask.samples)
+    complete = before.keys() >= {"images_hash", "log_px"} and card.is_whole(before)  # older cards are not
+    fresh = complete and card.is_of(before, weights)
+    sections = tuple(section for section in before.get("sections", {}) if section in names("metric"))
     if fresh:
-        missing = tuple(section for section in ask.metrics or () if section not in there)
+        missing = tuple(section for section in ask.metrics or () if section not in sections)
     else:
-        missing = ask.metrics or there or card.quick()
+        missing = ask.metrics or sections or card.quick()
     if not missing:
-        return kept
-    samples = ask.samples if ask.samples is not None else kept.get("samples", 0)
+        return before
+    samples = ask.samples if ask.samples is not None else before.get("samples", 0)
     tell(RunMeasured(name, tuple(missing), samples))
     try:
         return card.evaluate(
@@ -197,7 +187,7 @@ def _card(run: Run, name: str, ask: Ask, weights: str, tell: Tell) -> Card:
     except DataError:
         if not fresh:
             raise
-        return kept  # what it lacks is said with the other gaps
+        return before  # a caution of the comparison names the gaps
 
 
 def grouped(members: Iterable[Member]) -> list[list[Member]]:
@@ -216,15 +206,15 @@ def grouped(members: Iterable[Member]) -> list[list[Member]]:
     return groups
 
 
-def check_enough(found: Sequence[Run], left_out: Mapping[str, str]) -> None:
+def check_enough(runs: Sequence[Run], left_out: Mapping[str, str]) -> None:
     """Raise RunError unless there are two runs to compare."""
-    if len(found) >= 2:
+    if len(runs) >= 2:
         return
-    if not found and not left_out:
+    if not runs and not left_out:
         raise RunError("a comparison needs two finished runs: name them, as in nelbo compare RUN RUN ...")
-    have, way = "there is none", ""
-    if found:
-        have = f"there is only {found[0].name}"
-        way = f"; its own checkpoints are compared with: nelbo evaluate {found[0].path} --compare-first"
+    count, way_out = "there is none", ""
+    if runs:
+        count = f"there is only {runs[0].name}"
+        way_out = f"; its own checkpoints are compared with: nelbo evaluate {runs[0].path} --compare-first"
     lines = "".join(f"\n  {name} {why}" for name, why in left_out.items())
-    raise RunError(f"a comparison needs two finished runs, and {have}{way}{lines}")
+    raise RunError(f"a comparison needs two finished runs, and {count}{way_out}{lines}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nelbo.evaluation.comparison.intervals import Interval, mean_and_error
-from nelbo.evaluation.comparison.values import Comparison, Difference, Group, MetricRow
+from nelbo.evaluation.comparison.values import Comparison, Difference, MetricRow
 from nelbo.evaluation.comparison.words import listed, shown
 from nelbo.evaluation.labels import decimals, label, rounded
 from nelbo.evaluation.labels import section as section_label
@@ -26,28 +26,27 @@ def groups(comparison: Comparison) -> Table:
     trained = "" if len(hardware) > 1 else f" · trained on {hardware[0]}"
     caption = f"{comparison.split}{size} · {comparison.checkpoint} checkpoint{trained}"
     heads = ["group", "what", "runs", "seeds", "epochs", "best at", "train, s", "images/s", "weights"]
-    rows = [_group(group, group.name == comparison.baseline) for group in comparison.groups]
-    if len(hardware) > 1:
+    rows: list[list[Cell | str]] = []
+    for group in comparison.groups:
+        runs = group.runs
+        names = tuple(run.name for run in runs)
+        row: list[Cell | str] = [
+            group.name,
+            f"{group.label} (baseline)" if group.name == comparison.baseline else group.label,
+            Cell(", ".join(names), names=names),
+            ", ".join(str(run.seed) for run in runs),
+            _range([run.epochs for run in runs]),
+            _range([run.epoch for run in runs]),
+            _seconds([run.train_seconds for run in runs]),
+            f"{sum(run.images_per_second for run in runs) / len(runs):,.0f}",
+            f"{runs[0].weights:,}",
+        ]
+        if len(hardware) > 1:
+            row.append(Cell(" | ".join(dict.fromkeys(run.hardware for run in runs))))
+        rows.append(row)
+    if len(hardware) > 1:  # otherwise the caption names the one
         heads.append("hardware")
-        for row, group in zip(rows, comparison.groups, strict=True):
-            row.append(Cell(" | ".join(dict.fromkeys(run.hardware for run in group.runs))))
     return plain(caption, heads, rows)
-
-
-def _group(group: Group, baseline: bool) -> list[Cell | str]:
-    runs = group.runs
-    names = tuple(run.name for run in runs)
-    return [
-        group.name,
-        f"{group.label} (baseline)" if baseline else group.label,
-        Cell(", ".join(names), names=names),
-        ", ".join(str(run.seed) for run in runs),
-        _range([run.epochs for run in runs]),
-        _range([run.epoch for run in runs]),
-        _seconds([run.train_seconds for run in runs]),
-        f"{sum(run.images_per_second for run in runs) / len(runs):,.0f}",
-        f"{runs[0].weights:,}",
-    ]
 
 
 def configuration(comparison: Comparison) -> Table | None:
@@ -87,9 +86,8 @@ def metrics(comparison: Comparison) -> Table:
 def paired(comparison: Comparison) -> list[Table]:
     """Return one table for each group but the baseline: its differences, each with both intervals."""
     tables = []
-    notes: tuple[str, ...] = (
-        (OVER_IMAGES, NO_INTERVAL) if any(one.over_images for one in comparison.paired) else ()
-    )
+    over_images = any(one.over_images for one in comparison.paired)
+    notes: tuple[str, ...] = (OVER_IMAGES, NO_INTERVAL) if over_images else ()
     notes += (OVER_SEEDS,) if any(one.over_seeds for one in comparison.paired) else ()
     for group in comparison.groups[1:]:
         rows = [_difference(one, comparison) for one in comparison.paired if one.group == group.name]
@@ -99,9 +97,6 @@ def paired(comparison: Comparison) -> list[Table]:
             tables.append(plain(f"{sides}: {group.label}", heads, rows, whole=4, notes=notes))
             notes = ()  # under the first table only
     return tables
-
-
-# --- cells ------------------------------------------------------------------------------------
 
 
 def _name(row: MetricRow, comparison: Comparison) -> str:
@@ -128,11 +123,11 @@ def _mean(row: MetricRow, group: str) -> str:
 
 def _difference(one: Difference, comparison: Comparison) -> list[Cell | str]:
     widths = [interval.high - interval.low for interval in (one.over_images, one.over_seeds) if interval]
-    digits = decimals(min(widths) / 2) if widths else None
+    digits = decimals(min(widths) / 2) if widths else None  # two digits of the half of the narrower interval
     number = rounded(one.value) if digits is None else f"{one.value:.{digits}f}"
     row = next(row for row in comparison.metrics if row.name == one.metric)
     better = f"{row.better} is better" if row.better else ""
-    note = "" if one.note == "no mean over images" else one.note
+    note = "" if one.note == "no mean over images" else one.note  # NO_INTERVAL says that below the table
     return [
         _name(row, comparison),
         Cell(f"{'+' if one.value > 0 else ''}{number}", kind="number"),
@@ -159,7 +154,7 @@ def _seconds(values: Sequence[float]) -> str:
 
 
 def _notes(comparison: Comparison) -> tuple[str, ...]:
-    """Return what the numbers and the marks of the metrics mean, as far as there are any."""
+    """Return the explanations of the numbers and marks that there are."""
     groups_of: dict[str, list[str]] = {}
     for group in comparison.groups:
         if group.log_px:

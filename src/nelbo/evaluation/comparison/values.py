@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from nelbo.evaluation.comparison.intervals import Interval
 
@@ -30,7 +30,7 @@ class RunRow:
 class Group:
     """Runs whose configuration differs only in the seed. `name` is a letter, `label` says what is special.
 
-    log_px  what has to be said of log p(x | z): cross-entropy of grey pixels, density, ...; "" for a probability
+    log_px  the kind of log p(x | z): cross-entropy of grey pixels, density, ...; "" for a probability
     """
 
     name: str
@@ -49,9 +49,9 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """A metric of a group: mean over seeds, its standard error (None for one seed), and each run's number.
+    """A metric of a group: the mean over seeds, its standard error (None for one seed), and each run's number.
 
-    mean        None where there is no number; `missing` is then the word for it, and `note` says why
+    mean        None without a number; `missing` is then the word for it, and `note` says why
     comparable  with the baseline: same images, same kind of number, same estimator
     """
 
@@ -69,7 +69,7 @@ class MetricRow:
 
     better   lower, higher, or "" where neither is better in itself
     best     the group that is better than every other one, or None where an interval contains zero
-    best_of  what the intervals behind it vary: seeds, or only the images of single runs
+    best_of  the variation in the intervals behind it: seeds, or only the images of single runs
     classes  groups whose numbers can be compared with each other
     """
 
@@ -105,8 +105,8 @@ class Caution:
     """A caution to read before numbers are compared.
 
     about    images, likelihood, K, ...: one word for programs
-    metrics  that cannot be compared because of it; empty where all can, with care
-    values   what it is for each group
+    metrics  the metrics that cannot be compared because of it; empty where all can, with care
+    values   the value of each group
     """
 
     about: str
@@ -123,7 +123,7 @@ class Comparison:
     samples      K of importance-weighted numbers; None where there are none, or not all have the same
     baseline     the group of the run that was given first: the others are compared with it
     differences  configuration fields that are not the same in all groups: {field: {group: value}}
-    left_out     what was given and could not be compared: {name: why}
+    left_out     runs that could not be compared: {name: why}
     """
 
     split: str
@@ -144,9 +144,8 @@ class Comparison:
     def metric(self, name: str) -> MetricRow | None:
         return next((row for row in self.metrics if row.name == name), None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain tables and lists, for JSON."""
-        table: dict[str, Any] = dataclasses.asdict(self)
-        for group, row in zip(self.groups, table["groups"], strict=True):
-            row["seeds"] = list(group.seeds)
-        return table
+    def to_dict(self) -> dict[str, object]:
+        """Return plain tables and lists, for JSON."""
+        # asdict leaves out properties, and a reader of the JSON wants the seeds.
+        groups = [dataclasses.asdict(group) | {"seeds": list(group.seeds)} for group in self.groups]
+        return dataclasses.asdict(self) | {"groups": groups}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import string
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
-from typing import Any
 
 from nelbo.core.spec import kebab
 
@@ -12,7 +12,7 @@ LABELLED = 3  # differing fields that a group's label names; with more it is cal
 
 
 def shown(value: object) -> str:
-    """A setting in short: 4, relu, [256, 128], linear(epochs 20); `-` where a configuration has no such field."""
+    """Return a setting in short: 4, relu, [256, 128], linear(epochs 20); `-` for a field that does not exist."""
     match value:
         case None:
             return "-"
@@ -29,18 +29,18 @@ def shown(value: object) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """`A`, `A and B`, `A, B and C`."""
+    """Return `A`, `A and B`, `A, B and C`."""
     *most, last = map(str, names)
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def by_value(values: Mapping[str, object]) -> str:
-    """`4 in A and B, 1 in C`: groups of equal value together, in order."""
+    """Return `4 in A and B, 1 in C`: groups of equal value together, in order."""
     return ", ".join(f"{value} in {names}" for value, names in _alike(values))
 
 
 def by_group(values: Mapping[str, object]) -> str:
-    """`A and B: a longer phrase; C: another`."""
+    """Return `A and B: a longer phrase; C: another`."""
     return "; ".join(f"{names}: {value}" for value, names in _alike(values))
 
 
@@ -48,38 +48,36 @@ def _alike(values: Mapping[str, object]) -> list[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
     for group, value in values.items():
         groups.setdefault(shown(value), []).append(group)
-    return [(value, listed(names)) for value, names in groups.items()]
+    return [(value, listed(names)) for value, names in groups.items()]  # in the order of their first group
 
 
 def letters(count: int) -> list[str]:
-    """A, B, ..., Z, AA, AB, ..."""
-    names = []
-    for number in range(count):
-        name, rest = "", number + 1
-        while rest:
-            rest, digit = divmod(rest - 1, 26)
-            name = chr(ord("A") + digit) + name
-        names.append(name)
-    return names
+    """Return the first letters of A, B, ..., Z, AA, AB, ..."""
+    words = (
+        "".join(word)
+        for length in itertools.count(1)
+        for word in itertools.product(string.ascii_uppercase, repeat=length)
+    )
+    return list(itertools.islice(words, count))
 
 
-def differences(tables: Mapping[str, Mapping[str, Any]], prefix: str = "") -> dict[str, dict[str, object]]:
-    """The dotted fields that are not the same in all configurations: {field: {group: value or None}}.
+def differences(tables: Mapping[str, Mapping[str, object]], prefix: str = "") -> dict[str, dict[str, object]]:
+    """Return the dotted fields that are not the same in all configurations: {field: {group: value or None}}.
 
     Where components of different names stand in one field, that field is the difference, with all that is in it.
     """
-    found: dict[str, dict[str, object]] = {}
+    differing: dict[str, dict[str, object]] = {}
     for key in dict.fromkeys(key for table in tables.values() for key in table):
         values = {group: table.get(key) for group, table in tables.items()}
         first = next(iter(values.values()))
-        if all(value == first for value in values.values()):
+        if all(value == first for value in values.values()):  # no set: a list cannot be hashed
             continue
         nested = {group: value for group, value in values.items() if isinstance(value, Mapping)}
         if len(nested) == len(values) and len({value.get("name") for value in nested.values()}) == 1:
-            found |= differences(nested, f"{prefix}{key}.")
+            differing |= differences(nested, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = values
-    return found
+            differing[f"{prefix}{key}"] = values
+    return differing
 
 
 def labels(differing: Mapping[str, Mapping[str, object]], runs: Mapping[str, Sequence[str]]) -> list[str]:
@@ -93,29 +91,25 @@ def labels(differing: Mapping[str, Mapping[str, object]], runs: Mapping[str, Seq
     ends = [key.rpartition(".")[2] for key in differing]
     short = {key: end if ends.count(end) == 1 else key for key, end in zip(differing, ends, strict=True)}
     baseline = next(iter(runs))
-    found = []
+    titles = []
     for group, names in runs.items():
         changed = [
             f"{kebab(short[key])} {_briefly(table[group])}"
             for key, table in differing.items()
             if table[group] != table[baseline]
         ]
-        found.append(", ".join(changed) if 0 < len(changed) <= LABELLED else _stem(names))
-    return found
+        letters = itertools.takewhile(lambda at: len(set(at)) == 1, zip(*names, strict=False))
+        common = "".join(letter for letter, *_ in letters)
+        stem = common.removesuffix("-s").rstrip("-_. /") if len(names) > 1 else names[0]
+        titles.append(", ".join(changed) if 0 < len(changed) <= LABELLED else stem or names[0])
+    return titles
 
 
 def _briefly(value: object) -> str:
-    """As `shown`; of a component only its name."""
+    """Return a setting as `shown` does, but only the name of a component."""
     match value:
         case Mapping():
             return str(value.get("name", shown(value)))
         case list() if value:
             return ",".join(map(_briefly, value))
     return shown(value)
-
-
-def _stem(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    common = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    return "".join(letters[0] for letters in common).removesuffix("-s").rstrip("-_. /") or names[0]
