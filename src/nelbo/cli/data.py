@@ -1,7 +1,5 @@
 """The verb `nelbo data`."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """The verb `nelbo encode`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

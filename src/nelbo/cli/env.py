@@ -1,7 +1,5 @@
 """The verb `nelbo env`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from nelbo.cli.verb import Answer, Verb

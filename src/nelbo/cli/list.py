@@ -1,7 +1,5 @@
 """The verb `nelbo list`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The command line, a thin coat over the library. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
 
-from __future__ import annotations
-
 import gc
 import importlib
 import json

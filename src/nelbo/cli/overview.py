@@ -1,7 +1,5 @@
 """The overview of all verbs, read from the sources in this folder without importing them, for `nelbo --help`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The parser of a command line: from words to a verb with its fields set."""
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import fields
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """The verb `nelbo recipes`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from nelbo.cli.verb import Answer, Importing

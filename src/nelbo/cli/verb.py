@@ -18,8 +18,6 @@ A verb is one file in this folder, `nelbo/cli/NAME.py`, with one dataclass in it
 Nothing else has to be edited. `nelbo --help` reads the three facts from the source: each is a literal on one line.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

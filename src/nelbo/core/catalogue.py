@@ -1,7 +1,5 @@
 """The catalogue of registered entries, for lists and help, and the import of a user's own files."""
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 import sys

@@ -1,7 +1,5 @@
 """Specs to and from plain tables, TOML and flags; overrides of their fields."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import tomllib

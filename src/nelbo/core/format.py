@@ -1,7 +1,5 @@
 """The format number in every file of a run folder, and the files that a version can read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

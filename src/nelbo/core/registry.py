@@ -1,7 +1,5 @@
 """The registry: components by axis and name, loaded when first asked for, and plug-ins."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.metadata

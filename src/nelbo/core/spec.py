@@ -10,8 +10,6 @@ themselves under their kebab-case class name, and a field of the abstract type a
     a scalar               4            where the axis says what a scalar means (schedules)
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar, get_args

@@ -5,8 +5,6 @@ evaluation/{split}-{checkpoint}-k{samples}.safetensors   the numbers of single i
 evaluation/unfinished/{split}-k{samples}-{weights}/      the finished part of an interrupted measurement
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

@@ -1,7 +1,5 @@
 """A metric's name and number as people read them: the same on a terminal, in a comparison and in a report."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -4,8 +4,6 @@ evaluation/samplers.json                        the measurements of `compare`, a
 evaluation/unfinished/samplers-{weights}.json   the finished part of an interrupted one
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import time

@@ -3,8 +3,6 @@
 `nelbo.cli.console` prints a Table and `nelbo.report` writes it as HTML; neither writes a word of its own into it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Literal

@@ -1,7 +1,5 @@
 """The axis of metrics: functions of a built model and a split that yield (name, value)."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

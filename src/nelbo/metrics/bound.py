@@ -1,7 +1,5 @@
 """The bound and its two halves: logged by training and validation, reported by evaluation, one code."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 

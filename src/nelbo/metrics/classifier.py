@@ -5,8 +5,6 @@ whatever the device and the load; and kept as `classifiers/{data}-{shape}-{class
 that NELBO_CACHE names, or in the user's cache folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The use of a codebook, for models whose latents are codes."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 There are F factors, each an index into its values; all logarithms are natural. Codes are float64 arrays (N, Z).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

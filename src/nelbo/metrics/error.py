@@ -1,7 +1,5 @@
 """The error of a reconstruction: squared error, peak signal-to-noise ratio, structural similarity."""
 
-from __future__ import annotations
-
 import torch
 
 from nelbo.dists.base import exact

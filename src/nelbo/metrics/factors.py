@@ -1,7 +1,5 @@
 """Disentanglement: the scores of latent dimensions that each follow one known factor of variation."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The Fréchet distance between two sets of features, each taken for a Gaussian."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch

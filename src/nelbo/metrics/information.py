@@ -1,7 +1,5 @@
 """The information in the latents: the KL taken apart by the aggregate posterior q(z) = 1/N sum_n q(z | x_n)."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

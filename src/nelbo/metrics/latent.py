@@ -1,7 +1,5 @@
 """The KL of each latent dimension, and the number of active ones."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch

@@ -1,7 +1,5 @@
 """Precision, recall, density and coverage: is a generated image near real ones, a real one near generated ones?"""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

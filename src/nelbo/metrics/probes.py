@@ -1,7 +1,5 @@
 """The labels that can be read from the latents: a linear probe, nearest neighbours, clusters."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 

@@ -1,7 +1,5 @@
 """matplotlib's figures as inline SVG: text stays text, and colours follow the light and the dark page."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import re

@@ -1,7 +1,5 @@
 """Several runs beside each other: their fields, their numbers, and the intervals of the differences."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from markupsafe import Markup

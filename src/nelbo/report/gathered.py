@@ -1,7 +1,5 @@
 """The facts of one run that a page is written from, gathered before a word of it is written."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re

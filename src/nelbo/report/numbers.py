@@ -1,7 +1,5 @@
 """The headline of one run: the few numbers that a reader asks for first, each called what it is."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from nelbo.evaluation import labels

@@ -1,7 +1,5 @@
 """The origin of a run: its configuration, its surroundings, and the commands that make it again."""
 
-from __future__ import annotations
-
 import shlex
 
 from nelbo.core.catalogue import docline

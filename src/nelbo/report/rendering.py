@@ -1,7 +1,5 @@
 """Templates to HTML. A template's values are escaped, unless another template wrote them."""
 
-from __future__ import annotations
-
 import functools
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The course of training and what the latent carries, as charts."""
 
-from __future__ import annotations
-
 from nelbo.core.layout import LatentRow, Logged, number, numbers
 from nelbo.report import charts
 from nelbo.report.charts import Chart

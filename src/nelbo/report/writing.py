@@ -1,7 +1,5 @@
 """The writing of a page: from runs to a file."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The training of a recipe, from its data to a finished run folder, and the loading of what was trained."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass

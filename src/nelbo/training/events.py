@@ -10,8 +10,6 @@
 A listener ignores the events that it does not know: more of them may come.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """The loop. Read it from top to bottom: batch, step (step.py), log; then evaluate and save."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -3,8 +3,6 @@
 `recipes/` holds functions that return one. A run folder's `config.toml` is a resolved recipe.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The state of training: all that it needs to go on exactly where it stopped."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

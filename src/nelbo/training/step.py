@@ -1,7 +1,5 @@
 """A step of the method: draw, objective, backward; clip, step, average. `engine.Step` decides how it is run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -9,8 +9,6 @@ Every file is written to a temporary name and moved into place, so that a reader
 Each file says its `format`, but metrics.jsonl, whose rows are of the format of config.toml. Nothing here is pickled.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

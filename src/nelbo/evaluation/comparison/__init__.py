@@ -3,8 +3,6 @@
 `nelbo.compare(["digits-s0", "digits-s1", ...])` gives a `Comparison`: plain values, `to_dict()` for JSON.
 """
 
-from __future__ import annotations
-
 from nelbo.evaluation.comparison.compared import compare
 from nelbo.evaluation.comparison.drawing import default_file, draw
 from nelbo.evaluation.comparison.intervals import Interval

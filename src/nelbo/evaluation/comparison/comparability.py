@@ -1,7 +1,5 @@
 """When numbers of two groups can be compared, metric by metric, and what to say where they cannot."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 

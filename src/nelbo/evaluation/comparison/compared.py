@@ -1,7 +1,5 @@
 """Runs in, a comparison out: groups, differences, means over seeds, intervals, and what cannot be compared."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal

@@ -4,8 +4,6 @@ Two things vary when an experiment is repeated: the test images and the seed of 
 same for all runs, so differences are taken image by image; seeds are the replication. One interval speaks of each.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The runs of a comparison: found, measured where a card is missing, and grouped by their configuration."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

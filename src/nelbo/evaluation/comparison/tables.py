@@ -1,7 +1,5 @@
 """A comparison as tables: its groups, the settings that differ, the metrics and the differences."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from nelbo.evaluation.comparison.intervals import Interval, mean_and_error

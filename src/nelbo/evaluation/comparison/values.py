@@ -1,7 +1,5 @@
 """The plain values of a comparison: for tables, JSON and the report."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Literal

@@ -1,7 +1,5 @@
 """Settings and groups in words, for tables, labels and messages."""
 
-from __future__ import annotations
-
 import itertools
 import string
 from collections.abc import Iterable, Mapping, Sequence
