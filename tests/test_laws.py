@@ -20,7 +20,7 @@ from nelbo.objectives import ELBO
 from nelbo.posteriors import DiagonalGaussian
 from nelbo.priors import StandardNormal
 from nelbo.schedules import Linear
-from nelbo.testing import LinearGaussian, Verdict, check
+from nelbo.testing import LinearGaussian, Verdict, check, settings
 from nelbo.testing.dispatch import CHECKS
 
 PARAMETRISATIONS = ["log-variance", "positive", "raw-sigma", "tanh"]
@@ -73,8 +73,19 @@ LEFT_OUT = {
 }
 
 
+@pytest.fixture(params=["as it is", pytest.param("with every setting", marks=pytest.mark.slow)])
+def every_setting(request, monkeypatch):
+    """True where laws are also held against each entry with one setting changed, which takes four times as long."""
+    if request.param == "as it is":
+        others = settings.variations
+        monkeypatch.setattr(
+            settings, "variations", lambda spec, *field: others(spec, *field) if field else ()
+        )
+    return request.param != "as it is"
+
+
 @pytest.mark.parametrize(("axis", "name"), [(axis, name) for axis in CHECKS for name in names(axis)])
-def test_everything_registered_keeps_its_laws(axis, name):
+def test_everything_registered_keeps_its_laws(axis, name, every_setting):
     evidence = check(lookup(axis, name))
     assert len(evidence) >= 4
     for law, outcome in evidence.items():
@@ -86,8 +97,9 @@ def test_everything_registered_keeps_its_laws(axis, name):
             assert outcome.verdict is Verdict.HELD, f"{law}: {outcome}"
         # whether few samples can tell depends on the processor's rounding, which a fit of hundreds of steps amplifies
         assert outcome.undecided <= 3 < outcome.settings or not outcome.undecided, f"{law}: {outcome}"
-    left_out = {law: outcome.left_out for law, outcome in evidence.items() if outcome.left_out}
-    assert left_out == LEFT_OUT.get((axis, name), {})
+    if every_setting:
+        left_out = {law: outcome.left_out for law, outcome in evidence.items() if outcome.left_out}
+        assert left_out == LEFT_OUT.get((axis, name), {})
 
 
 # --- answers from elsewhere ---------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.usefixtures("_forgotten")  # some register components
 @pytest.mark.parametrize("name", sorted(file.stem for file in FOLDER.glob("*.py")))
 def test_a_benchmark_can_be_imported(name, monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
