@@ -9,7 +9,7 @@ from tests.quick import CONTRACTS, chosen_by
 def test_a_component_is_held_to_its_laws_and_contracts():
     module = lookup("posterior", "spline").__module__
     tests, laws = chosen_by([f"src/{module.replace('.', '/')}.py"])
-    assert "test_everything_registered_keeps_its_laws[posterior-spline]" in laws
+    assert "test_everything_registered_keeps_its_laws[every-setting-posterior-spline]" in laws
     assert set(CONTRACTS) <= set(tests)
 
 
