@@ -158,13 +158,15 @@ def test_the_importance_weighted_estimate_is_fast_and_its_memory_flat():
     assert many["peak_mb"] < few["peak_mb"] + 64, "the samples of one batch alone are gigabytes"
 
 
-def test_training_is_three_times_as_fast_as_the_tutorials():
+def test_training_is_twice_as_fast_as_the_tutorials_in_either_precision():
     table = json.loads((RECORDS / "speed.json").read_text())
     rows = table["seconds_an_epoch"]
     assert len(rows) == 5
     for recipe, row in rows.items():
         assert row["ratio"]["median"] >= 1.5, recipe
-    assert math.prod(row["ratio"]["median"] for row in rows.values()) ** (1 / 5) >= 3.0
+        assert row["sides"]["nelbo-fp32-compiled"]["ratio"]["median"] >= 1.5, recipe
+    for mean in table["geometric_mean"]["sides"].values():
+        assert mean >= 2.0
     assert "+changes" not in table["environment"]["git"]
 
 
