@@ -109,14 +109,14 @@ def test_attributes_are_declared_and_not_asked_for_by_a_string():
     assert len(lines) <= 15, "\n".join(lines)
 
 
-def test_one_line_in_eight_at_most_is_a_comment():
+def test_four_to_thirteen_lines_in_a_hundred_have_a_comment():
     comments = code = 0
     for file in FILES:
         text = file.read_text(encoding="utf-8")
         code += sum(bool(line.strip()) for line in text.splitlines())
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         comments += sum(token.type == tokenize.COMMENT for token in tokens)
-    assert 0.025 <= comments / code <= 0.13
+    assert 0.04 <= comments / code <= 0.13
 
 
 def test_hardly_any_six_lines_are_repeated():
