@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import nelbo
+from nelbo.core.layout import Entry
 from nelbo.data import Data
 from nelbo.errors import (
     ConfigError,
@@ -330,16 +331,7 @@ def test_a_card_says_what_was_measured_and_is_kept(run_copy):
         (run_copy.path / "evaluation" / "unfinished").iterdir()
     )
     for value in card["metrics"].values():
-        assert list(value) == [
-            "value",
-            "unit",
-            "standard_error",
-            "note",
-            "missing",
-            "conditions",
-            "details",
-            "warning",
-        ]
+        assert list(value) == list(Entry.__annotations__)
     assert run_copy.read_json("evaluation/test-best-k10.json") == card
 
 

@@ -164,8 +164,9 @@ def test_training_is_twice_as_fast_as_the_tutorials_in_either_precision():
     for recipe, row in rows.items():
         assert row["ratio"]["median"] >= 1.5, recipe
         assert row["sides"]["nelbo-fp32-compiled"]["ratio"]["median"] >= 1.5, recipe
-    for mean in table["geometric_mean"]["sides"].values():
-        assert mean >= 2.0
+    means = table["geometric_mean"]["sides"]
+    assert means["nelbo-compiled"] >= 2.5
+    assert means["nelbo-fp32-compiled"] >= 2.0
     assert "+changes" not in table["environment"]["git"]
 
 

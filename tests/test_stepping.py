@@ -38,7 +38,7 @@ from nelbo.testing.trials import called
 from nelbo.training import api, events
 from nelbo.training.recipe import resolve
 from nelbo.training.state import State
-from nelbo.training.step import make_step, own
+from nelbo.training.step import contiguous, make_step
 
 CPU = torch.device("cpu")
 WHY_NOT = compiling.why_not(CPU)
@@ -629,7 +629,7 @@ def test_gradients_that_share_memory_or_have_none_of_their_own_are_copied():
     unused = torch.zeros(2, requires_grad=True)
     loss = ((a + b) * torch.arange(4.0)).sum() + w.sum()
     parameters = [a, b, w, unused]
-    found = own(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
+    found = contiguous(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
     assert found[3] is None
     for parameter, gradient in zip(parameters[:3], found[:3], strict=True):
         parameter.grad = gradient

@@ -25,6 +25,7 @@ CONDITIONS = {
     "likelihood": ("nelbo", "reconstruction", "iw_nll"),
     "K": ("iw_nll",),
     "training data": ("linear_probe_accuracy", "frechet_classifier_distance", "classifier_accuracy"),
+    "classifier": ("frechet_classifier_distance", "classifier_accuracy"),
 }
 CARD = {"K": "samples", "training data": "data_hash"}  # where a card says the same of all its numbers
 UNITS = {"active_units": "dimensions", "mse": "squared/pixel", "fid": "", "linear_probe_accuracy": "share"}
@@ -46,7 +47,7 @@ def made(tiny_run: Run, tmp_path: Path) -> Callable[..., Run]:
     """(name, level, seed, ...) -> a finished run under `tmp_path/runs` whose card holds these numbers.
 
     settings  fields of its configuration;  values  of metrics, an array where there is one number an image
-    missing   {metric: (word, why)};  conditions  of every number, beside its own;  likelihood  of log p(x | z)
+    missing   {metric: (word, why)};  classifier  of image quality;  likelihood  of log p(x | z)
      sections  {section: names} beside the usual ones;  card, env, summary  replace entries
     """
     weights = cards.fingerprint(api.load(tiny_run, device="cpu"))
@@ -59,7 +60,7 @@ def made(tiny_run: Run, tmp_path: Path) -> Callable[..., Run]:
         settings: dict[str, Any] | None = None,
         values: dict[str, Any] | None = None,
         missing: dict[str, tuple[str, str]] | None = None,
-        conditions: dict[str, Any] | None = None,
+        classifier: str = "c1a",
         likelihood: str = PROBABILITY,
         sections: dict[str, tuple[str, ...]] | None = None,
         card: dict[str, Any] | None = None,
@@ -76,15 +77,13 @@ def made(tiny_run: Run, tmp_path: Path) -> Callable[..., Run]:
         run.write_json("summary.json", run.summary | (summary or {}))
         found = numbers(level, seed) | (values or {})
         shown = NAMES | (sections or {})
-        facts = {"likelihood": likelihood, "K": 0, "training data": "d" * 16}
+        facts = {"likelihood": likelihood, "K": 0, "training data": "d" * 16, "classifier": classifier}
         facts |= {key: value for key, name in CARD.items() if (value := (card or {}).get(name)) is not None}
         entries, kept = {}, {}
         for metric in [name for own in shown.values() for name in own]:
             unit, (word, note) = UNITS.get(metric, "nats/image"), (missing or {}).get(metric, ("", ""))
             value = found[metric]
-            own = {key: facts[key] for key, metrics in CONDITIONS.items() if metric in metrics} | (
-                conditions or {}
-            )
+            own = {key: facts[key] for key, metrics in CONDITIONS.items() if metric in metrics}
             if isinstance(value, np.ndarray):
                 kept[metric] = torch.from_numpy(value)
                 entries[metric] = Value.over_images(kept[metric], unit, note, own).to_dict()

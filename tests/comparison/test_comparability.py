@@ -145,11 +145,11 @@ def test_quality_in_the_features_of_another_classifier_is_another_scale(made):
     values = {name: 1.0, "classifier_accuracy": 0.9}
 
     def of(fingerprint):
-        return {"sections": shown, "values": values, "conditions": {"classifier": fingerprint}}
+        return {"sections": shown, "values": values, "classifier": fingerprint}
 
     found = compare([made("a", **of("f00")), made("b", settings=BETA, **of("ba2"))])
     caution = about(found, "classifier")
-    assert caution.metrics[-2:] == (name, "classifier_accuracy")
+    assert caution.metrics == (name, "classifier_accuracy")
     assert "classifier f00 in A, ba2 in B" in caution.message
     assert (
         about(compare([made("a", **of("f00")), made("b", settings=BETA, **of("f00"))]), "classifier") is None

@@ -34,9 +34,8 @@ class Evaluate(OnRuns):
         from nelbo.training import store
 
         run = store.find(self.run_, self.runs)
-        names = (
-            ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
-        )  # "first" twice is once
+        # "first" twice is measured once: the cards are by name.
+        names = ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
         chosen = None if self.metrics == "all" else [word.strip() for word in self.metrics.split(",")]
         with console.Measuring(resumes="the importance-weighted estimate") as listener:
             cards = {

@@ -77,9 +77,8 @@ class Draw:
 
     @property
     def kl_BG(self) -> Tensor | None:
-        if (
-            "kl" not in self._densities
-        ):  # not `get`: None is an answer, which may have cost the samples of a level
+        # Not `get`: None is an answer, which may have cost the samples of a level.
+        if "kl" not in self._densities:
             value = self.posterior if self.sample is None else self.sample
             self._densities["kl"] = value.kl_to(self.prior)
         return self._densities["kl"]

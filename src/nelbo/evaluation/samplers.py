@@ -82,9 +82,7 @@ class Encoded:
         spec.check(self.model.latent_space.space)
         empty = torch.zeros(0, self.model.latent_dim, device=self.split.device)
         train, validation = Latents(empty, empty, empty, lambda at_M: empty), None
-        if (
-            spec.fewest(self.model.latent_dim) > 0
-        ):  # the prior needs no latents, so no image is encoded for it
+        if spec.fewest(self.model.latent_dim) > 0:  # the prior needs none, so no image is encoded for it
             train, validation = self.train, self.validation
         with exactly(self.split.device), engine.fixed_seed(self.seed, self.split.device):
             return spec.fit(self.model, train, validation)
@@ -106,9 +104,9 @@ class RunSampler:
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """Return means of p(x | z) for n latents: (n, C, H, W), float32 on the CPU."""
-        pieces = torch.split(self.latents(n, seed).to(self.device), DECODE_AT_ONCE)
+        z_NZ = self.latents(n, seed)
         with exactly(self.device):
-            return torch.cat([self.model.decode(piece).mean.float().cpu() for piece in pieces])
+            return engine.in_pieces(lambda z: self.model.decode(z).mean, z_NZ, self.device, DECODE_AT_ONCE)
 
 
 def sampler(
@@ -192,9 +190,8 @@ def compare(
     tell      hears `MetricBegun` when the next sampler begins and `MetricGoesOn` while it runs
 
     The table is also written to `evaluation/samplers.json`: {samplers: {name: {config, copies, seconds, metrics} or
-    {config, copies, refused}}, chosen, validation, test, ...}. Images are judged by the classifier of the data (metric
-    `quality`), or by FID where there is none. Raises ConfigError without validation images and where nothing can
-    judge.
+    {config, copies, refused}}, chosen, validation, test, ...}. The classifier of the data judges images (metric
+    `quality`), or FID where there is none. Raises ConfigError without validation images and where nothing can judge.
     """
     specs = _specs(samplers, settings or {})
     opened = store.find(run, Path(runs))
@@ -330,11 +327,9 @@ def _measured(panel: _Panel, spec: Sampler, name: str) -> SamplerRow:
 
 def _best(samplers: Mapping[str, SamplerRow], criterion: str) -> str:
     """Return the nearest sampler; one that only copies training images where there is no other."""
+    # False is below True: any copy stands behind all that draw new latents.
     values = {
-        name: (
-            table["copies"],
-            value,
-        )  # False is below True: any copy stands behind all that draw new latents
+        name: (table["copies"], value)
         for name, table in samplers.items()
         if "metrics" in table and (value := number(table["metrics"].get(criterion))) is not None
     }

@@ -126,9 +126,8 @@ def threshold_accuracy(table: Array) -> float:
     recall = np.vstack([np.zeros(present.shape[1]), np.cumsum(present / present.sum(0), axis=0)])
     # gain[i, j]: recall, summed over values, of the interval of cells i to j - 1
     gain = (recall[None, :, :] - recall[:, None, :]).max(2)
-    gain = np.where(
-        np.tri(len(gain), k=-1, dtype=bool), -np.inf, gain
-    )  # an interval does not end before it begins
+    # An interval does not end before it begins.
+    gain = np.where(np.tri(len(gain), k=-1, dtype=bool), -np.inf, gain)
     best = gain[0]  # best[j]: the most that one interval gives up to cell j; each turn adds one
     for _ in range(present.shape[1] - 1):
         best = (best[:, None] + gain).max(0)

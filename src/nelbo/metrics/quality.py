@@ -149,9 +149,8 @@ class Judge:
 
     def values(self, model: BuiltModel) -> Values:
         """Measure everything, and tell the split the progress."""
-        judge = self.ticking(
-            5 * self.n
-        )  # of means, draws, reconstructions and training images; neighbours are one n
+        # Means, draws, reconstructions and training images; the neighbours count as one n more.
+        judge = self.ticking(5 * self.n)
         sets = judge.generated(model)
         yield from judge.distances(sets)
         yield from judge.references(model)

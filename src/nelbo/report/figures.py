@@ -52,9 +52,8 @@ def draw(view: View, chosen: Sequence[str], budget: int, tell: Tell) -> tuple[li
     groups = list(GROUPS)
 
     def position(picture: Picture) -> tuple[int, str, int]:
-        place = (
-            groups.index(picture.group) if picture.group in groups else len(groups)
-        )  # a user's own comes last
+        # A user's own group comes last.
+        place = groups.index(picture.group) if picture.group in groups else len(groups)
         return place, picture.group, picture.order
 
     for name in sorted(chosen, key=lambda name: (*position(lookup("picture", name)), name)):
@@ -112,9 +111,7 @@ def encode(figure: Figure) -> Drawing:
     figure.savefig(raw, format="png", dpi=DPI)
     with Image.open(raw) as opened:
         image = opened.convert("RGB")
-    width, height = (
-        round(float(inches) * 96) for inches in figure.get_size_inches()
-    )  # CSS: 96 pixels an inch
+    width, height = (round(float(inches) * 96) for inches in figure.get_size_inches())  # CSS pixels
     few = image.quantize(256, dither=Image.Dither.NONE)  # a dithered picture compresses badly
     difference = np.asarray(few.convert("RGB"), dtype=float) - np.asarray(image, dtype=float)
     if float(np.sqrt(np.square(difference).mean())) > PALETTE_ERROR:

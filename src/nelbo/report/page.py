@@ -57,7 +57,7 @@ def sections_of(facts: Facts, prefix: str) -> list[Section]:
     """Write the sections of one run; `prefix` keeps their ids apart when there are several runs."""
     level = 4 if prefix else 3  # of the headings within a section
     write, card = macros("run"), facts.card
-    silent = [labels.section(name).lower() for name, values in card["sections"].items() if not values]
+    silent = [labels.section(name) for name, values in card["sections"].items() if not values]
     checks = {name: docline(check) for name, check in entries("check").items()}
     estimates = training.estimates(facts, prefix)
     sections = [

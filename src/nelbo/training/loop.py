@@ -68,9 +68,8 @@ def train_epoch(
     state.train(True)
     steps = recipe.epochs * len(batches)
     for rows in batches.rows(state.epoch, start=state.batch, at_once=step.at_once):
-        indices = range(
-            state.step, state.step - (-len(rows) // recipe.batch_size)
-        )  # rounded up: a short batch
+        steps_done = -(-len(rows) // recipe.batch_size)  # rounded up: the last batch may be short
+        indices = range(state.step, state.step + steps_done)
         progress = [Progress(state.epoch, recipe.epochs, index, steps, batches.n) for index in indices]
         measured = step(rows, progress)
         state.means.add_sums(measured.names, measured.sums_SQ, measured.counts)

@@ -154,10 +154,10 @@ class State:
         for key, value in groups.get("optimizer", {}).items():
             index, _, slot = key.partition(".")
             slots.setdefault(int(index), {})[slot] = value
-        fresh = (
-            self.optimizer.state_dict()
-        )  # the settings of its groups are the recipe's, and not in the file
-        self.optimizer.load_state_dict({"state": slots, "param_groups": fresh["param_groups"]})
+        fresh = self.optimizer.state_dict()[
+            "param_groups"
+        ]  # the recipe's settings, which are not in the file
+        self.optimizer.load_state_dict({"state": slots, "param_groups": fresh})
         # Fused kernels walk weights and slots side by side in memory, so a slot takes its weight's layout
         # (channels-last); a checkpoint holds it row by row.
         for weight, slots_of_weight in self.optimizer.state.items():

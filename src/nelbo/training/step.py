@@ -38,9 +38,8 @@ def make_step(
         loss = terms.loss_B.sum() if recipe.batch_reduction == "sum" else terms.loss_B.mean()
         logged = quantities(terms)
         # Both losses share the graph of the draw, so that it must outlive the first of two backward passes.
-        slopes = torch.autograd.grad(
-            loss, weights, allow_unused=True, retain_graph=bool(critic_weights) or None
-        )
+        keep = bool(critic_weights) or None
+        slopes = torch.autograd.grad(loss, weights, allow_unused=True, retain_graph=keep)
         if critic_weights:
             assert terms.critic_loss_B is not None
             slopes += torch.autograd.grad(terms.critic_loss_B.mean(), critic_weights, allow_unused=True)
@@ -49,11 +48,9 @@ def make_step(
         return tuple(logged), sums(logged), slopes
 
     def update(gradients: Sequence[Tensor | None], now: engine.Now) -> None:
-        for parameter, gradient in zip(parameters, own(gradients, parameters), strict=True):
+        for parameter, gradient in zip(parameters, contiguous(gradients, parameters), strict=True):
             parameter.grad = gradient
-        if (
-            recipe.clip_norm is not None
-        ):  # of the model alone: a critic follows another loss, on another scale
+        if recipe.clip_norm is not None:  # the model alone: a critic's loss has another scale
             nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
         recipe.optimizer.set_rate(optimizer, now.progress)
         optimizer.step()
@@ -77,7 +74,7 @@ def make_step(
     )
 
 
-def own(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
+def contiguous(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
     """Return each parameter's gradient in memory of its own, laid out as the parameter is.
 
     Accumulating into `.grad` would do the same. The gradient of w.sum() is one number expanded, those of a and b in

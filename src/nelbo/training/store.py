@@ -137,9 +137,8 @@ class Run:
     def epoch(self, checkpoint: str) -> int:
         """Return the number of epochs that a checkpoint has finished; `last` may hold a part of one more."""
         about = self.load(checkpoint)[1]
-        return int(about["epoch"]) - (
-            1 if checkpoint == "last" else 0
-        )  # `last` counts the next epoch already
+        ahead = 1 if checkpoint == "last" else 0  # `last` counts the next epoch already
+        return int(about["epoch"]) - ahead
 
     def checkpoint_path(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"

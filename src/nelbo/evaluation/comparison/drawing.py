@@ -54,9 +54,8 @@ def draw(comparison: Comparison) -> tuple[Figure | None, str]:
 def default_file(comparison: Comparison) -> Path:
     """Return comparisons/{name}/rate-distortion.png beside the first run; other runs have another folder."""
     runs = [run for group in comparison.groups for run in group.runs]
-    paths = sorted(
-        str(Path(run.path).resolve()) for run in runs
-    )  # the same file in whatever order they are named
+    # Sorted, so that the file is the same in whatever order the runs are named.
+    paths = sorted(str(Path(run.path).resolve()) for run in runs)
     compared = [paths, comparison.split, comparison.checkpoint]
     digest = hashlib.sha256(json.dumps(compared).encode()).hexdigest()[:6]
     folder = f"{runs[0].name.rpartition('/')[2]}-and-{len(runs) - 1}-{digest}"
