@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,3 +142,17 @@ def test_the_hash_does_not_depend_on_the_path(tmp_path, write_image):
     here, there = (Data(source=str(tmp_path / name)).load() for name in ("in", "elsewhere"))
     assert here.hash == there.hash
     assert (here.name, there.name) == ("in", "elsewhere")
+
+
+def test_images_keep_file_and_position_through_splits(tmp_path, write_image):
+    for i in range(20):
+        write_image(tmp_path / "in" / ("a" if i % 2 else "b") / f"{i:02}.png", value=i)
+    source = load_folder(tmp_path / "in").train
+    splits = Data(source=str(tmp_path / "in"), validation=4, test=5).load()
+    parts = (splits.train, splits.validation, splits.test)
+    assert sorted(position for part in parts for position in part.positions_N.tolist()) == list(range(20))
+    for part in parts:
+        assert part.names == tuple(source.names[i] for i in part.positions_N.tolist())
+        for name, value in zip(part.names, part.pixels_NCHW[:, 0, 0, 0].tolist(), strict=True):
+            assert name == f"{'a' if value % 2 else 'b'}/{value:02}.png"
+    assert splits.train.hash() == replace(splits.train, names=None, positions_N=None).hash()

@@ -158,3 +158,17 @@ def test_a_table_comes_back_and_flags_change_it():
     assert (changed.validation, changed.size) == (5000, None)
     assert isinstance(changed.validation, int)
     assert build(Data, "mnist") == Data(source="mnist")
+
+
+def test_arrays_have_positions_and_no_names():
+    splits = load(validation=10)
+    assert splits.train.names is None
+    parts = [splits.train, splits.validation, splits.test]
+    assert sorted(torch.cat([part.positions_N for part in parts]).tolist()) == list(range(100))
+    assert torch.equal(splits.test.pixels_NCHW[:, 0], torch.from_numpy(PIXELS)[splits.test.positions_N])
+
+
+@pytest.mark.parametrize("field", [{"names": ("a",)}, {"positions_N": torch.arange(3)}])
+def test_names_and_positions_are_one_an_image(field):
+    with pytest.raises(DataError, match=r"2 images but \d (names|positions); give one an image"):
+        Images(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), **field)

@@ -98,12 +98,13 @@ def _load_split(folder: Path, size: tuple[int, int] | None, data_dir: Path | Non
     pixels = from_cache(cache, len(files))
     if pixels is None:
         pixels = _decode(folder, files, size, cache)
+    names = tuple(file.replace(os.sep, "/") for file in files)
     if any(os.sep not in file for file in files):  # one image outside of all sub-folders would have no class
-        return Images(pixels)
+        return Images(pixels, names=names)
     classes = sorted({file.partition(os.sep)[0] for file in files})
     number = {name: i for i, name in enumerate(classes)}
     labels_N = torch.tensor([number[file.partition(os.sep)[0]] for file in files])
-    return Images(pixels, labels_N, tuple(classes))
+    return Images(pixels, labels_N, tuple(classes), names=names)
 
 
 def _decode(folder: Path, files: Sequence[str], size: tuple[int, int] | None, cache: Path) -> Tensor | OnDisk:

@@ -26,6 +26,8 @@ class Images:
     class_names  the name of each label, or None
     factors_NF   int64, the index of each factor's value where the factors of variation are known, or None
     factor_names the name of each factor; None where factors_NF is
+    names        the file of each image, relative to its folder and with "/", or None where images have no files
+    positions_N  int64, the place of each image in the source's own order, before any split; None until it is loaded
     """
 
     pixels: Tensor | OnDisk
@@ -33,6 +35,8 @@ class Images:
     class_names: tuple[str, ...] | None = None
     factors_NF: Tensor | None = None
     factor_names: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
+    positions_N: Tensor | None = None
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -43,6 +47,9 @@ class Images:
             )
         if self.labels_N is not None and len(self.labels_N) != len(pixels):
             raise DataError(f"{len(pixels)} images but {len(self.labels_N)} labels; give one label an image")
+        for about, values in (("names", self.names), ("positions", self.positions_N)):
+            if values is not None and len(values) != len(pixels):
+                raise DataError(f"{len(pixels)} images but {len(values)} {about}; give one an image, or none")
         factors, names = self.factors_NF, self.factor_names
         if factors is None and names is None:
             return
@@ -114,10 +121,18 @@ class Images:
         pixels = self.pixels.select(index) if isinstance(self.pixels, OnDisk) else self.pixels[index]
         labels = None if self.labels_N is None else self.labels_N[index]
         factors = None if self.factors_NF is None else self.factors_NF[index]
-        return replace(self, pixels=pixels, labels_N=labels, factors_NF=factors)
+        names = None if self.names is None else tuple(self.names[i] for i in index.tolist())
+        positions = None if self.positions_N is None else self.positions_N[index]
+        return replace(
+            self, pixels=pixels, labels_N=labels, factors_NF=factors, names=names, positions_N=positions
+        )
+
+    def numbered(self) -> Images:
+        """Return the same images with their positions, counted from 0 where they have none yet."""
+        return self if self.positions_N is not None else replace(self, positions_N=torch.arange(len(self)))
 
     def with_pixels(self, pixels: Tensor | OnDisk) -> Images:
-        """Return the same labels and factors with other pixels."""
+        """Return the same labels, factors, names and positions with other pixels."""
         return replace(self, pixels=pixels)
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Images:
@@ -127,7 +142,7 @@ class Images:
         return self.with_pixels(function(self.pixels))
 
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of shape, dtype, pixel bytes, labels and factors, without any names."""
+        """Return the SHA-256 (hex) of shape, dtype, pixel bytes, labels and factors, without names and positions."""
         header = [list(self.pixels.shape), str(self.dtype), self.labels_N is not None]
         digest = hashlib.sha256(json.dumps(header).encode())
         for part in self.chunks():  # the same bytes one after the other, however they are cut

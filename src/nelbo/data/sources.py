@@ -71,7 +71,7 @@ class Digits(Dataset):
 
         bunch = load_digits()
         pixels = np.rint(bunch.images * 255 / 16).astype(np.uint8)  # values are 0..16
-        everything = _images(pixels, bunch.target, string.digits)
+        everything = _images(pixels, bunch.target, string.digits).numbered()  # as scikit-learn lists them
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(everything)))
         n_test = round(0.2 * len(everything))
         return Loaded(everything.select(order[:-n_test]), test=everything.select(order[-n_test:]))

@@ -1,5 +1,8 @@
 """The splits of a data set: as a source has them, and as training and evaluation read them."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +21,11 @@ class Loaded:
     train: Images
     validation: Images | None = None
     test: Images | None = None
+
+    def each(self, function: Callable[[Images], Images]) -> Loaded:
+        """Return the splits after a function of each."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return Loaded(**{name: function(images) for name, images in splits.items() if images is not None})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
