@@ -4,6 +4,7 @@ splits = Data(source="mnist", validation=0.1).load()
 batches = Batches(splits.train, splits.transforms, 128, device=device, shuffle_seed=0, training=True)
 """
 
+from nelbo.data.augment import Affine, Crop, Flip, Jitter, Shift
 from nelbo.data.download import data_root
 from nelbo.data.images import Images
 from nelbo.data.loader import Batches, materialise
@@ -15,19 +16,24 @@ from nelbo.data.splits import Loaded, Pixels, Splits
 from nelbo.data.transforms import Binarise, Dequantise, DynamicBinarise, Resize, Scale, Transform, frozen
 
 __all__ = [
+    "Affine",
     "Available",
     "Batches",
     "Binarise",
+    "Crop",
     "Data",
     "Dataset",
     "Dequantise",
     "DynamicBinarise",
+    "Flip",
     "Images",
+    "Jitter",
     "Loaded",
     "OnDisk",
     "Pixels",
     "Resize",
     "Scale",
+    "Shift",
     "Splits",
     "Transform",
     "available",

@@ -21,7 +21,7 @@ from nelbo.data.objects import from_object
 from nelbo.data.resize import fit_box, resize_pixels
 from nelbo.data.sources import Dataset
 from nelbo.data.splits import Loaded, Pixels, Splits
-from nelbo.data.transforms import Transform, apply_once, check_order, decisive, frozen, prepared
+from nelbo.data.transforms import Transform, apply_once, augments, check_order, decisive, frozen, prepared
 from nelbo.errors import ConfigError, DataError, did_you_mean
 
 ARRAY_FILES = (".npy", ".npz")
@@ -140,6 +140,10 @@ class Data(Spec):
         low, high = _range(splits, self.transforms)
         last = decisive(self.transforms)
         pixels = _kind(splits, last, low, high)
+        if any(map(augments, self.transforms)):
+            loaded_kind = _kind(splits, None, *_range(splits, ()))
+            for transform in self.transforms:
+                transform.check(train.shape, loaded_kind)
         # A model sees only level / 255; black and white are the first and the last level.
         levels = last.binary if last else all(images.eight_bit for images in splits)
         if pixels == "dequantised" and not all(images.eight_bit for images in splits):
@@ -228,14 +232,15 @@ class Data(Spec):
         return prepared(images, self.transforms)
 
     def _hash(self, raw: Sequence[Images | None], test: Images) -> str:
+        transforms = [transform for transform in self.transforms if not augments(transform)]
         contents = {
             "splits": [images.hash() if images is not None else None for images in raw],
             "split_seed": self.split_seed,
-            "transforms": [to_dict(transform) for transform in self.transforms],
+            "transforms": [to_dict(transform) for transform in transforms],
         }
         if self.range is not None:
             contents["range"] = list(self.range)
-        if any(transform.random for transform in self.transforms):  # the very bits that are evaluated
+        if any(transform.random for transform in transforms):  # the very bits that are evaluated
             contents["test"] = Images(frozen(test, self.transforms).pixels).hash()
         # 64 bits: two of a million data sets are alike by chance with probability 3e-8.
         return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
