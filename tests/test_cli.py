@@ -554,6 +554,22 @@ def test_like_can_be_repeated(nelbo, run_copy):
     assert {"sample-cat-0.png", "sample-cat-1.png", "sample-owl-0.png", "sample-image3-1.png"} <= names
 
 
+def test_noise_goes_with_like_alone_and_is_above_0(nelbo, run_copy):
+    code, out, _ = nelbo(
+        "sample", "tiny", "--like", "3", "-n", "2", "--noise", "1.5", "--out", "out", "--json"
+    )
+    assert code == 0
+    assert len(one_object(out)["files"]) == 5
+    for arguments, words in [
+        (("--noise", "1"), "--like all"),
+        (("--noise", "0", "--like", "3"), "a standard deviation above 0"),
+        (("--noise", "nan", "--like", "3"), "a standard deviation above 0"),
+        (("--noise", "-1", "--like", "3"), "a standard deviation above 0"),
+    ]:
+        code, _, err = nelbo("sample", "tiny", *arguments)
+        assert (code, words in err) == (2, True), err
+
+
 def test_library_prints_nothing(tiny_recipe, tmp_path, capsys):
     from nelbo.evaluation import card as card_of
     from nelbo.training import api

@@ -193,14 +193,16 @@ class Training:
                 channels, height, width = event.shape
                 self._say(
                     f"{event.name}: {event.n['train']} training, {event.n['validation']} validation and "
-                    f"{event.n['test']} test images, {height} x {width} x {channels}, {event.pixels} pixels, "
+                    f"{event.n['test']} test images, {height} x {width} x {channels}, "
+                    f"{event.pixels_in_words} pixels, "
                     f"hash {event.hash}"
                 )
                 if event.note:
                     self._say(event.note)
                 if event.pixels != "binary" and event.observation_kind == "binary":
                     self._say(
-                        "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
+                        "pixels between black and white under a Bernoulli: "
+                        "NELBO below is a cross-entropy plus KL, not a likelihood"
                     )
             case events.ModelBuilt():
                 self._say(str(event))

@@ -21,7 +21,9 @@ def iw_curve(view: View) -> Drawn:
     bound = card.read(view.run, view.split_name, view.checkpoint, having="nelbo")
     notes = [
         "nested samples of each image; where the curve still falls, more samples would lower it further",
-        "pixels are grey: a cross-entropy, not a likelihood" if card.is_grey(metrics["iw_nll"]) else "",
+        "pixels between black and white: a cross-entropy, not a likelihood"
+        if card.is_grey(metrics["iw_nll"])
+        else "",
     ]
     nelbo = layout.number(bound["metrics"]["nelbo"]) if bound else None
     title = f"{view.title} · importance-weighted NLL"

@@ -26,7 +26,9 @@ def curves(view: View) -> Drawn:
     epochs = [row["epoch"] for row in history]
     notes = ["train: averaged over the epoch, while the weights move; validation: after it, fixed noise"]
     if view.model.observation_kind == "binary" and view.splits.pixels != "binary":
-        notes.append("grey pixels under a Bernoulli: NELBO is a grey cross-entropy plus KL, not a likelihood")
+        notes.append(
+            "pixels between black and white under a Bernoulli: NELBO is a cross-entropy plus KL, not a likelihood"
+        )
     title = f"{view.run.name} · training and validation"
     yield "curves", plots.epoch_curves(epochs, series, title=title, best_epoch=best, notes=notes)
 
