@@ -72,6 +72,8 @@ def test_every_command_runs(page, place, capsys):
         run(["train", "digits", "--latent-dim", "4"], capsys)  # what `latest` is
     for words in found:
         run(words, capsys)
+    inside = {file.name for file in place.glob("runs/*/*")}
+    assert set(re.findall(r"`(\w+\.(?:jsonl|toml))`", text_of(page))) <= inside, "files of a run folder"
     if page == "tutorials/mlp-sigma":
         made = {file.name for file in place.rglob("sample-*.png")}
         assert {f"sample-{digit}-{i}.png" for digit in range(10) for i in range(5)} <= made
