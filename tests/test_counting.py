@@ -67,8 +67,7 @@ def train(
 ) -> None:
     """Trains a recipe on noise of its images' shape, in batches of 8; `tell` may end it with Enough."""
     recipe = recipe_of(name)
-    shape = recipe.data.shape_without_reading()
-    assert shape is not None, "a recipe's images have a known shape"
+    shape = api.shape_without_loading(recipe)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (steps * BATCH, *shape), dtype=torch.uint8, generator=generator)
     overrides = {"data.validation": None, "batch_size": BATCH, "precision": "fp32", "compile": "off", **more}

@@ -82,7 +82,7 @@ class Data(Spec):
         """Raise DataError unless the source is a known name or an existing path; reads nothing else."""
         path = self.path()
         if path is None:
-            self._dataset()
+            self.dataset()
         elif not path.exists():
             raise DataError(
                 f"data.source {self.source!r} is neither a data set nor a path that exists; "
@@ -93,15 +93,12 @@ class Data(Spec):
 
     def present(self, data_dir: Path | None = None) -> bool:
         """Return True if loading needs no download."""
-        return self.path() is not None or self._dataset().present(data_dir)
+        return self.path() is not None or self.dataset().present(data_dir)
 
-    def shape_without_reading(self) -> tuple[int, int, int] | None:
-        """Return (C, H, W) of what a model would see where the source is a registered set; None for paths."""
-        if self.path() is not None:
-            return None
-        blank = Images(torch.zeros(1, *self._dataset().image_shape(), dtype=torch.uint8))
-        resized = self._resized(Loaded(blank)).train
-        return resized.each(lambda pixels: apply_once(pixels, self.transforms)).shape
+    def shape_of(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
+        """Return (C, H, W) of what a model sees of images of that shape: after the transforms that happen once."""
+        blank = Images(torch.zeros(1, channels, height, width, dtype=torch.uint8))
+        return blank.each(lambda pixels: apply_once(pixels, self.transforms)).shape
 
     def load(self, data_dir: Path | None = None, obj: object | None = None) -> Splits:
         """Read the source (or take `obj`, see `from_object`), split it and apply what applies once.
@@ -115,7 +112,7 @@ class Data(Spec):
         if obj is not None:
             name, loaded = "object", from_object(obj, size=size)
         elif (path := self.path()) is None:
-            name, loaded = self.source, self._dataset().load(data_dir)
+            name, loaded = self.source, self.dataset().load(data_dir)
         else:
             name = path.resolve().stem
             loaded = (
@@ -168,7 +165,8 @@ class Data(Spec):
         named = self.source.partition(":")[0].replace("_", "-") in names("dataset")
         return None if named else Path(self.source).expanduser()
 
-    def _dataset(self) -> Dataset:
+    def dataset(self) -> Dataset:
+        """Return the named set with its field; raise UnknownName or ConfigError."""
         name, colon, value = self.source.partition(":")
         concrete: type[Dataset] = lookup("dataset", name)
         if not colon:
