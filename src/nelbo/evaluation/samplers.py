@@ -25,7 +25,8 @@ from nelbo.errors import ConfigError, DataError, NelboError
 from nelbo.evaluation.card import PRECISION, fingerprint
 from nelbo.metrics import Split, Value, exactly
 from nelbo.metrics import fid as inception
-from nelbo.metrics.quality import MAIN, DrawLatents, Judge, Refusal, choice
+from nelbo.metrics.base import choice
+from nelbo.metrics.quality import MAIN, DrawLatents, Judge, Refusal
 from nelbo.models import BuiltModel
 from nelbo.samplers import Fitted, Latents, Sampler
 from nelbo.samplers.base import of_posterior

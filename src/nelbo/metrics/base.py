@@ -19,6 +19,7 @@ from nelbo.models import BuiltModel
 
 EVALUATION_BATCH = 500
 EVALUATION_SEED = 20_140_501  # of the posterior samples; fixed, so that the same run gives the same numbers
+CHOICE_SEED = 20_190_415  # of the images where there are more than are measured
 
 
 class Missing(NamedTuple):
@@ -98,6 +99,11 @@ def exactly(device: torch.device) -> Iterator[None]:
     """
     with torch.no_grad(), torch.autocast(device.type, enabled=False), products():
         yield
+
+
+def choice(n: int, most: int, seed: int = CHOICE_SEED) -> Tensor:
+    """Return a fixed choice of at most so many of n positions, rising."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
 def unheard(count: int, total: int) -> None:

@@ -98,9 +98,8 @@ def bound_of(model: BuiltModel, split: Split) -> dict[str, Tensor]:
 
 def draw_of_two(model: BuiltModel, split: Split) -> Draw:
     """Return a draw of the first two images, which is asked for facts about the posterior, not for numbers."""
-    draws = [
-        model.draw(x_BCHW) for x_BCHW in _two_images(split)
-    ]  # within the loop, with the noise of the split
+    # Within the loop, with the noise of the split.
+    draws = [model.draw(x_BCHW) for x_BCHW in _two_images(split)]
     return draws[0]
 
 

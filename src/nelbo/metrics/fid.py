@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nelbo.metrics import quality
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, choice, metric
 from nelbo.metrics.quality import DrawLatents, Refusal
 from nelbo.models import BuiltModel
 
@@ -74,7 +74,7 @@ class Judge:
         if reason:
             return Refusal(reason)
         network = load(Path(path).expanduser(), split.device)
-        index_N, count = quality.choice(len(split.images), n), 0
+        index_N, count = choice(len(split.images), n), 0
 
         def look(images: Iterator[Tensor]) -> Tensor:
             nonlocal count

@@ -10,18 +10,17 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from nelbo.engine import fixed_seed
 from nelbo.metrics import classifier as classifiers
 from nelbo.metrics import frechet
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, exactly, metric, under
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, choice, exactly, metric, under
 from nelbo.metrics.neighbours import FEWEST, K_DENSITY, K_MANIFOLD, neighbourhoods
 from nelbo.models import BuiltModel
 
 MOST_IMAGES = 10_000  # on each side of a distance
 MOST_POINTS = 5_000  # on each side of precision and recall
-CHOICE_SEED = 20_190_415  # of the images where there are more
 UNIT = "feature variance"
 MAIN = "frechet_classifier_distance"
 Look = Callable[[Tensor], Tensor]
@@ -206,11 +205,6 @@ class Judge:
 
 
 # --- images -----------------------------------------------------------------------------------
-
-
-def choice(n: int, most: int) -> Tensor:
-    """Return a fixed choice of at most so many of n positions, rising."""
-    return torch.randperm(n, generator=Generator().manual_seed(CHOICE_SEED))[:most].sort().values
 
 
 def real(split: Split, index_N: Tensor) -> Iterator[Tensor]:
