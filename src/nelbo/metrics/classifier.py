@@ -7,7 +7,7 @@ that NELBO_CACHE names, or in the user's cache folder.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 
 from nelbo.core import files
-from nelbo.data import Splits, frozen, materialise
+from nelbo.data import Images, Splits, Transform, frozen, materialise
 from nelbo.engine import CACHE, cache_folder, fixed_seed
 from nelbo.errors import RunError
 from nelbo.metrics.base import Missing
@@ -155,7 +155,7 @@ def train(splits: Splits, tell: Tell) -> Classifier:
     with _one_thread(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         optimiser = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=len(batches))
-        present = _presented(splits)
+        present = presented(splits.train, splits.transforms)
         for index_B in batches:
             loss = F.cross_entropy(classifier(present(index_B)), target_N[index_B])
             optimiser.zero_grad()
@@ -187,11 +187,11 @@ def _order(splits: Splits) -> Iterator[Tensor]:
         remaining -= n
 
 
-def _presented(splits: Splits) -> Callable[[Tensor], Tensor]:
+def presented(images: Images, transforms: Sequence[Transform]) -> Callable[[Tensor], Tensor]:
     """Return the images at given positions as evaluation sees them: random transforms are frozen once for all."""
-    images = frozen(splits.train, splits.transforms)
-    deterministic = [transform for transform in splits.transforms if not transform.random]
-    return lambda index_B: materialise(images.select(index_B), deterministic)
+    fixed = frozen(images, transforms)
+    deterministic = [transform for transform in transforms if not transform.random]
+    return lambda index_B: materialise(fixed.select(index_B), deterministic)
 
 
 @contextlib.contextmanager

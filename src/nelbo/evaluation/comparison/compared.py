@@ -9,6 +9,7 @@ import numpy as np
 from nelbo.evaluation import labels
 from nelbo.evaluation.card import position
 from nelbo.evaluation.comparison import comparability, intervals, members, words
+from nelbo.evaluation.comparison.comparability import Groups
 from nelbo.evaluation.comparison.intervals import Floats, Interval
 from nelbo.evaluation.comparison.members import Ask, Member
 from nelbo.evaluation.comparison.values import Cell, Comparison, Difference, Group, MetricRow, RunRow
@@ -124,9 +125,7 @@ def _group(name: str, label: str, group: Sequence[Member]) -> Group:
     return Group(name, label, log_px, tuple(rows))
 
 
-def _row(
-    groups: Mapping[str, Sequence[Member]], metric: str, section: str, classes: tuple[tuple[str, ...], ...]
-) -> MetricRow:
+def _row(groups: Groups, metric: str, section: str, classes: tuple[tuple[str, ...], ...]) -> MetricRow:
     baseline = next(iter(groups))
     with_baseline = next(names for names in classes if baseline in names)
     cells: dict[str, Cell] = {}
@@ -151,11 +150,7 @@ def _row(
 
 
 def _best(
-    groups: Mapping[str, Sequence[Member]],
-    metric: str,
-    candidates: Sequence[str],
-    cells: Mapping[str, Cell],
-    better: str,
+    groups: Groups, metric: str, candidates: Sequence[str], cells: Mapping[str, Cell], better: str
 ) -> tuple[str | None, Literal["seeds", "images", ""]]:
     """Return the group that beats every other comparable one: all intervals between them exclude zero.
 
@@ -172,7 +167,7 @@ def _best(
     over: list[Literal["seeds", "images"]] = []
     for other in others:
         images, _ = _over_images(groups[winner], groups[other], metric)
-        seeds = _over_seeds(groups[winner], groups[other], metric)
+        seeds = _over_seeds(cells[winner], cells[other])
         replicated = min(len(groups[winner]), len(groups[other])) > 1
         between = [one for one in ((seeds, images) if replicated else (images,)) if one is not None]
         if not between or (replicated and seeds is None) or not all(one.excludes_zero for one in between):
@@ -181,17 +176,15 @@ def _best(
     return winner, "images" if "images" in over else "seeds"
 
 
-def _difference(
-    groups: Mapping[str, Sequence[Member]], row: MetricRow, group: str, baseline: str
-) -> Difference:
-    a, b = groups[group], groups[baseline]
-    images, note = _over_images(a, b, row.name)
+def _difference(groups: Groups, row: MetricRow, group: str, baseline: str) -> Difference:
+    images, note = _over_images(groups[group], groups[baseline], row.name)
     value = (row.cells[group].mean or 0.0) - (row.cells[baseline].mean or 0.0)
-    return Difference(row.name, group, baseline, value, images, _over_seeds(a, b, row.name), note)
+    seeds = _over_seeds(row.cells[group], row.cells[baseline])
+    return Difference(row.name, group, baseline, value, images, seeds, note)
 
 
-def _over_seeds(a: Sequence[Member], b: Sequence[Member], metric: str) -> Interval | None:
-    first, second = ([value for run in runs if (value := run.value(metric)) is not None] for runs in (a, b))
+def _over_seeds(a: Cell, b: Cell) -> Interval | None:
+    first, second = ([value for value in cell.values if value is not None] for cell in (a, b))
     return intervals.over_seeds(first, second)
 
 
