@@ -19,6 +19,7 @@ from nelbo.models import BuiltModel
 
 EVALUATION_BATCH = 500
 EVALUATION_SEED = 20_140_501  # of the posterior samples; fixed, so that the same run gives the same numbers
+TellCount = Callable[[int, int], None]  # hears (count, total) of a measurement that runs
 CHOICE_SEED = 20_190_415  # of the images where there are more than are measured
 
 
@@ -132,7 +133,7 @@ class Split:
     seed: int = EVALUATION_SEED
     batch_size: int = EVALUATION_BATCH
     scratch: Path | None = None
-    tell: Callable[[int, int], None] = unheard
+    tell: TellCount = unheard
     named: bool = False
 
     @property

@@ -34,6 +34,15 @@ DEQUANTISED_NOTE = (
     "of the 8-bit levels, from above: the density of dequantised pixels (Theis et al. 2016), with log2(256) for "
     "the width of a level"
 )
+NUMBERS = {
+    "nelbo": Number("NELBO", better="lower"),
+    # Both halves have two names: rate and distortion are those of Alemi et al. 2018.
+    "kl": Number("KL", title="KL (rate)"),
+    "reconstruction": Number(title="Reconstruction (distortion)"),
+    "bits_per_dim": Number(better="lower"),
+    "grey_cross_entropy": Number(better="lower"),
+    "nelbo_independent_noise": Number("NELBO independent noise"),
+}
 
 
 def quantities(terms: Terms) -> dict[str, Tensor]:
@@ -169,21 +178,7 @@ def _repaired(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
     return -bound_B.cpu()
 
 
-@metric(
-    order=10,
-    quick=True,
-    depends_on_k=False,
-    learns=False,
-    numbers={
-        "nelbo": Number("NELBO", better="lower"),
-        # Both halves have two names: rate and distortion are those of Alemi et al. 2018.
-        "kl": Number("KL", title="KL (rate)"),
-        "reconstruction": Number(title="Reconstruction (distortion)"),
-        "bits_per_dim": Number(better="lower"),
-        "grey_cross_entropy": Number(better="lower"),
-        "nelbo_independent_noise": Number("NELBO independent noise"),
-    },
-)
+@metric(order=10, quick=True, depends_on_k=False, learns=False, numbers=NUMBERS)
 def bound(model: BuiltModel, split: Split) -> Values:
     """Reconstruction, KL and their sum, the NELBO: nats an image, at beta 1, one posterior sample an image.
 

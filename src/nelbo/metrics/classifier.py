@@ -18,7 +18,7 @@ from nelbo.core import files
 from nelbo.data import Images, Splits, Transform, frozen, materialise
 from nelbo.engine import CACHE, cache_folder, fixed_seed
 from nelbo.errors import RunError
-from nelbo.metrics.base import Missing
+from nelbo.metrics.base import Missing, TellCount
 
 VERSION = 1  # of architecture and training; another one is another classifier
 FEATURES = 64
@@ -33,8 +33,6 @@ IMAGES = (20_000, 120_000)  # of all steps, at least and at most, where 20 epoch
 SCALED_ON = 10_000  # training images that the unit of the features is measured on
 SEED = 20_151_201  # of the weights and of the order of the images
 CPU = torch.device("cpu")
-
-Tell = Callable[[int, int], None]
 
 
 class Classifier(nn.Module):
@@ -104,7 +102,7 @@ def why_none(splits: Splits) -> Missing | None:
     return None
 
 
-def obtain(splits: Splits, tell: Tell) -> Classifier:
+def obtain(splits: Splits, tell: TellCount) -> Classifier:
     """Return the classifier of the data, from the cache folder or trained now and kept there; see `why_none`."""
     shape = "x".join(map(str, splits.shape))
     name = f"{splits.hash}-{shape}-{len(_classes(splits))}-v{VERSION}.safetensors"
@@ -142,7 +140,7 @@ def _classes(splits: Splits) -> Tensor:
 # --- training ---------------------------------------------------------------------------------
 
 
-def train(splits: Splits, tell: Tell) -> Classifier:
+def train(splits: Splits, tell: TellCount) -> Classifier:
     """Train with AdamW on the cross-entropy, one cycle of the learning rate; the images as evaluation presents them.
 
     The same data give the same weights, bit for bit, on one kind of CPU.

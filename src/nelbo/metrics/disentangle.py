@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nelbo.metrics.base import TellCount
+
 Array = NDArray[Any]  # of int64 or float64
 
 BINS = 20  # of the discretised codes, as in Locatello et al. 2019
@@ -40,7 +42,7 @@ def discretised(codes_NZ: Array, bins: int = BINS) -> Array:
 
 
 def contingency(cells_N: Array, values_N: Array, weights_N: Array | None = None) -> Array:
-    """Count how often each cell meets each value, float64 (cells, values); every image counts `weights_N` times."""
+    """TellCount how often each cell meets each value, float64 (cells, values); every image counts `weights_N` times."""
     cells, values = int(cells_N.max()) + 1, int(values_N.max()) + 1
     counts = np.bincount(cells_N * values + values_N, weights_N, minlength=cells * values)
     return counts.astype(np.float64).reshape(cells, values)
@@ -171,7 +173,7 @@ def _entropy(rows: Array) -> Array:
     return np.asarray(-(p * np.log(np.where(p > 0, p, 1.0))).sum(1) / np.log(rows.shape[1]))
 
 
-def dci(codes_NZ: Array, factors_NF: Array, seed: int, tell: Callable[[int, int], None]) -> DCI:
+def dci(codes_NZ: Array, factors_NF: Array, seed: int, tell: TellCount) -> DCI:
     """Learn one random forest a factor on the first half of the images; its accuracy is that on the second half.
 
     Importance is the mean decrease in Gini impurity. `tell` hears (factors done, factors).

@@ -9,19 +9,14 @@ from nelbo.models import BuiltModel
 from nelbo.objectives.similarity import WINDOW, ssim, window_for
 
 PIXELS_AT_ONCE = 2**18  # of float64 held at a time, five times over
+NUMBERS = {
+    "mse": Number("MSE", better="lower"),
+    "psnr": Number("PSNR", better="higher"),
+    "ssim": Number("SSIM", better="higher"),
+}
 
 
-@metric(
-    order=50,
-    quick=True,
-    depends_on_k=False,
-    learns=False,
-    numbers={
-        "mse": Number("MSE", better="lower"),
-        "psnr": Number("PSNR", better="higher"),
-        "ssim": Number("SSIM", better="higher"),
-    },
-)
+@metric(order=50, quick=True, depends_on_k=False, learns=False, numbers=NUMBERS)
 def error(model: BuiltModel, split: Split) -> Values:
     """MSE, PSNR and SSIM of an image against the decoded posterior mean.
 

@@ -21,6 +21,7 @@ LABELS_AND_UNITS = {
     "modularity": ("Modularity", ""),
 }
 UNITS = {name: unit for name, (_, unit) in LABELS_AND_UNITS.items()}
+NUMBERS = {name: Number(label, better="higher") for name, (label, _) in LABELS_AND_UNITS.items()}
 RESAMPLES = 50  # a standard deviation of 50 numbers errs by a tenth
 LEAST_IMAGES = 100
 IMAGES_A_VALUE = 10  # on average; a factor with fewer is left out
@@ -66,12 +67,7 @@ class Codes:
         return scores.gap(self.padded(accuracy_AF, constant_F))
 
 
-@metric(
-    order=80,
-    depends_on_k=False,
-    learns=False,
-    numbers={name: Number(label, better="higher") for name, (label, _) in LABELS_AND_UNITS.items()},
-)
+@metric(order=80, depends_on_k=False, learns=False, numbers=NUMBERS)
 def factors(model: BuiltModel, split: Split) -> Values:
     """MIG, SAP, DCI, FactorVAE score and modularity, of posterior means, where the factors of the images are known.
 

@@ -23,16 +23,13 @@ SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 MOST_IMAGES = 50_000  # on each side
 AT_ONCE = 50  # images of 299 x 299 inside the network
 UNIT = "FID"
+NUMBERS = {
+    "fid": Number("FID", better="lower"),
+    "fid_reconstructions": Number("FID reconstructions", better="lower"),
+}
 
 
-@metric(
-    learns=False,
-    label="FID",
-    numbers={
-        "fid": Number("FID", better="lower"),
-        "fid_reconstructions": Number("FID reconstructions", better="lower"),
-    },
-)
+@metric(learns=False, label="FID", numbers=NUMBERS)
 def fid(model: BuiltModel, split: Split) -> Values:
     """Fréchet Inception distance of means of p(x | z), z ~ p(z), and of reconstructions (Heusel et al. 2017).
 

@@ -18,17 +18,14 @@ from nelbo.models.base import BuiltModel
 
 DECODED_AT_ONCE = 4096  # images times samples of a piece: few images, so that each is encoded seldom
 SAVE_SECONDS = 10.0  # between two savings of what is done
+NUMBERS = {
+    "iw_nll": Number("IW NLL", better="lower"),
+    "iw_bits_per_dim": Number("IW bits per dim", better="lower"),
+    "iw_nll_curve": Number("IW NLL curve"),
+}
 
 
-@metric(
-    order=20,
-    learns=False,
-    numbers={
-        "iw_nll": Number("IW NLL", better="lower"),
-        "iw_bits_per_dim": Number("IW bits per dim", better="lower"),
-        "iw_nll_curve": Number("IW NLL curve"),
-    },
-)
+@metric(order=20, learns=False, numbers=NUMBERS)
 def importance(model: BuiltModel, split: Split) -> Values:
     """-log 1/K sum_k p(x, z_k) / q(z_k | x), nats an image, z_k ~ q(z | x) (Burda et al. 2016, eq. 8).
 

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from nelbo.core.distributions import PriorModule
 from nelbo.dists.base import LOG_2PI, exact
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, nothing, unheard
+from nelbo.metrics.base import Missing, Number, Split, TellCount, Value, Values, metric, nothing, unheard
 from nelbo.models import BuiltModel
 
 SAMPLED = 10_000  # images of which a sample is taken; the mixture is always of the whole split
@@ -20,11 +19,12 @@ AT_ONCE_ELSEWHERE = 2**24
 PRIOR_AT_ONCE = 500  # samples; a prior may itself be a mixture of many
 NEAR_LIMIT_NATS = 0.5
 NAMES = ("mutual_information", "aggregate_kl", "total_correlation", "dimension_wise_kl")
+NUMBERS = {"aggregate_kl": Number("Aggregate KL"), "dimension_wise_kl": Number("Dimension-wise KL")}
 
 
 @torch.no_grad()
 def mixture_log_density(
-    z_MZ: Tensor, mean_NZ: Tensor, log_var_NZ: Tensor, tell: Callable[[int, int], None] = unheard
+    z_MZ: Tensor, mean_NZ: Tensor, log_var_NZ: Tensor, tell: TellCount = unheard
 ) -> tuple[Tensor, Tensor]:
     """Return log q(z) of shape M and log q(z_j) of shape MZ, q being the mixture of N diagonal Gaussians.
 
@@ -75,12 +75,7 @@ def prior_log_density(prior: PriorModule, z_MZ: Tensor) -> tuple[Tensor, Tensor 
     return torch.cat([exact(prior.log_prob(z_RZ)) for z_RZ in few]).to(z_MZ.device), None
 
 
-@metric(
-    order=40,
-    depends_on_k=False,
-    learns=False,
-    numbers={"aggregate_kl": Number("Aggregate KL"), "dimension_wise_kl": Number("Dimension-wise KL")},
-)
+@metric(order=40, depends_on_k=False, learns=False, numbers=NUMBERS)
 def information(model: BuiltModel, split: Split) -> Values:
     """I(x; z), KL(q(z) || p(z)), total correlation and dimension-wise KL under the aggregate posterior, nats.
 

@@ -23,13 +23,10 @@ LABELS_AND_UNITS = {
     "clustering_accuracy": ("Clustering accuracy", "share"),
 }
 UNITS = {name: unit for name, (_, unit) in LABELS_AND_UNITS.items()}
+NUMBERS = {name: Number(label, better="higher") for name, (label, _) in LABELS_AND_UNITS.items()}
 
 
-@metric(
-    order=70,
-    depends_on_k=False,
-    numbers={name: Number(label, better="higher") for name, (label, _) in LABELS_AND_UNITS.items()},
-)
+@metric(order=70, depends_on_k=False, numbers=NUMBERS)
 def probes(model: BuiltModel, split: Split) -> Values:
     """Linear probe, k-NN and k-means on posterior means: the accuracy with which they give the labels of the split.
 

@@ -25,19 +25,16 @@ UNIT = "feature variance"
 MAIN = "frechet_classifier_distance"
 Look = Callable[[Tensor], Tensor]
 DrawLatents = Callable[[int], Tensor]
+NUMBERS = {
+    MAIN: Number("Fréchet classifier distance", better="lower"),
+    "frechet_classifier_draws": Number("Fréchet classifier draws", better="lower"),
+    "frechet_classifier_means": Number("Fréchet classifier means", better="lower"),
+    "frechet_classifier_reconstructions": Number("Fréchet classifier reconstructions", better="lower"),
+    "frechet_classifier_train": Number("Fréchet classifier train"),
+}
 
 
-@metric(
-    order=60,
-    depends_on_k=False,
-    numbers={
-        MAIN: Number("Fréchet classifier distance", better="lower"),
-        "frechet_classifier_draws": Number("Fréchet classifier draws", better="lower"),
-        "frechet_classifier_means": Number("Fréchet classifier means", better="lower"),
-        "frechet_classifier_reconstructions": Number("Fréchet classifier reconstructions", better="lower"),
-        "frechet_classifier_train": Number("Fréchet classifier train"),
-    },
-)
+@metric(order=60, depends_on_k=False, numbers=NUMBERS)
 def quality(model: BuiltModel, split: Split) -> Values:
     """Fréchet distances, precision, recall, density and coverage of as many generated images as the split has.
 

@@ -160,7 +160,6 @@ def _not_measured(groups: Groups) -> Iterator[Caution]:
             lacking[group] = [name for name in every if any(name in names for names in without.values())]
         else:
             lacking |= {f"{run} ({group})": names for run, names in without.items() if names}
-    lacking = {place: names for place, names in lacking.items() if names}
     if not lacking:
         return
     missing = [name for name in every if any(name in names for names in lacking.values())]

@@ -53,16 +53,13 @@ def compare(
     groups = dict(zip(words.letters(len(gathered)), gathered, strict=True))
     differences = words.differences({name: group[0].settings for name, group in groups.items()})
     sections = _sections(everyone)
-    bases = {
-        metric: {
-            name: [comparability.basis(member, metric) for member in group] for name, group in groups.items()
+    bases: dict[str, dict[str, list[comparability.Basis | None]]] = {}
+    rows: list[MetricRow] = []
+    for metric, section in sections.items():
+        bases[metric] = {
+            name: [comparability.basis(one, metric) for one in group] for name, group in groups.items()
         }
-        for metric in sections
-    }
-    rows = [
-        _row(groups, metric, section, comparability.classes(bases[metric]))
-        for metric, section in sections.items()
-    ]
+        rows.append(_row(groups, metric, section, comparability.classes(bases[metric])))
     baseline, *others = groups
     paired = [
         _difference(groups, row, group, baseline)
@@ -78,9 +75,7 @@ def compare(
         n=_common({card["n"] for card in cards}),
         samples=_common({card["samples"] for card in cards if "importance" in card["sections"]}),
         baseline=baseline,
-        groups=tuple(
-            _group(name, label, group) for (name, group), label in zip(groups.items(), titles, strict=True)
-        ),
+        groups=tuple(map(_group, groups, titles, gathered)),
         differences=differences,
         metrics=tuple(rows),
         paired=tuple(paired),
@@ -167,7 +162,7 @@ def _best(
     over: list[Literal["seeds", "images"]] = []
     for other in others:
         images, _ = _over_images(groups[winner], groups[other], metric)
-        seeds = _over_seeds(cells[winner], cells[other])
+        seeds = _over_seeds(groups[winner], groups[other], metric)
         replicated = min(len(groups[winner]), len(groups[other])) > 1
         between = [one for one in ((seeds, images) if replicated else (images,)) if one is not None]
         if not between or (replicated and seeds is None) or not all(one.excludes_zero for one in between):
@@ -177,14 +172,14 @@ def _best(
 
 
 def _difference(groups: Groups, row: MetricRow, group: str, baseline: str) -> Difference:
-    images, note = _over_images(groups[group], groups[baseline], row.name)
+    a, b = groups[group], groups[baseline]
+    images, note = _over_images(a, b, row.name)
     value = (row.cells[group].mean or 0.0) - (row.cells[baseline].mean or 0.0)
-    seeds = _over_seeds(row.cells[group], row.cells[baseline])
-    return Difference(row.name, group, baseline, value, images, seeds, note)
+    return Difference(row.name, group, baseline, value, images, _over_seeds(a, b, row.name), note)
 
 
-def _over_seeds(a: Cell, b: Cell) -> Interval | None:
-    first, second = ([value for value in cell.values if value is not None] for cell in (a, b))
+def _over_seeds(a: Sequence[Member], b: Sequence[Member], metric: str) -> Interval | None:
+    first, second = ([value for run in runs if (value := run.value(metric)) is not None] for runs in (a, b))
     return intervals.over_seeds(first, second)
 
 
