@@ -42,7 +42,7 @@ def discretised(codes_NZ: Array, bins: int = BINS) -> Array:
 
 
 def contingency(cells_N: Array, values_N: Array, weights_N: Array | None = None) -> Array:
-    """TellCount how often each cell meets each value, float64 (cells, values); every image counts `weights_N` times."""
+    """Count how often each cell meets each value, float64 (cells, values); every image counts `weights_N` times."""
     cells, values = int(cells_N.max()) + 1, int(values_N.max()) + 1
     counts = np.bincount(cells_N * values + values_N, weights_N, minlength=cells * values)
     return counts.astype(np.float64).reshape(cells, values)

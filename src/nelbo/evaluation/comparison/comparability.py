@@ -155,7 +155,9 @@ def _not_measured(groups: Groups) -> Iterator[Caution]:
     every = dict.fromkeys(name for card in cards for name, metrics in card["sections"].items() if metrics)
     lacking: dict[str, list[str]] = {}
     for group, members in groups.items():
-        without = {one.name: [name for name in every if name not in one.card["sections"]] for one in members}
+        without = {
+            one.row.name: [name for name in every if name not in one.card["sections"]] for one in members
+        }
         if all(without.values()):
             lacking[group] = [name for name in every if any(name in names for names in without.values())]
         else:
@@ -205,10 +207,10 @@ def _provenance(groups: Groups) -> Iterator[Caution]:
     checks: dict[str, tuple[str, Callable[[Member], object]]] = {
         "selection": (
             "The best checkpoint was chosen differently:",
-            lambda run: run.summary.get("selection"),
+            lambda member: member.summary.get("selection"),
         ),
-        "code": ("Trained by different code:", lambda run: run.code),
-        "hardware": ("Speeds come from different hardware:", lambda run: run.hardware),
+        "code": ("Trained by different code:", lambda member: member.row.code),
+        "hardware": ("Speeds come from different hardware:", lambda member: member.row.hardware),
     }
     if any(member.card["checkpoint"] != "best" for member in members):
         del checks["selection"]  # the measured weights were not selected

@@ -12,7 +12,7 @@ from nelbo.evaluation.comparison import comparability, intervals, members, words
 from nelbo.evaluation.comparison.comparability import Groups
 from nelbo.evaluation.comparison.intervals import Floats, Interval
 from nelbo.evaluation.comparison.members import Ask, Member
-from nelbo.evaluation.comparison.values import Cell, Comparison, Difference, Group, MetricRow, RunRow
+from nelbo.evaluation.comparison.values import Cell, Comparison, Difference, Group, MetricRow
 from nelbo.training.events import Tell, quiet
 from nelbo.training.store import Run
 
@@ -68,7 +68,7 @@ def compare(
         if any({group, baseline} <= set(comparable) for comparable in row.classes)
     ]
     cards = [member.card for group in gathered for member in group]
-    titles = words.labels(differences, {name: [m.name for m in group] for name, group in groups.items()})
+    titles = words.labels(differences, {name: [m.row.name for m in group] for name, group in groups.items()})
     return Comparison(
         split=split,
         checkpoint=checkpoint,
@@ -100,24 +100,8 @@ def _sections(everyone: Sequence[Member]) -> dict[str, str]:
 
 
 def _group(name: str, label: str, group: Sequence[Member]) -> Group:
-    rows = [
-        RunRow(
-            name=member.name,
-            path=str(member.run.path),
-            seed=member.seed,
-            epochs=member.summary["epochs"],
-            best_epoch=member.summary.get("best_epoch"),
-            epoch=member.card["epoch"],
-            weights=member.weights,
-            train_seconds=member.summary["seconds"]["train"],
-            images_per_second=member.summary["images_per_second"],
-            hardware=member.hardware,
-            code=member.code,
-        )
-        for member in group
-    ]
     log_px = " | ".join(dict.fromkeys(str(member.card["log_px"]) for member in group))
-    return Group(name, label, log_px, tuple(rows))
+    return Group(name, label, log_px, tuple(member.row for member in group))
 
 
 def _row(groups: Groups, metric: str, section: str, classes: tuple[tuple[str, ...], ...]) -> MetricRow:
