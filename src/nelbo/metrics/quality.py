@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -54,7 +55,13 @@ def quality(model: BuiltModel, split: Split) -> Values:
         yield MAIN, Value.none(UNIT, judge.reason)
         yield from [] if judge.accuracy is None else [("classifier_accuracy", judge.accuracy)]
         return
-    yield from under(judge.values(model), {"classifier": judge.classifier})
+    # Means, draws, reconstructions and training images; the neighbours count as one n more.
+    judge = judge.ticking(5 * judge.n)
+    sets = judge.generated(model)
+    accuracy = [("classifier_accuracy", judge.accuracy)]
+    values = itertools.chain(judge.distances(sets), judge.references(model), judge.neighbours(sets), accuracy)
+    yield from under(values, {"classifier": judge.classifier})
+    split.tell(1, 1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,17 +149,6 @@ class Judge:
             return self.look(x_BCHW)
 
         return dataclasses.replace(self, look=look)
-
-    def values(self, model: BuiltModel) -> Values:
-        """Measure everything, and tell the split the progress."""
-        # Means, draws, reconstructions and training images; the neighbours count as one n more.
-        judge = self.ticking(5 * self.n)
-        sets = judge.generated(model)
-        yield from judge.distances(sets)
-        yield from judge.references(model)
-        yield from judge.neighbours(sets)
-        self.split.tell(1, 1)
-        yield "classifier_accuracy", self.accuracy
 
     def generated(self, model: BuiltModel, draw: DrawLatents | None = None) -> dict[str, Tensor]:
         """Return features of means and draws of p(x | z) for n latents z of the prior or of `draw(n)`."""
