@@ -13,7 +13,7 @@ from torch import Tensor
 from nelbo.core import files
 from nelbo.errors import RunError
 from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
-from nelbo.metrics.bound import bits, draw_of_two, likelihood_kind, note_for
+from nelbo.metrics.bound import bits, likelihood_kind, not_a_bound, note_for
 from nelbo.models.base import BuiltModel
 
 DECODED_AT_ONCE = 4096  # images times samples of a piece: few images, so that each is encoded seldom
@@ -36,7 +36,7 @@ def importance(model: BuiltModel, split: Split) -> Values:
     """
     if split.samples < 1:
         return
-    if reason := draw_of_two(model, split).not_a_bound:
+    if reason := not_a_bound(model, split):
         yield "iw_nll", Value.none("nats/image", Missing("not a bound", reason))
         return
     at = curve_points(split.samples)
