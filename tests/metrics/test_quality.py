@@ -360,7 +360,7 @@ def test_it_reads_digits(transforms, accuracy):
 def test_it_is_trained_on_what_evaluation_sees(monkeypatch):
     data = splits_of(banded(60, 0), transforms=(DynamicBinarise(), Scale(low=-1.0)))
     seen = materialise(data.train, data.transforms)
-    shown = classifier._presented(data)(torch.arange(60))
+    shown = classifier.presented(data.train, data.transforms)(torch.arange(60))
     assert torch.equal(shown, seen)
     assert set(shown.unique().tolist()) == {-1.0, 1.0}
 

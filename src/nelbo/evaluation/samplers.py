@@ -7,8 +7,8 @@ evaluation/unfinished/samplers-{weights}.json   the finished part of an interrup
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,12 +20,14 @@ from nelbo.core import config
 from nelbo.core.layout import Entry, SamplerChoice, SamplerRow, number
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import kebab
-from nelbo.data import Images, frozen, materialise
+from nelbo.data import Images
 from nelbo.errors import ConfigError, DataError, NelboError
 from nelbo.evaluation.card import PRECISION, fingerprint
 from nelbo.metrics import Split, Value, exactly
 from nelbo.metrics import fid as inception
-from nelbo.metrics.quality import MAIN, DrawLatents, Judge, Refusal, choice
+from nelbo.metrics.base import choice
+from nelbo.metrics.classifier import presented
+from nelbo.metrics.quality import MAIN, DrawLatents, Judge, Refusal
 from nelbo.models import BuiltModel
 from nelbo.samplers import Fitted, Latents, Sampler
 from nelbo.samplers.base import of_posterior
@@ -68,12 +70,10 @@ class Encoded:
         split = dataclasses.replace(self.split, images=images, seed=seed)
         encoded = [of_posterior(self.model.encode(x_BCHW)) for x_BCHW in split.batches()]
         z_NZ, mean_NZ, std_NZ = (torch.cat(parts).float() for parts in zip(*encoded, strict=True))
-        fixed = frozen(images, split.transforms)
-        deterministic = [transform for transform in split.transforms if not transform.random]
+        present = presented(images, split.transforms)
 
         def again(at_M: Tensor) -> Tensor:
-            x_MCHW = materialise(fixed.select(at_M), deterministic).to(split.device)
-            return of_posterior(self.model.encode(x_MCHW))[0].float()
+            return of_posterior(self.model.encode(present(at_M).to(split.device)))[0].float()
 
         return Latents(z_NZ, mean_NZ, std_NZ, again)
 
@@ -215,29 +215,30 @@ def compare(
         "environment": engine.describe(place),
     }
     encoded = Encoded(model, split, seed)
-    panel = _Panel(encoded, split.of(split.data.validation), tell)
-    progress = _Progress(opened, about)
-    for name, spec in specs.items():
-        tell(MetricBegun(name))
-        entry: SamplerRow = {"config": config.to_dict(spec), "copies": spec.copies}
-        progress.once(name, entry, partial(_measured, panel, spec, name))
-    chosen = _best(progress.samplers, panel.criterion)
+    judge = _judge_of(split.of(split.data.validation))
+    unfinished = f"evaluation/unfinished/samplers-{about['weights']}.json"
+    rows = _rows(opened, unfinished, about, specs, encoded, judge, tell)
+    criterion = MAIN if isinstance(judge, Judge) else "fid"
+    chosen = _best(rows, criterion)
     tell(MetricBegun(f"{chosen} on test images"))
-    final = _Panel(encoded, split, tell)
+    final = _judge_of(split)
     table: SamplerChoice = {
         **about,
-        "by": panel.criterion,
-        "samplers": progress.samplers,
+        "by": criterion,
+        "samplers": rows,
         "chosen": chosen,
-        "validation": {"n": len(panel.split.images), "references": panel.references()},
+        # Distances of reconstructions and of training images are the best that a sampler can reach.
+        "validation": {"n": len(judge.split.images), "references": _plain(judge.references(model))},
         "test": {
             "n": len(split.images),
-            "metrics": final.metrics(encoded.fit(specs[chosen]).sample, chosen),
-            "references": final.references(),
+            "metrics": _metrics(final, model, encoded.fit(specs[chosen]).sample, chosen, tell),
+            "references": _plain(final.references(model)),
         },
     }
     opened.write_json(FILE, table)
-    progress.remove()
+    (opened.path / unfinished).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # other measurements are unfinished there
+        (opened.path / unfinished).parent.rmdir()
     return table
 
 
@@ -263,53 +264,64 @@ def _specs(samplers: Sequence[str] | None, settings: Mapping[str, object]) -> di
     return specs
 
 
-class _Panel:
-    """The judge of the images of any sampler on one split."""
+def _rows(
+    run: Run, file: str, about: SamplerChoice, specs: Mapping[str, Sampler], encoded: Encoded,
+    judge: Judge | inception.Judge, tell: Tell,
+) -> dict[str, SamplerRow]:  # fmt: skip
+    """Measure every sampler; `file` has those that an interrupted comparison measured under the same conditions."""
+    before: dict[str, SamplerRow] = {}
+    with contextlib.suppress(NelboError):  # a damaged file is replaced
+        table = run.read_json(file, missing={})
+        before = table.get("samplers", {}) if table.get("about") == about else {}
+    rows: dict[str, SamplerRow] = {}
+    for name, spec in specs.items():
+        tell(MetricBegun(name))
+        row: SamplerRow = {"config": config.to_dict(spec), "copies": spec.copies}
+        earlier = before.get(name, {})
+        same = earlier.get("config") == row["config"]
+        rows[name] = earlier if same else row | _measured(judge, encoded, spec, name, tell)
+        run.write_json(file, {"about": about, "samplers": rows})
+    return rows
 
-    def __init__(self, encoded: Encoded, split: Split, tell: Tell) -> None:
-        self.encoded = encoded
-        self.split = split
-        self.tell = tell
-        self.criterion = MAIN
-        judge = Judge.of(split)
-        if isinstance(judge, Refusal):
-            fallback = inception.Judge.of(split, sets=3)
-            if isinstance(fallback, Refusal):
-                raise ConfigError(
-                    f"nothing can judge the samplers' images. By a classifier of the data: {judge.reason}. "
-                    f"By FID: {fallback.reason}"
-                )
-            self.criterion = "fid"
-            self.judge: Judge | inception.Judge = fallback
-        else:
-            self.judge = judge
 
-    def metrics(self, draw: DrawLatents, name: str) -> dict[str, Entry]:
-        """Measure as many images as the split has."""
-        model, z = self.encoded.model, f"z ~ {name}"
-        if isinstance(self.judge, inception.Judge):
-            return _plain(dict(self.judge.distances(model, draw, z)))
-        telling = dataclasses.replace(
-            self.split, tell=lambda count, total: self.tell(MetricGoesOn(name, count, total))
+def _judge_of(split: Split) -> Judge | inception.Judge:
+    """Return the judge of generated images: the classifier of the data, or FID where there is none."""
+    judge = Judge.of(split)
+    if not isinstance(judge, Refusal):
+        return judge
+    fallback = inception.Judge.of(split, sets=3)
+    if isinstance(fallback, Refusal):
+        raise ConfigError(
+            f"nothing can judge the samplers' images. By a classifier of the data: {judge.reason}. "
+            f"By FID: {fallback.reason}"
         )
-        judge = dataclasses.replace(self.judge, split=telling).ticking(2 * self.judge.n)
-        sets = judge.generated(model, draw)
-        return _plain(dict(self.judge.distances(sets, z)) | dict(self.judge.neighbours(sets)))
-
-    def references(self) -> dict[str, Entry]:
-        """Return the same distance of reconstructions and of training images: the best that a sampler can reach."""
-        return _plain(dict(self.judge.references(self.encoded.model)))
+    return fallback
 
 
-def _plain(metrics: Mapping[str, Value]) -> dict[str, Entry]:
-    return {key: value.to_dict() for key, value in metrics.items()}
+def _metrics(
+    judge: Judge | inception.Judge, model: BuiltModel, draw: DrawLatents, name: str, tell: Tell
+) -> dict[str, Entry]:
+    """Measure as many images of a sampler as the split has."""
+    z = f"z ~ {name}"
+    if isinstance(judge, inception.Judge):
+        return _plain(judge.distances(model, draw, z))
+    split = dataclasses.replace(judge.split, tell=lambda count, total: tell(MetricGoesOn(name, count, total)))
+    judge = dataclasses.replace(judge, split=split).ticking(2 * judge.n)
+    sets = judge.generated(model, draw)
+    return _plain([*judge.distances(sets, z), *judge.neighbours(sets)])
 
 
-def _measured(panel: _Panel, spec: Sampler, name: str) -> SamplerRow:
+def _plain(values: Iterable[tuple[str, Value]]) -> dict[str, Entry]:
+    return {key: value.to_dict() for key, value in values}
+
+
+def _measured(
+    judge: Judge | inception.Judge, encoded: Encoded, spec: Sampler, name: str, tell: Tell
+) -> SamplerRow:
     """Return the measurements of a sampler, or the reason for its refusal."""
     begun = time.perf_counter()
     try:
-        fitted = panel.encoded.fit(spec)
+        fitted = encoded.fit(spec)
     except (ConfigError, DataError) as error:
         return {"refused": str(error)}
     seconds = {"fit": time.perf_counter() - begun, "draw": 0.0}
@@ -317,11 +329,11 @@ def _measured(panel: _Panel, spec: Sampler, name: str) -> SamplerRow:
     def draw(n: int) -> Tensor:
         begun = time.perf_counter()
         z_NZ = fitted.sample(n)
-        engine.synchronise(panel.split.device)  # a GPU returns before it has drawn
+        engine.synchronise(judge.split.device)  # a GPU returns before it has drawn
         seconds["draw"] += time.perf_counter() - begun
         return z_NZ
 
-    metrics = panel.metrics(draw, name)
+    metrics = _metrics(judge, encoded.model, draw, name, tell)
     return {"seconds": {key: round(value, 3) for key, value in seconds.items()}, "metrics": metrics}
 
 
@@ -337,30 +349,3 @@ def _best(samplers: Mapping[str, SamplerRow], criterion: str) -> str:
         why = "; ".join(f"{name}: {table.get('refused', 'not finite')}" for name, table in samplers.items())
         raise NelboError(f"no sampler could be measured: {why}")
     return min(values, key=values.__getitem__)
-
-
-class _Progress:
-    """The measurements that are finished under the same conditions, so that an interrupted comparison goes on."""
-
-    def __init__(self, run: Run, about: SamplerChoice) -> None:
-        self.run = run
-        self.about = about
-        self.name = f"evaluation/unfinished/samplers-{about['weights']}.json"
-        self.before: dict[str, SamplerRow] = {}
-        with contextlib.suppress(NelboError):  # a damaged one is replaced
-            before = run.read_json(self.name, missing={})
-            self.before = before.get("samplers", {}) if before.get("about") == self.about else {}
-        self.samplers: dict[str, SamplerRow] = {}
-
-    def once(self, name: str, table: SamplerRow, measure: Callable[[], SamplerRow]) -> None:
-        """Take the measurement of a sampler from the interrupted comparison, or measure it now, and save it."""
-        before = self.before.get(name, {})
-        self.samplers[name] = before if before.get("config") == table["config"] else table | measure()
-        self.run.write_json(self.name, {"about": self.about, "samplers": self.samplers})
-
-    def remove(self) -> None:
-        """Remove the file of an unfinished comparison."""
-        file = self.run.path / self.name
-        file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # other measurements are unfinished there
-            file.parent.rmdir()

@@ -7,7 +7,7 @@ that NELBO_CACHE names, or in the user's cache folder.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 
 from nelbo.core import files
-from nelbo.data import Splits, frozen, materialise
+from nelbo.data import Images, Splits, Transform, frozen, materialise
 from nelbo.engine import CACHE, cache_folder, fixed_seed
 from nelbo.errors import RunError
-from nelbo.metrics.base import Missing
+from nelbo.metrics.base import Missing, TellCount
 
 VERSION = 1  # of architecture and training; another one is another classifier
 FEATURES = 64
@@ -33,8 +33,6 @@ IMAGES = (20_000, 120_000)  # of all steps, at least and at most, where 20 epoch
 SCALED_ON = 10_000  # training images that the unit of the features is measured on
 SEED = 20_151_201  # of the weights and of the order of the images
 CPU = torch.device("cpu")
-
-Tell = Callable[[int, int], None]
 
 
 class Classifier(nn.Module):
@@ -104,7 +102,7 @@ def why_none(splits: Splits) -> Missing | None:
     return None
 
 
-def obtain(splits: Splits, tell: Tell) -> Classifier:
+def obtain(splits: Splits, tell: TellCount) -> Classifier:
     """Return the classifier of the data, from the cache folder or trained now and kept there; see `why_none`."""
     shape = "x".join(map(str, splits.shape))
     name = f"{splits.hash}-{shape}-{len(_classes(splits))}-v{VERSION}.safetensors"
@@ -142,7 +140,7 @@ def _classes(splits: Splits) -> Tensor:
 # --- training ---------------------------------------------------------------------------------
 
 
-def train(splits: Splits, tell: Tell) -> Classifier:
+def train(splits: Splits, tell: TellCount) -> Classifier:
     """Train with AdamW on the cross-entropy, one cycle of the learning rate; the images as evaluation presents them.
 
     The same data give the same weights, bit for bit, on one kind of CPU.
@@ -155,7 +153,7 @@ def train(splits: Splits, tell: Tell) -> Classifier:
     with _one_thread(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         optimiser = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=len(batches))
-        present = _presented(splits)
+        present = presented(splits.train, splits.transforms)
         for index_B in batches:
             loss = F.cross_entropy(classifier(present(index_B)), target_N[index_B])
             optimiser.zero_grad()
@@ -187,11 +185,11 @@ def _order(splits: Splits) -> Iterator[Tensor]:
         remaining -= n
 
 
-def _presented(splits: Splits) -> Callable[[Tensor], Tensor]:
+def presented(images: Images, transforms: Sequence[Transform]) -> Callable[[Tensor], Tensor]:
     """Return the images at given positions as evaluation sees them: random transforms are frozen once for all."""
-    images = frozen(splits.train, splits.transforms)
-    deterministic = [transform for transform in splits.transforms if not transform.random]
-    return lambda index_B: materialise(images.select(index_B), deterministic)
+    fixed = frozen(images, transforms)
+    deterministic = [transform for transform in transforms if not transform.random]
+    return lambda index_B: materialise(fixed.select(index_B), deterministic)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, nothing
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, choice, metric, nothing
 from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel
 
@@ -16,24 +16,17 @@ NEIGHBOURS = 10
 RESTARTS = 10  # of k-means
 STEPS = 1_000  # of L-BFGS
 DISTANCES_AT_ONCE = 2**22
-UNITS = {
-    "linear_probe_accuracy": "share",
-    "knn_accuracy": "share",
-    "clustering_nmi": "",
-    "clustering_accuracy": "share",
+LABELS_AND_UNITS = {
+    "linear_probe_accuracy": ("Linear probe accuracy", "share"),
+    "knn_accuracy": ("k-NN accuracy", "share"),
+    "clustering_nmi": ("Clustering NMI", ""),
+    "clustering_accuracy": ("Clustering accuracy", "share"),
 }
+UNITS = {name: unit for name, (_, unit) in LABELS_AND_UNITS.items()}
+NUMBERS = {name: Number(label, better="higher") for name, (label, _) in LABELS_AND_UNITS.items()}
 
 
-@metric(
-    order=70,
-    depends_on_k=False,
-    numbers={
-        "linear_probe_accuracy": Number(better="higher"),
-        "knn_accuracy": Number("k-NN accuracy", better="higher"),
-        "clustering_nmi": Number("Clustering NMI", better="higher"),
-        "clustering_accuracy": Number(better="higher"),
-    },
-)
+@metric(order=70, depends_on_k=False, numbers=NUMBERS)
 def probes(model: BuiltModel, split: Split) -> Values:
     """Linear probe, k-NN and k-means on posterior means: the accuracy with which they give the labels of the split.
 
@@ -44,7 +37,7 @@ def probes(model: BuiltModel, split: Split) -> Values:
     """
     train = split.data.train
     if len(train) > MOST_IMAGES:
-        train = train.select(_choice(len(train), split.seed))
+        train = train.select(choice(len(train), MOST_IMAGES, split.seed))
     labels_train_N, labels_N = train.labels_N, split.images.labels_N
     if labels_train_N is None or labels_N is None:
         why = "the data have none; a folder for each class has them, or an .npz with labels"
@@ -72,18 +65,12 @@ def probes(model: BuiltModel, split: Split) -> Values:
     split.tell(4, 4)
 
 
-def _choice(n: int, seed: int) -> Tensor:
-    """Return a fixed choice of 20,000 of n positions, in order."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:MOST_IMAGES].sort().values
-
-
 def _about(split: Split, labels_train_N: Tensor, labels_N: Tensor) -> str:
     """Return the note beside an accuracy."""
     learnt, n = len(labels_train_N), len(split.data.train)
     count = f"{learnt} of {n}" if learnt < n else f"{n}"
-    words = [f"trained on {count} training images"]
-    if split.images is split.data.train:
-        words = [f"trained on {count} training images, which are among those measured: not held out"]
+    same = ", which are among those measured: not held out" if split.images is split.data.train else ""
+    words = [f"trained on {count} training images{same}"]
     largest = labels_train_N.mode().values
     words.append(f"chance {float((labels_N == largest).double().mean()):.3f} (the largest class)")
     strangers = int((~torch.isin(labels_N, labels_train_N)).sum())
@@ -166,7 +153,7 @@ def agreement(clusters_N: Tensor, labels_N: Tensor) -> tuple[float, Tensor]:
 def _clustering(z_NZ: Tensor, labels_N: Tensor, seed: int) -> Values:
     n, some = len(z_NZ), ""
     if n > MOST_IMAGES:
-        chosen = _choice(n, seed)
+        chosen = choice(n, MOST_IMAGES, seed)
         z_NZ, labels_N, some = z_NZ[chosen], labels_N[chosen], f" of {MOST_IMAGES} of the {n} images"
     k = len(coded(labels_N)[0])
     cluster_N = clusters(z_NZ, k, seed)

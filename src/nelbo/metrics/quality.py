@@ -7,38 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from nelbo.engine import fixed_seed
 from nelbo.metrics import classifier as classifiers
 from nelbo.metrics import frechet
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, exactly, metric, under
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, choice, exactly, metric, under
 from nelbo.metrics.neighbours import FEWEST, K_DENSITY, K_MANIFOLD, neighbourhoods
 from nelbo.models import BuiltModel
 
 MOST_IMAGES = 10_000  # on each side of a distance
 MOST_POINTS = 5_000  # on each side of precision and recall
-CHOICE_SEED = 20_190_415  # of the images where there are more
 UNIT = "feature variance"
 MAIN = "frechet_classifier_distance"
 Look = Callable[[Tensor], Tensor]
 DrawLatents = Callable[[int], Tensor]
+NUMBERS = {
+    MAIN: Number("Fréchet classifier distance", better="lower"),
+    "frechet_classifier_draws": Number("Fréchet classifier draws", better="lower"),
+    "frechet_classifier_means": Number("Fréchet classifier means", better="lower"),
+    "frechet_classifier_reconstructions": Number("Fréchet classifier reconstructions", better="lower"),
+    "frechet_classifier_train": Number("Fréchet classifier train"),
+}
 
 
-@metric(
-    order=60,
-    depends_on_k=False,
-    numbers={
-        MAIN: Number("Fréchet classifier distance", better="lower"),
-        "frechet_classifier_draws": Number("Fréchet classifier draws", better="lower"),
-        "frechet_classifier_means": Number("Fréchet classifier means", better="lower"),
-        "frechet_classifier_reconstructions": Number("Fréchet classifier reconstructions", better="lower"),
-        "frechet_classifier_train": Number("Fréchet classifier train"),
-    },
-)
+@metric(order=60, depends_on_k=False, numbers=NUMBERS)
 def quality(model: BuiltModel, split: Split) -> Values:
     """Fréchet distances, precision, recall, density and coverage of as many generated images as the split has.
 
@@ -58,7 +55,13 @@ def quality(model: BuiltModel, split: Split) -> Values:
         yield MAIN, Value.none(UNIT, judge.reason)
         yield from [] if judge.accuracy is None else [("classifier_accuracy", judge.accuracy)]
         return
-    yield from under(judge.values(model), {"classifier": judge.classifier})
+    # Means, draws, reconstructions and training images; the neighbours count as one n more.
+    judge = judge.ticking(5 * judge.n)
+    sets = judge.generated(model)
+    accuracy = [("classifier_accuracy", judge.accuracy)]
+    values = itertools.chain(judge.distances(sets), judge.references(model), judge.neighbours(sets), accuracy)
+    yield from under(values, {"classifier": judge.classifier})
+    split.tell(1, 1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,17 +150,6 @@ class Judge:
 
         return dataclasses.replace(self, look=look)
 
-    def values(self, model: BuiltModel) -> Values:
-        """Measure everything, and tell the split the progress."""
-        # Means, draws, reconstructions and training images; the neighbours count as one n more.
-        judge = self.ticking(5 * self.n)
-        sets = judge.generated(model)
-        yield from judge.distances(sets)
-        yield from judge.references(model)
-        yield from judge.neighbours(sets)
-        self.split.tell(1, 1)
-        yield "classifier_accuracy", self.accuracy
-
     def generated(self, model: BuiltModel, draw: DrawLatents | None = None) -> dict[str, Tensor]:
         """Return features of means and draws of p(x | z) for n latents z of the prior or of `draw(n)`."""
         both = ((self.look(mean), self.look(one)) for mean, one in generated(model, self.split, self.n, draw))
@@ -206,11 +198,6 @@ class Judge:
 
 
 # --- images -----------------------------------------------------------------------------------
-
-
-def choice(n: int, most: int) -> Tensor:
-    """Return a fixed choice of at most so many of n positions, rising."""
-    return torch.randperm(n, generator=Generator().manual_seed(CHOICE_SEED))[:most].sort().values
 
 
 def real(split: Split, index_N: Tensor) -> Iterator[Tensor]:

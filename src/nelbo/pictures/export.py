@@ -59,17 +59,21 @@ def refer(view: View, text: str) -> Reference:
     return Reference(name, view.mean(x_CHW[None])[0], x_CHW)
 
 
-def _refer_all(view: View, texts: list[str]) -> list[Reference]:
-    """Return references with unique names: two files called 1.png become `1` and `1-2`."""
-    references: list[Reference] = []
+def _images(view: View, texts: list[str]) -> tuple[list[str], Tensor]:
+    """Return unique names (two files called 1.png become `1` and `1-2`) and the images of references to images."""
+    names: list[str] = []
+    images: list[Tensor] = []
     for text in texts:
         reference = refer(view, text)
-        used, name, count = {other.name for other in references}, reference.name, 1
-        while name in used:
+        if reference.x_CHW is None:
+            raise ConfigError(f"{text} is a latent, not an image; use example:CLASS")
+        name, count = reference.name, 1
+        while name in names:
             count += 1
             name = f"{reference.name}-{count}"
-        references.append(dataclasses.replace(reference, name=name))
-    return references
+        names.append(name)
+        images.append(reference.x_CHW)
+    return names, torch.stack(images)
 
 
 def from_file(view: View, file: Path) -> Tensor:
@@ -153,8 +157,7 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
     texts: list[str] = []
     for text in references:
         texts += [f"example:{label}" for label in view.classes] if text == "all" else [text]
-    images = _refer_all(view, texts)
-    x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
+    names, x_BCHW = _images(view, texts)
     z_NBZ, x_NBCHW = view.around(x_BCHW, n)
     pictures = view.pictures(x_NBCHW.transpose(0, 1))
     some = pictures[:, :IN_A_ROW]
@@ -162,20 +165,15 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
     out.array("samples", pictures)
     out.array("samples-latents", z_NBZ.transpose(0, 1).numpy())
     digits = len(str(n - 1))
-    for position, reference in enumerate(images):
-        for index, image in enumerate(pictures[position]):
-            out.image(f"sample-{reference.name}-{index:0{digits}}", image)
+    for name, drawn in zip(names, pictures, strict=True):
+        for index, image in enumerate(drawn):
+            out.image(f"sample-{name}-{index:0{digits}}", image)
 
 
 def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float:
     """Write images decoded from posterior means: PNGs, an array, a grid of 100 below their inputs. Return the MSE."""
     if references:
-        images = _refer_all(view, references)
-        for text, reference in zip(references, images, strict=True):
-            if reference.x_CHW is None:
-                raise ConfigError(f"{text} is a latent, not an image; use example:CLASS")
-        names = [reference.name for reference in images]
-        x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
+        names, x_BCHW = _images(view, references)
     else:
         _positive("n", n)
         names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.images_at(slice(n))

@@ -212,12 +212,9 @@ class View:
 
     def decode(self, z_MZ: Tensor) -> Tensor:
         """Return means of p(x | z) on the CPU, in pieces of bounded size: (M, C, H, W)."""
-
-        def decoded(z_BZ: Tensor) -> Tensor:
-            return self.model.decode(z_BZ).mean
-
+        z_MZ = z_MZ.float()
         with exactly(self.device):
-            return engine.in_pieces(decoded, z_MZ.float(), self.device, DECODE_AT_ONCE)
+            return engine.in_pieces(lambda z: self.model.decode(z).mean, z_MZ, self.device, DECODE_AT_ONCE)
 
     def reconstruct(self, x_NCHW: Tensor) -> Tensor:
         """Return means of p(x | z) at the posterior means, on the CPU, in pieces of bounded size: (N, C, H, W)."""
