@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nelbo.dists.base import full
 
@@ -38,11 +37,7 @@ class Chain(Flow):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(
-        self, z: Tensor, context: Tensor | None = None, backwards: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        if backwards:  # `functional_call` of `Stopped` reaches no other method than this one
-            return self.inverse(z, context)
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = z.new_zeros(z.shape[:-1])
         for layer in self.layers:
             z, more = layer(z, context)
@@ -74,21 +69,6 @@ def flipping(make: Callable[[], Flow], layers: int) -> Chain:
     for _ in range(layers):
         flows += [Flip(), make()] if flows else [make()]
     return Chain(flows)
-
-
-class Stopped:
-    """The same maps with their weights as constants, in the same memory: nothing learns through them."""
-
-    def __init__(self, flow: Chain) -> None:
-        self.flow = flow
-        self.layers = flow.layers
-        self.weights = {name: weight.detach() for name, weight in flow.named_parameters()}
-
-    def __call__(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return functional_call(self.flow, self.weights, (z, context))  # type: ignore[no-any-return]
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return functional_call(self.flow, self.weights, (y, context, True))  # type: ignore[no-any-return]
 
 
 class Amortised(nn.Module):
