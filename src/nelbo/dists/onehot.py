@@ -1,14 +1,13 @@
-"""One-hot vectors: blocks of categories, their distribution, and relaxed samples with a gradient."""
+"""One-hot vectors, alone or beside reals: their distribution, relaxed samples with a gradient, and priors over them."""
 
 import torch
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PriorModule
+from nelbo.dists.normal import StandardNormalModule
 
-SMALLEST_UNIFORM = {
-    torch.float32: 1e-10,
-    torch.float64: 1e-30,
-}  # `rand` may be 0, whose Gumbel noise is infinite
+# `rand` may be 0, whose Gumbel noise is infinite.
+SMALLEST_UNIFORM = {torch.float32: 1e-10, torch.float64: 1e-30}
 
 
 class OneHot:
@@ -94,3 +93,30 @@ class CategoricalPriorModule(PriorModule):
     def sample(self, n: int) -> Tensor:
         with torch.no_grad():
             return sample_one_hot(self.logits_VC, n)
+
+
+class JointPriorModule(PriorModule):
+    """A standard normal beside uniform categories, as a module."""
+
+    def __init__(self, latent_dim: int, variables: int, categories: int) -> None:
+        super().__init__()
+        self.reals = latent_dim - variables * categories
+        self.continuous = StandardNormalModule(self.reals)
+        self.discrete = CategoricalPriorModule((variables, categories))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.continuous.log_prob(z[..., : self.reals]) + self.discrete.log_prob(z[..., self.reals :])
+
+    def sample(self, n: int) -> Tensor:
+        return torch.cat([self.continuous.sample(n), self.discrete.sample(n)], -1)
+
+
+def discrete_blocks(latent_dim: int, variables: int, categories: int) -> tuple[int, ...]:
+    """Return the sizes of the one-hot blocks; raise ValueError where no continuous dimension is left."""
+    blocks = (categories,) * variables
+    if latent_dim <= sum(blocks):
+        raise ValueError(
+            f"{latent_dim} latent dimensions leave no continuous one beside {variables} x {categories} for categories; "
+            f"use --latent-dim {sum(blocks) + 1} or more, or fewer categories"
+        )
+    return blocks

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
 from nelbo.dists.base import Space
-from nelbo.dists.joint import JointPriorModule, discrete_blocks
 from nelbo.dists.normal import DiagonalNormal
-from nelbo.dists.onehot import OneHot, by_variable
+from nelbo.dists.onehot import JointPriorModule, OneHot, by_variable, discrete_blocks
 from nelbo.posteriors.base import LinearHead, Posterior
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from nelbo.dists.base import Space
-from nelbo.dists.joint import JointPriorModule, discrete_blocks
+from nelbo.dists.onehot import JointPriorModule, discrete_blocks
 from nelbo.priors.base import Prior
 
 
