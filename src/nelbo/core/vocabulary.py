@@ -121,6 +121,5 @@ class Progress:
     @property
     def fraction(self) -> float:
         """The share of the training done, in [0, 1]."""
-        return min(
-            1.0, self.step / max(1, self.steps)
-        )  # a run that goes on longer stays at the end of its schedules
+        # A run that goes on longer stays at the end of its schedules.
+        return min(1.0, self.step / max(1, self.steps))
