@@ -21,10 +21,9 @@ S = TypeVar("S", bound="Spec")
 def to_dict(spec: Spec) -> dict[str, Any]:
     """Return the spec as plain tables; fields that are None are left out (TOML has no null)."""
     table: dict[str, object] = {"name": spec.name} if spec.axis else {}
-    for field in type(spec).model_fields:
-        value = _plain(spec.setting(field))
+    for field, value in spec:
         if value is not None:
-            table[field] = value
+            table[field] = _plain(value)
     return table
 
 

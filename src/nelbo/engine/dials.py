@@ -80,8 +80,7 @@ def send(numbers: Sequence[float] | Sequence[Sequence[float]], to: Tensor) -> No
 def moving(spec: Spec) -> list[Schedule]:
     """Return the schedules anywhere in a spec whose number changes."""
     schedules: list[Schedule] = []
-    for field in type(spec).model_fields:
-        value = spec.setting(field)
+    for _, value in spec:
         if isinstance(value, Schedule):
             schedules += [] if isinstance(value, Constant) else [value]  # a constant may be built in
         elif isinstance(value, Spec):
@@ -92,8 +91,7 @@ def moving(spec: Spec) -> list[Schedule]:
 def with_dials(spec: S, dials: Dials) -> S:
     """Return the spec with its changing schedules replaced by their dials; a working copy that is never stored."""
     update: dict[str, object] = {}
-    for field in type(spec).model_fields:
-        value = spec.setting(field)
+    for field, value in spec:
         if isinstance(value, Schedule):
             if value in dials.schedules:
                 update[field] = Dial(dials.of(value))

@@ -38,7 +38,7 @@ class VAEGAN(Owner):
     critic: ImageCritic = ImageCritic(lr=1e-4)
 
     def build(self, latent_dim: int, shape: Shape) -> ImageCriticModule:
-        return self.critic.build_for(shape)
+        return ImageCriticModule(self.critic, shape)
 
     def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
         assert isinstance(module, ImageCriticModule)
