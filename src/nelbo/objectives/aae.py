@@ -42,9 +42,6 @@ class AAE(Owner):
         fooled_B = taken_for_real(module(z_KBZ)).mean(0)  # the encoder plays the generator's part
         # The critic's own loss must not move the encoder: z is a constant to it.
         critic_B = told_apart(module(prior_draws(draw)), module(z_KBZ.detach())).mean(0)
-        return Terms(
-            loss_B=parts["reconstruction"] + self.weight * fooled_B,
-            bound_B=bound_B,
-            parts=parts | {"adversarial": fooled_B, "critic_loss": critic_B},
-            critic_loss_B=critic_B,
-        )
+        loss_B = parts["reconstruction"] + self.weight * fooled_B
+        parts |= {"adversarial": fooled_B, "critic_loss": critic_B}
+        return Terms(loss_B, bound_B, parts, critic_loss_B=critic_B)

@@ -16,7 +16,7 @@ SMALLEST = 1e-3  # share: what is inverted is divided by it
 class Autoregressive(Flow):
     """Two numbers of each latent, which depend on the latents before it and the context."""
 
-    def __init__(self, latents: int, hidden: Sequence[int] = (64, 64), context: int = 0) -> None:
+    def __init__(self, latents: int, hidden: Sequence[int], context: int = 0) -> None:
         super().__init__()
         self.made = MADE(latents, 2, hidden, context)
 

@@ -14,9 +14,7 @@ STEEPEST = 5.0  # logarithm of the largest scale of one layer; the smallest is i
 class Coupling(Flow):
     """The first half of the latents stays; `numbers` outputs of a network of it move each of the second half."""
 
-    def __init__(
-        self, latents: int, numbers: int, hidden: Sequence[int] = (64, 64), context: int = 0
-    ) -> None:
+    def __init__(self, latents: int, numbers: int, hidden: Sequence[int], context: int) -> None:
         super().__init__()
         self.staying = latents // 2
         self.network = Perceptron(max(1, self.staying), (latents - self.staying) * numbers, hidden, context)
@@ -47,7 +45,7 @@ class AffineCoupling(Coupling):
     s = 5 tanh(. / 5): a layer stretches by e^5 at most.
     """
 
-    def __init__(self, latents: int, hidden: Sequence[int] = (64, 64), context: int = 0) -> None:
+    def __init__(self, latents: int, hidden: Sequence[int], context: int = 0) -> None:
         super().__init__(latents, 2, hidden, context)
 
     def bend(self, bent: Tensor, raw: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:

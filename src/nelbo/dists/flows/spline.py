@@ -21,7 +21,7 @@ class SplineCoupling(Coupling):
     at the ends the slope is 1 and beyond them the map is the identity. Both directions have closed forms.
     """
 
-    def __init__(self, latents: int, bins: int = 8, hidden: int = 64, context: int = 0) -> None:
+    def __init__(self, latents: int, bins: int, hidden: int, context: int) -> None:
         super().__init__(latents, 3 * bins - 1, (hidden, hidden), context)
         self.bins = bins
 
