@@ -72,27 +72,17 @@ def flipping(make: Callable[[], Flow], layers: int) -> Chain:
 
 
 class Amortised(nn.Module):
-    """The parameters of a map, a number of them for each context: linear in it; without a context free weights.
+    """The parameters of a map, linear in the context; `identity` of them, the first, begin close to zero."""
 
-    `identity` of them, the first, begin close to zero.
-    """
-
-    def __init__(self, count: int, context: int = 0, identity: int = 0) -> None:
+    def __init__(self, count: int, context: int, identity: int) -> None:
         super().__init__()
-        if context:
-            self.linear: nn.Linear | None = nn.Linear(context, count)
-            free = self.linear.bias
-        else:
-            self.linear, self.free = None, nn.Parameter(torch.empty(count))
-            free = self.free
+        self.linear = nn.Linear(context, count)
         with torch.no_grad():
-            nn.init.normal_(free)  # layers that began alike would follow the same gradient
-            for weight in (free, self.linear.weight) if self.linear else (free,):
+            nn.init.normal_(self.linear.bias)  # layers that began alike would follow the same gradient
+            for weight in (self.linear.bias, self.linear.weight):
                 weight[:identity] *= SMALL
 
-    def forward(self, context: Tensor | None = None) -> Tensor:
-        """Return the parameters of context_BF, (B, count); without a context (count,)."""
-        if self.linear is None:
-            return full(self.free)
-        assert context is not None, "this flow was built with a context"
+    def forward(self, context: Tensor | None) -> Tensor:
+        """Return the parameters of context_BF, (B, count)."""
+        assert context is not None, "this flow depends on a context"
         return full(self.linear(context.to(self.linear.weight.dtype)))

@@ -20,7 +20,7 @@ class PlanarFlow(Flow):
     log |det| = log(1 + w.u (1 - tanh^2)). u is what the parameters say, moved along w until w.u > -1 + 0.01.
     """
 
-    def __init__(self, latents: int, context: int = 0) -> None:
+    def __init__(self, latents: int, context: int) -> None:
         super().__init__()
         self.latents = latents
         self.parameters_of = Amortised(2 * latents + 1, context, identity=latents)

@@ -19,7 +19,7 @@ class RadialFlow(Flow):
     appendix A.2, beta > -alpha: here beta = softplus(.) - 0.99 alpha. The inverse is the root of a quadratic in r.
     """
 
-    def __init__(self, latents: int, context: int = 0) -> None:
+    def __init__(self, latents: int, context: int) -> None:
         super().__init__()
         self.latents = latents
         self.parameters_of = Amortised(latents + 2, context, identity=2)
