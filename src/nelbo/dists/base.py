@@ -24,6 +24,10 @@ class LatentSpec(Spec, abc.ABC):
     def check(self, latent_dim: int) -> None:
         """Raise ValueError for a number of latent dimensions that there cannot be."""
         self.blocks(latent_dim)
+        if self.space == "sphere" and latent_dim < 2:
+            raise ValueError(
+                f"a sphere needs 2 latent dimensions or more, not {latent_dim}; use --latent-dim 2 (a circle)"
+            )
 
     def blocks(self, latent_dim: int) -> tuple[int, ...]:
         """Return the sizes of the one-hot vectors that the last latents are made of."""
