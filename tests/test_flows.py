@@ -17,7 +17,7 @@ from nelbo.dists.flows import (
     SplineCoupling,
     flipping,
 )
-from nelbo.dists.flows.planar import straighten
+from nelbo.dists.flows.amortised import straighten
 
 FLOWS = {
     "planar": PlanarFlow,

@@ -45,7 +45,6 @@ class FusedAdam(torch.optim.Adam):
     """`torch.optim.Adam(fused=True)`: the same kernel and the same state, without 0.1 ms of bookkeeping a step.
 
     Nothing in a step waits for the device, and the learning rate may be a tensor on it: a step can be captured.
-
     The fused kernel takes 0.4 to 0.6 ms of a step where torch's loop over parameters takes 1.2 (docs/log.md,
     fashion-mlp and mlp-tanh-binary). This class can go when torch's own bookkeeping around the kernel costs nothing.
     """

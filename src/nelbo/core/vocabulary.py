@@ -39,11 +39,9 @@ class Draw:
     prior            the distribution p(z) by which these images are scored
     x_BCHW           the images
     likelihood       the distributions p(x | z) of the samples: its mean has shape (K, B, C, H, W)
+    sample           what `posterior.rsample_and_log_prob(k)` returned, which has the density of these samples
     decode           a function from any latents to their likelihood, or None where the model has none to offer
     decoder_weights  a function that returns the decoder's parameters, or None
-
-    `sample` is the result of `posterior.rsample_and_log_prob(k)`, which has the density of these samples; without
-    it the density is computed from the samples.
     """
 
     z_KBZ: Tensor

@@ -124,9 +124,8 @@ class BuiltModel(nn.Module, abc.ABC):
     def log_prob(self, x_BCHW: Tensor, k: int = 100) -> Tensor:
         """Return an importance-weighted estimate of log p(x), nats, for each image: shape (B,).
 
-        log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), a lower bound in expectation that tightens with k
-        (Burda et al. 2016, eq. 8). Memory is bounded whatever k is. Raises NotABound where samples do not
-        come from the density.
+        log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), a lower bound in expectation that tightens with k (Burda et al.
+        2016, eq. 8). Memory is bounded whatever k is. Raises NotABound where samples do not come from the density.
         """
         sums_B = (log_w_KB.logsumexp(0) for log_w_KB in self.log_weight_pieces(x_BCHW, k))
         return functools.reduce(torch.logaddexp, sums_B) - math.log(k)  # Burda et al. 2016, eq. 8

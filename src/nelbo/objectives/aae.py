@@ -18,9 +18,8 @@ class AAE(Owner):
         encoder, decoder   -log p(x|z) + weight * -log D(z)       z ~ q(z|x)
         critic             -log D(z') - log(1 - D(z))             z' ~ p(z), z detached
 
-    No KL is minimised: the aggregated posterior, not each q(z|x), is moved to the prior. Any prior that can be
-    sampled will do, and a posterior that is a point. Without a density there is no bound; with one, the ELBO is
-    reported and is not what was trained.
+    No KL is minimised: the aggregated posterior, not each q(z|x), is moved to any prior that can be sampled. Of a
+    posterior that is a point there is no bound; of one with a density the ELBO is reported, which was not trained.
 
     weight  of the adversarial term, beside nats of the reconstruction
     critic  of latents

@@ -2,10 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor, nn
-
-from nelbo.dists.base import full
 
 SMALL = 0.01  # of their usual size: the weights that lead away from the identity, at first
 
@@ -69,20 +66,3 @@ def flipping(make: Callable[[], Flow], layers: int) -> Chain:
     for _ in range(layers):
         flows += [Flip(), make()] if flows else [make()]
     return Chain(flows)
-
-
-class Amortised(nn.Module):
-    """The parameters of a map, linear in the context; `identity` of them, the first, begin close to zero."""
-
-    def __init__(self, count: int, context: int, identity: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(context, count)
-        with torch.no_grad():
-            nn.init.normal_(self.linear.bias)  # layers that began alike would follow the same gradient
-            for weight in (self.linear.bias, self.linear.weight):
-                weight[:identity] *= SMALL
-
-    def forward(self, context: Tensor | None) -> Tensor:
-        """Return the parameters of context_BF, (B, count)."""
-        assert context is not None, "this flow depends on a context"
-        return full(self.linear(context.to(self.linear.weight.dtype)))
