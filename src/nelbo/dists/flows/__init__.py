@@ -3,9 +3,8 @@
 from nelbo.dists.flows.amortised import PlanarFlow, RadialFlow
 from nelbo.dists.flows.autoregressive import InverseAutoregressive, MaskedAutoregressive
 from nelbo.dists.flows.base import Chain, Flip, flipping
-from nelbo.dists.flows.coupling import AffineCoupling
+from nelbo.dists.flows.coupling import AffineCoupling, SplineCoupling
 from nelbo.dists.flows.networks import MADE
-from nelbo.dists.flows.spline import SplineCoupling
 
 __all__ = [
     "MADE",

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from nelbo.dists.base import full
 from nelbo.dists.flows.base import SMALL, Flow
 
-FLATTEST = (
-    0.01  # the smallest slope along w, or at the centre; the paper allows 0, where the density is infinite
-)
+# The smallest slope along w, or at the centre; the paper allows 0, where the density is infinite.
+FLATTEST = 0.01
 NO_CHANGE = math.log(math.expm1(1.0 - FLATTEST))  # softplus of it is 1 - FLATTEST
 ONE = math.log(math.expm1(1.0))  # softplus of it is 1
 STEPS = 16  # of Newton's method: enough for float64 up to w.u = 1e6
