@@ -22,14 +22,9 @@ class NotFixed(Exception):
     """The reason why a step cannot be made once and repeated."""
 
 
-class Dial:
-    """A stand-in for a schedule, which gives today's number as a 0-dimensional tensor."""
-
-    def __init__(self, number: Tensor) -> None:
-        self.number = number
-
-    def __call__(self, progress: object) -> Tensor:
-        return self.number
+def dial(number: Tensor) -> Callable[[object], Tensor]:
+    """Return a stand-in for a schedule, which gives today's number as a 0-dimensional tensor."""
+    return lambda progress: number
 
 
 class Hidden:
@@ -94,7 +89,7 @@ def with_dials(spec: S, dials: Dials) -> S:
     for field, value in spec:
         if isinstance(value, Schedule):
             if value in dials.schedules:
-                update[field] = Dial(dials.of(value))
+                update[field] = dial(dials.of(value))
         elif isinstance(value, Spec):
             update[field] = with_dials(value, dials)
     return spec.model_copy(update=update)  # not validated: a dial is no schedule

@@ -20,10 +20,6 @@ Encode = Callable[[Tensor], PosteriorValue]
 SEED = 20_201_206  # of the choice of images, of their noise where they are frozen, and of the signatures
 ENCODED_AT_ONCE = 1000
 SAME = 1e-4  # of two signatures, in units of the deviation that they have over images of random pixels
-UNSEEN = (
-    "an exemplar prior is made of training images and has none: call model.observe_training_images(batches), then "
-    "model.refresh(); training does both, and a trained model is saved with what it needs"
-)
 
 
 class Exemplar(Prior):
@@ -109,7 +105,11 @@ class ExemplarModule(GaussianComponents):
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mixture of all exemplars, as they were when last refreshed."""
         if not len(self.mean_NZ):
-            raise ConfigError(UNSEEN)
+            raise ConfigError(
+                "an exemplar prior is made of training images and has none: call "
+                "model.observe_training_images(batches), then model.refresh(); training does both, and a trained "
+                "model is saved with what it needs"
+            )
         return self.mixture(self.mean_NZ)
 
     def mixture(self, mean_MZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
