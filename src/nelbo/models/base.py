@@ -31,12 +31,9 @@ IMAGES_AT_ONCE = 1000  # through the networks, when they are not asked in batche
 class Model(Spec, abc.ABC):
     """A model's configuration; `build(shape)` returns the module for images of (C, H, W).
 
-    A model without a field `posterior` declares these facts of a posterior itself (`posteriors.base.Posterior`):
+    A model without a field `posterior` declares `has_density`, `factorises` and `reparametrised` as a posterior does.
 
-    has_density   False for a point: no KL, no importance weights
-    factorises    dimensions are independent given x
-
-    quantises     latents are codes, and no gradient of a bound brings the encoder to them: its objective must commit
+    quantises   latents are codes, and no gradient of a bound brings the encoder to them: its objective must commit
     """
 
     axis: ClassVar[str] = "model"

@@ -37,10 +37,9 @@ class AAE(Owner):
     def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
         assert module is not None
         parts, bound_B = halves(draw)
-        z_KBZ = draw.z_KBZ
-        fooled_B = taken_for_real(module(z_KBZ)).mean(0)  # the encoder plays the generator's part
+        fooled_B = taken_for_real(module(draw.z_KBZ)).mean(0)  # the encoder plays the generator's part
         # The critic's own loss must not move the encoder: z is a constant to it.
-        critic_B = told_apart(module(prior_draws(draw)), module(z_KBZ.detach())).mean(0)
+        critic_B = told_apart(module(prior_draws(draw)), module(draw.z_KBZ.detach())).mean(0)
         loss_B = parts["reconstruction"] + self.weight * fooled_B
         parts |= {"adversarial": fooled_B, "critic_loss": critic_B}
         return Terms(loss_B, bound_B, parts, critic_loss_B=critic_B)

@@ -10,13 +10,12 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from nelbo.core.distributions import PosteriorValue, PriorDensity, TrainingImages
+from nelbo.core.distributions import Encode, PriorDensity, TrainingImages
 from nelbo.core.vocabulary import Shape
 from nelbo.errors import ConfigError
 from nelbo.priors.base import Prior
 from nelbo.priors.mixture import GaussianComponents, log_mixture
 
-Encode = Callable[[Tensor], PosteriorValue]
 SEED = 20_201_206  # of the choice of images, of their noise where they are frozen, and of the signatures
 ENCODED_AT_ONCE = 1000
 SAME = 1e-4  # of two signatures, in units of the deviation that they have over images of random pixels
