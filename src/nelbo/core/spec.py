@@ -102,10 +102,8 @@ class Spec(BaseModel):
             except UnknownName as error:  # as a pydantic error it gets the path of the field before it
                 raise PydanticCustomError("unknown_name", "{why}", {"why": str(error)}) from None
             return concrete.model_validate(table)
-        if cls.axis and table.get("name", cls.name) != cls.name:
+        if cls.axis and table.pop("name", cls.name) != cls.name:
             raise PydanticCustomError("wrong_name", "expected name {name!r}", {"name": cls.name})
-        if cls.axis:
-            table.pop("name", None)
         table = cls.from_earlier(table)
         for key in table:
             if key not in cls.model_fields:
