@@ -99,22 +99,27 @@ class Entry(TypedDict):
     warning: str
 
 
-class Card(TypedDict, total=False):
-    """An evaluation; see `nelbo.evaluate`. `earlier` holds the environment of sections that were measured before."""
+class Measurement(TypedDict, total=False):
+    """The weights that were measured, and how and where."""
 
     run: str
     checkpoint: str
     epoch: int
+    weights: str
+    data_hash: str
+    seed: int
+    precision: str
+    environment: Environment
+
+
+class Card(Measurement, total=False):
+    """An evaluation; see `nelbo.evaluate`. `earlier` holds the environment of sections that were measured before."""
+
     split: str
     n: int
     samples: int
-    seed: int
-    data_hash: str
     images_hash: str
     log_px: str
-    weights: str
-    precision: str
-    environment: Environment
     seconds: float
     metrics: dict[str, Entry]
     sections: dict[str, list[str]]
@@ -139,17 +144,9 @@ class OnSplit(TypedDict, total=False):
     references: dict[str, Entry]
 
 
-class SamplerChoice(TypedDict, total=False):
+class SamplerChoice(Measurement, total=False):
     """Samplers of a run side by side; `by` is the number that chose one."""
 
-    run: str
-    checkpoint: str
-    epoch: int
-    weights: str
-    data_hash: str
-    seed: int
-    precision: str
-    environment: Environment
     by: str
     samplers: dict[str, SamplerRow]
     chosen: str
