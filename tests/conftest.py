@@ -29,6 +29,7 @@ from methods import every
 from nelbo import cli
 from nelbo.core import registry
 from nelbo.engine import precision
+from nelbo.testing import samplers, settings
 from nelbo.training import api
 from nelbo.training.recipe import Recipe, resolve
 from nelbo.training.store import Run
@@ -113,6 +114,19 @@ def nelbo(
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(params=["as-it-is", pytest.param("every-setting", marks=pytest.mark.slow)])
+def every_setting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """True where laws are also held against each entry with one setting changed, which takes four times as long."""
+    if request.param == "as-it-is":
+        others = settings.variations
+        monkeypatch.setattr(
+            settings, "variations", lambda spec, *field: others(spec, *field) if field else ()
+        )
+        # A learned sampler must be as near after half the steps: the law's tolerances stay what they are.
+        monkeypatch.setitem(samplers.ENOUGH, "steps", samplers.ENOUGH["steps"] // 2)
+    return bool(request.param == "every-setting")
 
 
 @pytest.fixture

@@ -280,7 +280,11 @@ print("torch._dynamo" in sys.modules)
 """
 
 
-@pytest.mark.parametrize(("how", "imported"), [("off", "False"), ("on", "True")])
+@pytest.mark.parametrize(
+    ("how", "imported"),
+    # tests/test_stepping.py compiles by default; here it shows that the test can fail
+    [("off", "False"), pytest.param("on", "True", marks=pytest.mark.slow)],
+)
 def test_a_run_that_compiles_nothing_does_not_wait_for_the_compiler(how, imported, tmp_path):
     """torch's compiler takes longer to import than torch itself; a checkpoint must not import it either."""
     if how == "on" and (reason := why_not(torch.device("cpu"))):

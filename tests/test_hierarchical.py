@@ -249,6 +249,7 @@ def test_a_step_touches_nothing_on_the_host(tiny_recipe, monkeypatch):
     assert seen_on_the_host(recipe, monkeypatch) == []
 
 
+@pytest.mark.usefixtures("every_setting")
 def test_convolutions_on_colour_images_and_the_laws_of_an_instance():
     spec = HierarchicalVAE(
         latent_dim=4, encoder=Conv(channels=(4, 8)), decoder=Conv(channels=(8, 4)), between=MLP(hidden=(8,))

@@ -63,6 +63,7 @@ def test_a_point_has_no_density():
         Recipe(model=VAE(posterior=Dirac()), objective=ELBO())
 
 
+@pytest.mark.usefixtures("every_setting")
 def test_a_model_with_a_point_keeps_its_laws():
     evidence = check(VAE(posterior=Dirac()), skip=["every setting changes something"])
     assert "not a bound: the posterior is a single point" in str(
@@ -429,6 +430,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.usefixtures("every_setting")
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_model_elsewhere_keeps_its_laws(name):
     posterior, prior, latents = PAIRS[name]
