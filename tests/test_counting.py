@@ -247,7 +247,8 @@ def check_nothing_stays(name: str, tmp_path: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["digits", "shapes"])
+# Of shapes slow: the loop that keeps tensors is the same at the digits, which run by default.
+@pytest.mark.parametrize("name", ["digits", pytest.param("shapes", marks=pytest.mark.slow)])
 def test_nothing_stays_after_a_step_but_what_it_measured(name, tmp_path):
     check_nothing_stays(name, tmp_path)
 
