@@ -173,6 +173,19 @@ def tiny_run(tiny_recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPa
     return api.train(tiny_recipe({"epochs": 20, "log_steps": True}), runs=runs, name="tiny", device="cpu")
 
 
+@pytest.fixture(scope="session")
+def reported(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Any]:
+    """The tiny run in a folder of its own, for reports are written into it; and all that a report says of it.
+
+    All pictures included. Shared by the tests of reports: read the facts, or change a copy of them.
+    """
+    from nelbo.report import Request
+    from nelbo.report.gathered import gather
+
+    run = Run(Path(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("report") / "runs" / "tiny")))
+    return run, gather(run, Request(samples=20, device="cpu"), api.quiet)
+
+
 @pytest.fixture
 def run_copy(tiny_run: Run, tmp_path: Path) -> Run:
     """The finished run again, under `tmp_path/runs/tiny`, to damage."""
