@@ -425,13 +425,20 @@ def test_every_sampler_has_a_page_that_names_its_settings():
             assert f"`{field}`" in text, f"{name}: {field}"
 
 
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """The run that the pages speak of. Shared: copy it."""
+    folder = tmp_path_factory.mktemp("digits")
+    return api.train("digits", overrides={"epochs": 2}, runs=folder, name="digits-s0", device="cpu")
+
+
 @pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
 @pytest.mark.usefixtures("_forgotten")
-def test_the_pages_run(page, tmp_path, monkeypatch, capsys):
+def test_the_pages_run(page, digits_run, tmp_path, monkeypatch, capsys):
     """Their Python as it stands, their commands as a user types them."""
     monkeypatch.chdir(tmp_path)
     text = (PAGES / page).read_text(encoding="utf-8")
-    api.train("digits", overrides={"epochs": 2}, runs="runs", name="digits-s0", device="cpu")
+    shutil.copytree(digits_run.path, tmp_path / "runs" / "digits-s0")
     for block in re.findall(r"^```python\n(.*?)^```$", text, flags=re.S | re.M):
         exec(compile(block, page, "exec"), {})
     if page == "README.md":
