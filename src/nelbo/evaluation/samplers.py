@@ -27,7 +27,7 @@ from nelbo.metrics import Split, Value, exactly
 from nelbo.metrics import fid as inception
 from nelbo.metrics.base import choice
 from nelbo.metrics.classifier import presented
-from nelbo.metrics.quality import MAIN, DrawLatents, Judge, Refusal
+from nelbo.metrics.quality import DrawLatents, Judge, Refusal
 from nelbo.models import BuiltModel
 from nelbo.samplers import Fitted, Latents, Sampler
 from nelbo.samplers.base import of_posterior
@@ -191,7 +191,8 @@ def compare(
 
     The table is also written to `evaluation/samplers.json`: {samplers: {name: {config, copies, seconds, metrics} or
     {config, copies, refused}}, chosen, validation, test, ...}. The classifier of the data judges images (metric
-    `quality`), or FID where there is none. Raises ConfigError without validation images and where nothing can judge.
+    `quality`); where there is none FID; without its weights the features of an untrained network. Raises ConfigError
+    without validation images, or with too few.
     """
     specs = _specs(samplers, settings or {})
     opened = store.find(run, Path(runs))
@@ -218,7 +219,7 @@ def compare(
     judge = _judge_of(split.of(split.data.validation))
     unfinished = f"evaluation/unfinished/samplers-{about['weights']}.json"
     rows = _rows(opened, unfinished, about, specs, encoded, judge, tell)
-    criterion = MAIN if isinstance(judge, Judge) else "fid"
+    criterion = judge.main if isinstance(judge, Judge) else "fid"
     chosen = _best(rows, criterion)
     tell(MetricBegun(f"{chosen} on test images"))
     final = _judge_of(split)
@@ -285,17 +286,16 @@ def _rows(
 
 
 def _judge_of(split: Split) -> Judge | inception.Judge:
-    """Return the judge of generated images: the classifier of the data, or FID where there is none."""
+    """Return the judge of generated images: the classifier of the data, FID, or features that nobody trained."""
     judge = Judge.of(split)
-    if not isinstance(judge, Refusal):
-        return judge
-    fallback = inception.Judge.of(split, sets=3)
-    if isinstance(fallback, Refusal):
-        raise ConfigError(
-            f"nothing can judge the samplers' images. By a classifier of the data: {judge.reason}. "
-            f"By FID: {fallback.reason}"
-        )
-    return fallback
+    if isinstance(judge, Refusal):
+        by_inception = inception.Judge.of(split, sets=3)
+        judge = Judge.untrained(split)
+        if not isinstance(by_inception, Refusal):
+            return by_inception
+    if isinstance(judge, Refusal):
+        raise ConfigError(f"nothing can judge the samplers' images: {judge.reason}")
+    return judge
 
 
 def _metrics(
