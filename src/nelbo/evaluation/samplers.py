@@ -38,6 +38,8 @@ from nelbo.training.store import Run
 FILE = "evaluation/samplers.json"
 CHOSEN = "chosen"
 MOST_LATENTS = 100_000  # training images that a sampler is fitted to
+QUICK = ("prior", "gaussian-mixture")  # what is compared after every training, in seconds
+QUICK_LATENTS, QUICK_IMAGES = 5_000, 1_000
 DECODE_AT_ONCE = 1000  # latents: the images of all of them may not fit the memory of a device
 
 
@@ -47,17 +49,19 @@ class Encoded:
 
     split   any split of the data; its device and its transforms count
     seed    of fits
+    most    training images at most
     """
 
     model: BuiltModel
     split: Split
     seed: int = 0
+    most: int = MOST_LATENTS
 
     @cached_property
     def train(self) -> Latents:
         images = self.split.data.train
-        if len(images) > MOST_LATENTS:
-            images = images.select(choice(len(images), MOST_LATENTS))
+        if len(images) > self.most:
+            images = images.select(choice(len(images), self.most))
         return self._of(images, self.split.seed)
 
     @cached_property
@@ -179,6 +183,7 @@ def compare(
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
     data: object | None = None,
+    quick: bool = False,
     tell: Tell = quiet,
 ) -> SamplerChoice:
     """Fit samplers to a run, measure each on validation images, and the one with the lowest distance on test images.
@@ -187,6 +192,7 @@ def compare(
 
     samplers  names; every registered one by default
     settings  fields by sampler, as {"gaussian-mixture.components": 20}
+    quick     seconds: fits to 5,000 training images, and judges by 1,000 images in the features of an untrained network
     tell      hears `MetricBegun` when the next sampler begins and `MetricGoesOn` while it runs
 
     The table is also written to `evaluation/samplers.json`: {samplers: {name: {config, copies, seconds, metrics} or
@@ -215,14 +221,14 @@ def compare(
         "precision": PRECISION,
         "environment": engine.describe(place),
     }
-    encoded = Encoded(model, split, seed)
-    judge = _judge_of(split.of(split.data.validation))
+    encoded = Encoded(model, split, seed, QUICK_LATENTS if quick else MOST_LATENTS)
+    judge = _judge_of(split.of(split.data.validation), quick)
     unfinished = f"evaluation/unfinished/samplers-{about['weights']}.json"
     rows = _rows(opened, unfinished, about, specs, encoded, judge, tell)
     criterion = judge.main if isinstance(judge, Judge) else "fid"
     chosen = _best(rows, criterion)
     tell(MetricBegun(f"{chosen} on test images"))
-    final = _judge_of(split)
+    final = _judge_of(split, quick)
     table: SamplerChoice = {
         **about,
         "by": criterion,
@@ -231,7 +237,7 @@ def compare(
         # Distances of reconstructions and of training images are the best that a sampler can reach.
         "validation": {"n": len(judge.split.images), "references": _plain(judge.references(model))},
         "test": {
-            "n": len(split.images),
+            "n": len(final.split.images),
             "metrics": _metrics(final, model, encoded.fit(specs[chosen]).sample, chosen, tell),
             "references": _plain(final.references(model)),
         },
@@ -285,17 +291,30 @@ def _rows(
     return rows
 
 
-def _judge_of(split: Split) -> Judge | inception.Judge:
-    """Return the judge of generated images: the classifier of the data, FID, or features that nobody trained."""
-    judge = Judge.of(split)
-    if isinstance(judge, Refusal):
+def _judge_of(split: Split, quick: bool = False) -> Judge | inception.Judge:
+    """Return the judge of generated images: the classifier of the data, FID, or features that nobody trained.
+
+    quick   the last, on at most 1,000 images
+    """
+    if quick and len(split.images) > QUICK_IMAGES:
+        split = split.of(split.images.select(choice(len(split.images), QUICK_IMAGES)))
+    judge = Judge.untrained(split) if quick else Judge.of(split)
+    if isinstance(judge, Refusal) and not quick:
         by_inception = inception.Judge.of(split, sets=3)
-        judge = Judge.untrained(split)
         if not isinstance(by_inception, Refusal):
             return by_inception
+        judge = Judge.untrained(split)
     if isinstance(judge, Refusal):
         raise ConfigError(f"nothing can judge the samplers' images: {judge.reason}")
     return judge
+
+
+def chosen_for(run: Run, model: BuiltModel) -> Sampler | None:
+    """Return the sampler that was chosen for these weights, or None where none was, or the prior itself."""
+    table = run.read_json(FILE, missing={})
+    if not table or table["weights"] != fingerprint(model) or table["chosen"] == "prior":
+        return None
+    return config.build(Sampler, table["samplers"][table["chosen"]]["config"], str(run.path / FILE))
 
 
 def _metrics(
