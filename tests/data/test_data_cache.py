@@ -53,8 +53,8 @@ def test_a_large_folder_is_read_from_its_file(tmp_path, monkeypatch, pictures):
     monkeypatch.setattr(ondisk, "RESIDENT", 0)
     large = Data(source=str(pictures), validation=20).load()
     assert isinstance(large.train.pixels, OnDisk)
-    assert (resident.note, large.note.partition("disk, ")[2]) == (
-        "",
+    assert (resident.notes, large.notes[0].partition("disk, ")[2]) == (
+        (),
         f"decoded, once for all runs, into {path}",
     )
     assert large.hash == resident.hash
@@ -70,7 +70,7 @@ def test_a_large_folder_is_read_from_its_file(tmp_path, monkeypatch, pictures):
     monkeypatch.setattr(folder, "read_header", refuse)
     again = Data(source=str(pictures), validation=20).load()
     assert again.hash == resident.hash
-    assert again.note.endswith(f"disk, decoded earlier into {path}")
+    assert again.notes[0].endswith(f"disk, decoded earlier into {path}")
 
 
 def test_a_killed_decoding_leaves_no_cache_and_goes_on(tmp_path, monkeypatch, large, pictures):

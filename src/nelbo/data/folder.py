@@ -43,7 +43,7 @@ def load_folder(folder: Path, *, size: tuple[int, int] | None = None, data_dir: 
     loaded = {split: _load_split(path, size, data_dir) for split, path in parts.items()}
     if len({images.class_names for images in loaded.values()}) > 1:
         raise DataError(f"{folder}: {', '.join(parts)} do not have the same classes as sub-folders")
-    return Loaded(**loaded)
+    return Loaded.of(loaded)
 
 
 def list_images(folder: Path) -> list[str]:
