@@ -132,7 +132,7 @@ def _blank(splits: Splits) -> Classifier:
 def _labelled(splits: Splits) -> Images:
     """Return the training images that have a label."""
     train, labelled = splits.train, splits.train.labelled()
-    return train if len(labelled) == len(train) else train.select(labelled)
+    return train if train.labels_N is None or len(labelled) == len(train) else train.select(labelled)
 
 
 def _labels(splits: Splits) -> Tensor:
@@ -182,7 +182,7 @@ def train(splits: Splits, tell: Tell) -> Classifier:
 
 def _order(splits: Splits) -> Iterator[Tensor]:
     """Yield the images of each step. Batches are full, since batch norm cannot do with one image."""
-    n = len(_labels(splits))
+    n = len(_labelled(splits))
     _, height, width = splits.shape
     fewest, most = IMAGES
     remaining = min(EPOCHS * n, max(fewest, min(most, PIXELS // (height * width))))
