@@ -10,7 +10,10 @@ LOGGED: tuple[Logged, ...] = ("train", "validation")
 
 
 class DataFacts(TypedDict, total=False):
-    """The data of a run; `n` counts the images of each split, `factors` the values of each known factor."""
+    """The data of a run; `n` counts the images of each split, `factors` the values of each known factor.
+
+    `unreadable` are image files that were left out because they could not be read.
+    """
 
     name: str
     hash: str
@@ -19,6 +22,7 @@ class DataFacts(TypedDict, total=False):
     n: dict[str, int]
     class_names: list[str] | None
     factors: dict[str, int] | None
+    unreadable: list[str]
 
 
 class Environment(TypedDict, total=False):

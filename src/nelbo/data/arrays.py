@@ -110,7 +110,7 @@ def loaded_from_mapping(arrays: Mapping[str, object], source: str) -> Loaded:
             f"{source}: has no training images under any of {', '.join(IMAGE_KEYS['train'][:3])}; "
             f"it has {', '.join(sorted(arrays)) or 'nothing'}"
         )
-    return Loaded(**splits)
+    return Loaded.of(splits)
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -7,8 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from nelbo.data.arrays import IMAGE_KEYS, images_from_array, loaded_from_mapping
-from nelbo.data.decode import GREY_MODES, eight_bit, fitted, to_array
 from nelbo.data.folder import SPLITS
+from nelbo.data.imagefile import GREY_MODES, eight_bit, fitted, to_array
 from nelbo.data.images import Images
 from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
@@ -44,7 +44,7 @@ def from_object(obj: object, *, size: tuple[int, int] | None = None) -> Loaded:
         return loaded_from_mapping({key: _as_numpy(value) for key, value in obj.items()}, "data")
     if "train" not in obj or any(key not in SPLITS for key in obj):
         raise DataError(f"a dict of splits has train, validation and test, not {', '.join(map(str, obj))}")
-    return Loaded(**{SPLITS[key]: _one_split(value, key, size) for key, value in obj.items()})
+    return Loaded.of({SPLITS[key]: _one_split(value, key, size) for key, value in obj.items()})
 
 
 def _one_split(obj: object, source: str, size: tuple[int, int] | None) -> Images:
@@ -106,10 +106,10 @@ def _from_items(items: list[tuple[object, object]], source: str, size: tuple[int
         arrays = [np.asarray(_as_numpy(image)) for image, _ in items]
     else:
         first, arrays = True, []
-        grey = all(picture.mode in GREY_MODES for picture in pictures)
+        channels = 1 if all(picture.mode in GREY_MODES for picture in pictures) else 3
         for i, picture in enumerate(pictures):
             try:
-                arrays.append(to_array(fitted(eight_bit(picture), size), grey=grey))
+                arrays.append(to_array(fitted(eight_bit(picture), size), channels=channels))
             except (OSError, ValueError) as error:
                 raise DataError(f"{source}: item {i} cannot be read as an image ({error})") from None
     for i, array in enumerate(arrays):

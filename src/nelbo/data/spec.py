@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,8 +16,12 @@ from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
 from nelbo.data.arrays import load_array_file
 from nelbo.data.folder import load_folder
+from nelbo.data.grouping import by_folder
+from nelbo.data.imagefile import Alpha, Decoding
 from nelbo.data.images import Images
+from nelbo.data.levels import range_flag, ranged
 from nelbo.data.objects import from_object
+from nelbo.data.ondisk import OnDisk
 from nelbo.data.resize import fit_box, resize_pixels
 from nelbo.data.sources import Dataset
 from nelbo.data.splits import Loaded, Pixels, Splits
@@ -37,6 +41,9 @@ class Data(Spec):
     validation  share below 1, or a count, of the training images, where the source has no validation split
     test        the same, where the source has no test split
     split_seed  of the permutation that both are taken from
+    split_by    image, or folder: then all images of a sub-folder (a patient, a scene) go to one split
+    alpha       what transparency of image files becomes: white, black, or a channel of its own (keep)
+    skip_unreadable  image files that cannot be read are left out, and not an error
     """
 
     scalar: ClassVar[str] = "source"
@@ -48,6 +55,9 @@ class Data(Spec):
     validation: float | int = 0
     test: float | int = 0.2
     split_seed: int = Field(default=42, ge=0, le=2**32 - 1)
+    split_by: Literal["image", "folder"] = "image"
+    alpha: Alpha = "white"
+    skip_unreadable: bool = False
 
     @field_validator("range")
     @classmethod
@@ -111,18 +121,10 @@ class Data(Spec):
         check_order(self.transforms)
         if obj is None:
             self.check_source()
-        size = self.height_and_width()
-        if obj is not None:
-            name, loaded = "object", from_object(obj, size=size)
-        elif (path := self.path()) is None:
-            name, loaded = self.source, self._dataset().load(data_dir)
-        else:
-            name = path.resolve().stem
-            loaded = (
-                load_array_file(path) if path.is_file() else load_folder(path, size=size, data_dir=data_dir)
-            )
+        name, loaded = self._read(data_dir, obj)
         raw = self._split(self._resized(loaded.each(Images.numbered)))
-        train, validation, test = (None if images is None else self._once(images) for images in raw)
+        span = None if loaded.ranged else self.range
+        train, validation, test = (None if images is None else self._once(images, span) for images in raw)
         assert train is not None
         assert test is not None
         splits = [images for images in (train, validation, test) if images is not None]
@@ -157,7 +159,30 @@ class Data(Spec):
             range=(low, high),
             transforms=self.transforms,
             eight_bit=levels and (low, high) == (0.0, 1.0),
+            notes=(*loaded.notes, *_on_disk(train)),
+            unreadable=loaded.unreadable,
         )
+
+    def _read(self, data_dir: Path | None, obj: object | None) -> tuple[str, Loaded]:
+        """Return the name of the source and its images."""
+        if obj is not None:
+            return "object", from_object(obj, size=self.height_and_width())
+        if (path := self.path()) is None:
+            return self.source, self._dataset().load(data_dir)
+        if path.is_file():
+            return path.resolve().stem, load_array_file(path)
+        loaded = load_folder(
+            path,
+            self.decoding(),
+            skip_unreadable=self.skip_unreadable,
+            folders_are_classes=self.split_by == "image",
+            data_dir=data_dir,
+        )
+        return path.resolve().name, loaded  # whole: 2024.1 and 2024.10 are two
+
+    def decoding(self) -> Decoding:
+        """Return the choices that image files are decoded by."""
+        return Decoding(self.height_and_width(), self.range, self.alpha)
 
     def height_and_width(self) -> tuple[int, int] | None:
         """Return `size` as height and width, or None where images keep theirs."""
@@ -200,8 +225,11 @@ class Data(Spec):
                 f"data.validation {self.validation} and data.test {self.test} take {n_validation} and {n_test} "
                 f"of {n} images and leave none to train on; give smaller shares or counts"
             )
-        order = np.random.RandomState(self.split_seed).permutation(n)
-        parts = np.split(order, [n_test, n_test + n_validation])
+        if self.split_by == "folder":
+            parts = by_folder(loaded.train, n_test, n_validation, self.split_seed)
+        else:
+            order = np.random.RandomState(self.split_seed).permutation(n)
+            parts = np.split(order, [n_test, n_test + n_validation])
         for part in parts:  # in place: of ten million images an order takes 80 MB
             part.sort()
         test_index, validation_index, train_index = map(torch.from_numpy, parts)
@@ -215,15 +243,15 @@ class Data(Spec):
             test = everything.select(test_index)
         return train, validation, test
 
-    def _once(self, images: Images) -> Images:
-        if self.range is not None:
-            images = _ranged(images, *self.range)
+    def _once(self, images: Images, span: tuple[float, float] | None) -> Images:
+        if span is not None:
+            images = ranged(images, span)
         if images.dtype != torch.uint8 and any(transform.binary for transform in self.transforms):
             low, high = images.extremes()
             if low < 0 or high > 1:
-                span = f"{low:.3g},{high:.3g}"
+                flag = range_flag(low, high)
                 raise DataError(
-                    f"binarising needs pixels in [0, 1], but these lie in [{span}]; say so with --data.range {span}"
+                    f"binarising needs pixels in [0, 1], but these lie in [{low:.3g},{high:.3g}]; say so with {flag}"
                 )
         return prepared(images, self.transforms)
 
@@ -241,15 +269,12 @@ class Data(Spec):
         return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _ranged(images: Images, low: float, high: float) -> Images:
-    """Map [low, high] to [0, 1]; of whole numbers to 0..255, rounded, where none may lie outside."""
-    if images.dtype != torch.uint8:
-        return images.each(lambda pixels: (pixels - low) / (high - low))
-    least, most = map(int, images.extremes())
-    if least < low or most > high:
-        raise DataError(f"data.range {low:g},{high:g}: the pixels are whole numbers from {least} to {most}")
-    scale = 255.0 / (high - low)
-    return images.each(lambda pixels: pixels.float().sub_(low).mul_(scale).round_().to(torch.uint8))
+def _on_disk(train: Images) -> list[str]:
+    """Return the place of training images that do not stay in memory, as a note."""
+    pixels = train.pixels
+    if not isinstance(pixels, OnDisk):
+        return []
+    return [f"{pixels.nbytes / 1e9:,.1f} GB of training images stay on the disk, {pixels.note}"]
 
 
 def _count(share: float | int, n: int) -> int:

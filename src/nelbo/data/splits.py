@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nelbo.data.images import Images
-from nelbo.data.ondisk import OnDisk
 from nelbo.data.transforms import Transform
 from nelbo.errors import ConfigError, did_you_mean
 
+SplitName = Literal["train", "validation", "test"]
 Pixels = Literal["binary", "dequantised", "grey", "real"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """The images of a source, before validation is split off and transforms are applied."""
+    """The images of a source, before validation is split off and transforms are applied.
+
+    notes       what people should know about how the source was read
+    unreadable  files that were left out because they cannot be read
+    ranged      whether `data.range` is applied already, because the numbers in the files are finer than 8 bits
+    """
 
     train: Images
     validation: Images | None = None
     test: Images | None = None
+    notes: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    ranged: bool = False
+
+    @classmethod
+    def of(cls, splits: Mapping[str, Images], about: Loaded | None = None) -> Loaded:
+        """Return splits by name, with the notes and other facts of `about`."""
+        loaded = cls(splits["train"], splits.get("validation"), splits.get("test"))
+        if about is None:
+            return loaded
+        return replace(loaded, notes=about.notes, unreadable=about.unreadable, ranged=about.ranged)
 
     def each(self, function: Callable[[Images], Images]) -> Loaded:
         """Return the splits after a function of each."""
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        return Loaded(**{name: function(images) for name, images in splits.items() if images is not None})
+        splits = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        return self.of(
+            {name: function(images) for name, images in splits.items() if images is not None}, self
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +60,8 @@ class Splits:
     eight_bit   whether every value that a model sees is a level / 255: then a probability of levels is one of them
     range       (low, high) of the values that a model sees
     transforms  those that `Batches` and `materialise` still have to apply to each batch
+    notes       what people should know about how the data were read, a sentence each
+    unreadable  files that were left out because they cannot be read
     """
 
     name: str
@@ -49,14 +73,8 @@ class Splits:
     range: tuple[float, float]
     transforms: tuple[Transform, ...] = ()
     eight_bit: bool = False
-
-    @property
-    def note(self) -> str:
-        """Return the place of training images that do not stay in memory; empty where they do."""
-        pixels = self.train.pixels
-        if not isinstance(pixels, OnDisk):
-            return ""
-        return f"{pixels.nbytes / 1e9:,.1f} GB of training images stay on the disk, {pixels.note}"
+    notes: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

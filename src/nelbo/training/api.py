@@ -121,7 +121,7 @@ def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun
     kind, bound = observation_kind(recipe), recipe.objective.bound_name
     tell(
         events.DataRead(
-            splits.name, splits.shape, facts["n"], splits.pixels, splits.hash, kind, bound, splits.note
+            splits.name, splits.shape, facts["n"], splits.pixels, splits.hash, kind, bound, splits.notes
         )
     )
     tell(built)
@@ -226,6 +226,7 @@ def describe_data(splits: Splits) -> DataFacts:
     if images.factors_NF is not None and images.factor_names is not None:
         columns = zip(images.factor_names, images.factors_NF.T, strict=True)
         factors = {name: len(values.unique()) for name, values in columns}
+    left_out: DataFacts = {"unreadable": list(splits.unreadable)} if splits.unreadable else {}
     return {
         "name": splits.name,
         "hash": splits.hash,
@@ -238,6 +239,7 @@ def describe_data(splits: Splits) -> DataFacts:
         },
         "class_names": list(images.class_names) if images.class_names else None,
         "factors": factors,
+        **left_out,
     }
 
 
