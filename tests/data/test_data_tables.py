@@ -60,7 +60,7 @@ def test_what_does_not_match_is_counted(photos):
     (photos / "labels.csv").write_text(
         "image,label\n0.png,2\n./1.png,10\n1.png,3\n2.png,\n9.png,2\n3.png,10\n"
     )
-    assert labels(photos) == ([0, -1, -1, 1, -1, -1], ("2", "10"))  # as numbers, not as text
+    assert labels(photos) == ([2, -1, -1, 10, -1, -1], None)
     assert load_folder(photos).notes == (
         "labels are those of column 'label' of labels.csv; 4 of 6 images have no label there; 1 rows name no image; "
         "1 images have several labels and get none",
@@ -81,7 +81,7 @@ def test_what_does_not_match_is_counted(photos):
         ),
         (
             {"a.csv": "file,label\n0.png,1.5\n"},
-            "column 'label' of a.csv holds measured numbers and no classes",
+            "the table beside the images: labels are continuous",
         ),
         ({"a.jsonl": "[1]\n"}, "a.jsonl cannot be read as a table"),
         ({"a.jsonl": "{\n"}, "a.jsonl cannot be read as a table"),

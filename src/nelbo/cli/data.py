@@ -42,5 +42,5 @@ class Data(Verb):
         source.check_source()
         console.announce_download(source, self.data_dir)
         splits = source.load(self.data_dir)
-        table = api.describe_data(splits) | ({"notes": list(splits.notes)} if splits.notes else {})
+        table = api.describe_data(splits)
         return Answer(table, lambda: console.show_fields(table))

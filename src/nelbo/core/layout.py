@@ -12,7 +12,8 @@ LOGGED: tuple[Logged, ...] = ("train", "validation")
 class DataFacts(TypedDict, total=False):
     """The data of a run; `n` counts the images of each split, `factors` the values of each known factor.
 
-    `unreadable` are image files that were left out because they could not be read.
+    notes  lines for people: what of the data is left out or not used, and where large ones stay
+    unreadable  image files that were left out because they cannot be read
     """
 
     name: str
@@ -22,6 +23,7 @@ class DataFacts(TypedDict, total=False):
     n: dict[str, int]
     class_names: list[str] | None
     factors: dict[str, int] | None
+    notes: list[str]
     unreadable: list[str]
 
 

@@ -23,6 +23,7 @@ from nelbo.data.decode import decode_folder, unreadable
 from nelbo.data.download import data_root
 from nelbo.data.imagefile import Decoding, Unreadable
 from nelbo.data.images import Images
+from nelbo.data.labels import Column, as_column, numbered
 from nelbo.data.ondisk import OnDisk, filled
 from nelbo.data.splitnames import refuse_nested, split_folders, split_of
 from nelbo.data.splits import Loaded, SplitName
@@ -39,7 +40,7 @@ from nelbo.data.survey import (
     tables_in,
     walk,
 )
-from nelbo.data.tables import classes_of, labels_beside
+from nelbo.data.tables import labels_beside, typed
 from nelbo.errors import DataError
 
 SPLITS = {
@@ -99,7 +100,7 @@ def load_folder(
     left_out = [file for split in listings for file in decoded[split][0].unreadable]
     return Loaded(
         images["train"], images.get("validation"), images.get("test"),
-        tuple(notes), tuple(left_out), ranged=ruled.range is not None,
+        tuple(notes), ruled.range is not None, tuple(left_out),
     )  # fmt: skip
 
 
@@ -267,10 +268,17 @@ def _from_tables(images: dict[SplitName, Images], tables: Sequence[Path]) -> lis
     table = labels_beside(tables, [name for part in images.values() for name in part.names or ()])
     if table.labels is None:
         return table.notes
-    numbers, classes = classes_of(table.labels)
+    column, note = as_column(typed(table.labels), len(table.labels), "the table beside the images")
+    if column is None:
+        return [note]
+    columns: dict[str, Column | None] = {}
+    first = 0
     for split, part in images.items():
-        here, numbers = numbers[: len(part)], numbers[len(part) :]
-        images[split] = replace(part, labels_N=torch.tensor(here), class_names=classes)
+        columns[split] = column[first : first + len(part)]
+        first += len(part)
+    labels, classes = numbered(columns)
+    for split, part in images.items():
+        images[split] = replace(part, labels_N=labels[split], class_names=classes)
     return table.notes
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,30 +15,33 @@ from pydantic import Field, field_validator
 from nelbo.core.config import build, to_dict
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
-from nelbo.data.arrays import load_array_file
+from nelbo.data.arrays import Reading
+from nelbo.data.download import data_root
 from nelbo.data.folder import load_folder
+from nelbo.data.formats import check_file, load_file, unpacked
 from nelbo.data.grouping import by_folder
 from nelbo.data.imagefile import Alpha, Decoding
 from nelbo.data.images import Images
+from nelbo.data.labels import without_label
 from nelbo.data.levels import range_flag, ranged
 from nelbo.data.objects import from_object
 from nelbo.data.ondisk import OnDisk
 from nelbo.data.resize import fit_box, resize_pixels
 from nelbo.data.sources import Dataset
-from nelbo.data.splits import Loaded, Pixels, Splits
+from nelbo.data.splits import Loaded, Pixels, Splits, span_of
 from nelbo.data.transforms import Transform, apply_once, check_order, decisive, frozen, prepared
 from nelbo.errors import ConfigError, DataError, did_you_mean
-
-ARRAY_FILES = (".npy", ".npz")
 
 
 class Data(Spec):
     """The images, their splits, and the transforms before the model.
 
-    source      a named set (with its one field after a colon, "emnist:letters"), a folder, .npy or .npz
+    source      a named set (with its one field after a colon, "emnist:letters"), a folder, or a file: .npy, .npz, .h5,
+                .mat, .parquet, a .zip of images
     size        height and width at load; the centred part of that aspect ratio is kept
     transforms  in the order in which they are applied
     range       smallest and largest value of a pixel, where that is not 0 and 1 (of whole numbers 0 and 255)
+    channels_last   true for arrays (N, H, W, C), false for (N, C, H, W), where the shape does not say: 13 channels
     validation  share below 1, or a count, of the training images, where the source has no validation split
     test        the same, where the source has no test split
     split_seed  of the permutation that both are taken from
@@ -51,6 +55,7 @@ class Data(Spec):
     source: str = Field(default="digits", coerce_numbers_to_str=True)  # a folder may be called 2024
     size: int | tuple[int, int] | None = None
     range: tuple[float, float] | None = None
+    channels_last: bool | None = None
     transforms: tuple[Transform, ...] = ()
     validation: float | int = 0
     test: float | int = 0.2
@@ -98,8 +103,8 @@ class Data(Spec):
                 f"data.source {self.source!r} is neither a data set nor a path that exists; "
                 f"{did_you_mean(self.source, names('dataset'))}"
             )
-        elif path.is_file() and path.suffix.lower() not in ARRAY_FILES:
-            raise DataError(f"{path}: expected a folder of images, or a file ending in .npy or .npz")
+        elif path.is_file():
+            check_file(path)
 
     def present(self, data_dir: Path | None = None) -> bool:
         """Return True if loading needs no download."""
@@ -122,12 +127,11 @@ class Data(Spec):
         if obj is None:
             self.check_source()
         name, loaded = self._read(data_dir, obj)
-        raw = self._split(self._resized(loaded.each(Images.numbered)))
-        span = None if loaded.ranged else self.range
-        train, validation, test = (None if images is None else self._once(images, span) for images in raw)
-        assert train is not None
-        assert test is not None
-        splits = [images for images in (train, validation, test) if images is not None]
+        loaded = self._resized(loaded.each(Images.numbered), name)
+        raw = self._split(loaded)
+        splits = self._once([images for images in raw if images is not None], name, done=loaded.ranged)
+        train, test = splits[0], splits[-1]
+        validation = splits[1] if len(splits) == 3 else None
         shapes = sorted({images.shape for images in splits})
         if len({channels for channels, *_ in shapes}) > 1:
             raise DataError(
@@ -159,18 +163,24 @@ class Data(Spec):
             range=(low, high),
             transforms=self.transforms,
             eight_bit=levels and (low, high) == (0.0, 1.0),
-            notes=(*loaded.notes, *_on_disk(train)),
+            notes=(*loaded.notes, *_notes(train, validation, test)),
             unreadable=loaded.unreadable,
         )
 
     def _read(self, data_dir: Path | None, obj: object | None) -> tuple[str, Loaded]:
-        """Return the name of the source and its images."""
+        """Return the name of the data and its images as the source has them."""
+        reading = Reading(self.range, self.channels_last, self.height_and_width())
         if obj is not None:
-            return "object", from_object(obj, size=self.height_and_width())
-        if (path := self.path()) is None:
+            return "object", from_object(obj, reading)
+        path = self.path()
+        if path is None:
             return self.source, self._dataset().load(data_dir)
+        # Of a folder the whole name: 2024.1 and 2024.10 are two.
+        name = path.resolve().name if path.is_dir() else path.resolve().stem
+        if path.suffix.lower() == ".zip" and path.is_file():
+            path = unpacked(path, data_root(data_dir) / "unpacked")
         if path.is_file():
-            return path.resolve().stem, load_array_file(path)
+            return name, load_file(path, reading)
         loaded = load_folder(
             path,
             self.decoding(),
@@ -178,7 +188,7 @@ class Data(Spec):
             folders_are_classes=self.split_by == "image",
             data_dir=data_dir,
         )
-        return path.resolve().name, loaded  # whole: 2024.1 and 2024.10 are two
+        return name, loaded
 
     def decoding(self) -> Decoding:
         """Return the choices that image files are decoded by."""
@@ -202,10 +212,14 @@ class Data(Spec):
             raise ConfigError(f"data.source {self.source!r}: {name} has no variants; write {name!r}")
         return build(concrete, {concrete.scalar: value}, f"data.source {self.source!r}")
 
-    def _resized(self, loaded: Loaded) -> Loaded:
+    def _resized(self, loaded: Loaded, name: str = "") -> Loaded:
         size = self.height_and_width()
         if size is None:
             return loaded
+        if self.range is not None and not loaded.ranged and loaded.train.shape[1:] != size:
+            # Before resizing, which rounds. Otherwise it waits: so runs of earlier versions keep their hashes.
+            span = self.range
+            loaded = replace(loaded.each(lambda images: ranged(images, span, name)), ranged=True)
 
         def fit(images: Images) -> Images:
             box = fit_box(*images.shape[1:], *size)
@@ -243,17 +257,29 @@ class Data(Spec):
             test = everything.select(test_index)
         return train, validation, test
 
-    def _once(self, images: Images, span: tuple[float, float] | None) -> Images:
-        if span is not None:
-            images = ranged(images, span)
-        if images.dtype != torch.uint8 and any(transform.binary for transform in self.transforms):
-            low, high = images.extremes()
+    def _once(self, splits: Sequence[Images], name: str, *, done: bool) -> list[Images]:
+        """Return the splits after the range, where it is still to come, and after what happens once."""
+        if self.range is not None and not done:
+            splits = [ranged(images, self.range, name) for images in splits]
+        if any(transform.binary for transform in self.transforms):
+            low, high = span_of(splits)
             if low < 0 or high > 1:
-                flag = range_flag(low, high)
                 raise DataError(
-                    f"binarising needs pixels in [0, 1], but these lie in [{low:.3g},{high:.3g}]; say so with {flag}"
+                    f"{name}: binarising needs pixels in [0, 1], but these lie in [{low:.4g}, {high:.4g}]; "
+                    f"{self.way_into_range(low, high)}"
                 )
-        return prepared(images, self.transforms)
+        return [prepared(images, self.transforms) for images in splits]
+
+    def way_into_range(self, low: float, high: float) -> str:
+        """Return what brings pixels that lie in [low, high] before the transforms into [0, 1], in words."""
+        if self.range is None:
+            return f"say what is black and white: {range_flag(low, high)}"
+        black, white = self.range  # back to the numbers of the source
+        least, most = (black + value * (white - black) for value in (low, high))
+        return (
+            f"data.range {black:g},{white:g} leaves numbers from {least:.6g} to {most:.6g} outside; "
+            f"all of them are inside of {range_flag(min(black, least), max(white, most))}"
+        )
 
     def _hash(self, raw: Sequence[Images | None], test: Images) -> str:
         contents = {
@@ -269,12 +295,15 @@ class Data(Spec):
         return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _on_disk(train: Images) -> list[str]:
-    """Return the place of training images that do not stay in memory, as a note."""
-    pixels = train.pixels
-    if not isinstance(pixels, OnDisk):
-        return []
-    return [f"{pixels.nbytes / 1e9:,.1f} GB of training images stay on the disk, {pixels.note}"]
+def _notes(train: Images, validation: Images | None, test: Images) -> list[str]:
+    """Return lines about the splits: images without a label, pixels that stay on the disk."""
+    labels = {"training": train.labels_N, "test": test.labels_N}
+    if validation is not None:
+        labels["validation"] = validation.labels_N
+    lines = [without_label(labels)]
+    if isinstance(pixels := train.pixels, OnDisk):
+        lines.append(f"{pixels.nbytes / 1e9:,.1f} GB of training images stay on the disk, {pixels.note}")
+    return [line for line in lines if line]
 
 
 def _count(share: float | int, n: int) -> int:
@@ -283,11 +312,7 @@ def _count(share: float | int, n: int) -> int:
 
 def _range(splits: Sequence[Images], transforms: Sequence[Transform]) -> tuple[float, float]:
     """Return [0, 1] after the transforms, or what float pixels outside of it really span."""
-    low, high = 0.0, 1.0
-    for images in splits:
-        if images.dtype != torch.uint8:
-            least, most = images.extremes()
-            low, high = min(low, least), max(high, most)
+    low, high = span_of(splits)
     for transform in transforms:
         low, high = transform.range(low, high)
     return low, high

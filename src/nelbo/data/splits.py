@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import torch
 
 from nelbo.data.images import Images
 from nelbo.data.transforms import Transform
@@ -18,36 +20,28 @@ Pixels = Literal["binary", "dequantised", "grey", "real"]
 class Loaded:
     """The images of a source, before validation is split off and transforms are applied.
 
-    notes       what people should know about how the source was read
+    notes   lines for people: what was left out, not used, or taken to mean one thing of two
+    ranged  True where `Data.range` has been applied already
     unreadable  files that were left out because they cannot be read
-    ranged      whether `data.range` is applied already, because the numbers in the files are finer than 8 bits
     """
 
     train: Images
     validation: Images | None = None
     test: Images | None = None
     notes: tuple[str, ...] = ()
-    unreadable: tuple[str, ...] = ()
     ranged: bool = False
+    unreadable: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, splits: Mapping[str, Images], about: Loaded | None = None) -> Loaded:
-        """Return splits by name, with the notes and other facts of `about`."""
-        loaded = cls(splits["train"], splits.get("validation"), splits.get("test"))
-        if about is None:
-            return loaded
-        return replace(loaded, notes=about.notes, unreadable=about.unreadable, ranged=about.ranged)
+    def of(cls, splits: Mapping[str, Images], *, notes: tuple[str, ...] = (), ranged: bool = False) -> Loaded:
+        """Return the splits called train and, where they are there, validation and test."""
+        return cls(splits["train"], splits.get("validation"), splits.get("test"), notes, ranged)
 
     def each(self, function: Callable[[Images], Images]) -> Loaded:
         """Return the splits after a function of each."""
-        splits = {
-            "train": self.train,
-            "validation": self.validation,
-            "test": self.test,
-        }
-        return self.of(
-            {name: function(images) for name, images in splits.items() if images is not None}, self
-        )
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        changed = {name: function(images) for name, images in splits.items() if images is not None}
+        return replace(Loaded.of(changed, notes=self.notes, ranged=self.ranged), unreadable=self.unreadable)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +54,7 @@ class Splits:
     eight_bit   whether every value that a model sees is a level / 255: then a probability of levels is one of them
     range       (low, high) of the values that a model sees
     transforms  those that `Batches` and `materialise` still have to apply to each batch
-    notes       what people should know about how the data were read, a sentence each
+    notes       lines for people about the data: what is left out, what is taken to mean what, where the pixels stay
     unreadable  files that were left out because they cannot be read
     """
 
@@ -81,6 +75,10 @@ class Splits:
         """(channels, height, width) of every split."""
         return self.train.shape
 
+    def span_before_transforms(self) -> tuple[float, float]:
+        """Return [0, 1], or what the pixels of all splits span where that is more, before transforms of batches."""
+        return span_of(images for images in (self.train, self.validation, self.test) if images is not None)
+
     def split(self, name: str) -> Images:
         """Return the split called train, validation or test; raise ConfigError for another or an absent one."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -93,3 +91,13 @@ class Splits:
                 "--data.validation 0.1 (a share) or --data.validation 5000 (a count)"
             )
         return images
+
+
+def span_of(splits: Iterable[Images]) -> tuple[float, float]:
+    """Return [0, 1], or what the pixels of all these images span where that is more."""
+    low, high = 0.0, 1.0
+    for images in splits:
+        if images.dtype != torch.uint8:
+            least, most = images.extremes()
+            low, high = min(low, least), max(high, most)
+    return low, high

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -63,23 +63,19 @@ def labels_beside(tables: Sequence[Path], names: Sequence[str]) -> Table:
     if not with_labels:
         return Table(None, notes)
     path, rows, column, label = with_labels[0]
-    if continuous(rows, label):
-        return Table(
-            None, [*notes, f"column {label!r} of {path.name} holds measured numbers and no classes: not used"]
-        )
     labels, note = _matched(rows, column, label, keys, len(names))
     return Table(labels, [*notes, f"labels are those of column {label!r} of {path.name}{note}"])
 
 
-def classes_of(labels: Sequence[str | None]) -> tuple[list[int], tuple[str, ...]]:
-    """Return the number of each label, -1 for none, and the classes: in the order of numbers, else of the alphabet."""
-    classes = {text for text in labels if text is not None}
-    try:
-        ordered = sorted(classes, key=float)
-    except ValueError:
-        ordered = sorted(classes)
-    number = {text: i for i, text in enumerate(ordered)}
-    return [-1 if text is None else number[text] for text in labels], tuple(ordered)
+def typed(labels: Sequence[str | None]) -> list[object]:
+    """Return labels as whole numbers where all are, else as numbers where all are, else as text; None stays."""
+    kinds: tuple[Callable[[str], object], ...] = (int, float)
+    for kind in kinds:
+        try:
+            return [None if text is None else kind(text) for text in labels]
+        except ValueError:
+            continue
+    return list(labels)
 
 
 def read_rows(path: Path) -> Rows:
@@ -133,14 +129,6 @@ def _label_column(rows: Rows, file_column: str) -> str | None:
     others = [column for column in rows[0] if column != file_column]
     named = [column for usual in LABEL_COLUMNS for column in others if column.strip().lower() == usual]
     return next(iter(named), others[0] if len(others) == 1 else None)
-
-
-def continuous(rows: Rows, label: str) -> bool:
-    """Return True where labels are numbers between whole ones: measured, and no names of classes."""
-    try:
-        return any(not float(row[label]).is_integer() for row in rows if row.get(label))
-    except (ValueError, OverflowError):
-        return False
 
 
 def _matched(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nelbo.core.files import atomic
 from nelbo.data import Data, Images, Loaded, Splits, materialise
-from nelbo.data.arrays import IMAGE_KEYS, LABEL_KEYS
+from nelbo.data.arraynames import IMAGE_KEYS, LABEL_KEYS
 
 NEAR = 0.015  # of the distance of two images taken at random; 0.05 is the closest pair of 1,000 in MNIST
 COMPARED = 100_000  # images among which near copies are looked for, evenly spaced where there are more
@@ -125,6 +125,7 @@ def write_npz(splits: Loaded, file: Path) -> None:
         if images.labels_N is not None:
             labels = images.labels_N.numpy()
             names = images.class_names
-            arrays[LABEL_KEYS[split][0]] = np.array(names)[labels] if names else labels
+            # The empty name stands for no label, as a label below 0 does.
+            arrays[LABEL_KEYS[split][0]] = np.array([*names, ""])[labels.clip(-1)] if names else labels
     with atomic(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)

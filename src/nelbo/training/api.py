@@ -205,11 +205,13 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
     likelihood = recipe.model.setting("likelihood")
     support = None if likelihood is None else likelihood.support
     low, high = splits.range
+    # Transforms that leave the range of the likelihood were refused with the configuration: these are the source's.
     if likelihood is not None and support and (low < support[0] or high > support[1]):
+        way = recipe.data.way_into_range(*splits.span_before_transforms())
         raise DataError(
             f"{splits.name}: pixels lie in [{low:g}, {high:g}], but a {likelihood.name} likelihood needs them in "
-            f"[{support[0]:g}, {support[1]:g}]; say so with --data.range {low:g},{high:g}, "
-            "or use --model.likelihood gaussian"
+            f"[{support[0]:g}, {support[1]:g}]; {way} "
+            "(or take a density: --model.likelihood gaussian)"
         )
     if likelihood is not None and observation_kind(recipe) == "levels" and not splits.eight_bit:
         raise DataError(
@@ -239,6 +241,7 @@ def describe_data(splits: Splits) -> DataFacts:
         },
         "class_names": list(images.class_names) if images.class_names else None,
         "factors": factors,
+        "notes": list(splits.notes),
         **left_out,
     }
 

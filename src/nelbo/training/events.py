@@ -39,7 +39,7 @@ class DataRead(Event):
     n                 images by split
     observation_kind  the set that the likelihood is a probability on, or None for a model without one
     bound             what the objective's bound is called
-    notes             what people should know about how the data were read, a sentence each
+    notes             lines about the data for people: what is left out or not used, where the pixels stay
     """
 
     name: str
