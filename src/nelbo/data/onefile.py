@@ -22,7 +22,9 @@ def read_like(file: Path, data: Data, splits: Splits, name: str) -> Images:
     header, channels = read_headers(file)[0], splits.shape[0]
     how = data.decoding()
     if (has := _channels(header, channels, data)) != channels:
-        raise DataError(f"{file} has {has} channels, but {name} was trained on images of {channels} channels")
+        raise DataError(
+            f"{file} has {_counted(has)}, but {name} was trained on images of {_counted(channels)}"
+        )
     floats = splits.train.dtype == torch.float32
     if header.numbers == "floating-point":
         if not floats:
@@ -55,8 +57,14 @@ def read_like(file: Path, data: Data, splits: Splits, name: str) -> Images:
     return images
 
 
+def _counted(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
+
+
 def _channels(header: Header, wanted: int, data: Data) -> int:
     """Return the number of channels that the file becomes: as many as the run's where a folder would give them."""
+    if wanted > 4:
+        return (1 if header.grey else 3) + header.alpha
     colours = 1 if wanted in (1, 2) else 3
     opaque = data.alpha == "keep"  # in a folder of images with alpha, one without is opaque
     return colours + (wanted in (2, 4) and (header.alpha or opaque))
