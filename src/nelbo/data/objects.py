@@ -15,8 +15,8 @@ from torch import Tensor
 from nelbo.data.arrayfiles import loaded_from_mapping
 from nelbo.data.arraynames import roles
 from nelbo.data.arrays import Part, Reading, images_of
-from nelbo.data.decode import GREY_MODES, eight_bit, fitted, to_array
 from nelbo.data.folder import SPLITS
+from nelbo.data.imagefile import GREY_MODES, eight_bit, fitted, to_array
 from nelbo.data.images import Images
 from nelbo.data.levels import measure, ranged, spread
 from nelbo.data.ondisk import check_memory
@@ -212,16 +212,18 @@ def _from_pictures(
     from PIL import Image
 
     arrays: list[np.ndarray] = []
-    grey = all(picture.mode in GREY_MODES for picture in pictures)
+    channels = 1 if all(picture.mode in GREY_MODES for picture in pictures) else 3
     for i, picture in enumerate(pictures):
         about = f"{source}: item {i}"
         try:
             if mapped and reading.span is not None and picture.mode != "F":
                 raw = np.asarray(
-                    picture if picture.mode.startswith("I") else picture.convert("L" if grey else "RGB")
+                    picture
+                    if picture.mode.startswith("I")
+                    else picture.convert("L" if channels == 1 else "RGB")
                 )
                 picture = Image.fromarray(spread(raw, measure(raw, about), reading.span, about))
-            arrays.append(to_array(fitted(eight_bit(picture), reading.size), grey=grey))
+            arrays.append(to_array(fitted(eight_bit(picture), reading.size), channels=channels))
         except (OSError, ValueError) as error:
             raise DataError(f"{about} cannot be read as an image ({error})") from None
     return arrays

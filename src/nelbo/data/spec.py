@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from nelbo.data.arrays import Reading
 from nelbo.data.download import data_root
 from nelbo.data.folder import load_folder
 from nelbo.data.formats import check_file, load_file, unpacked
+from nelbo.data.grouping import by_folder
+from nelbo.data.imagefile import Alpha, Decoding
 from nelbo.data.images import Images
 from nelbo.data.labels import without_label
 from nelbo.data.levels import range_flag, ranged
@@ -43,6 +45,9 @@ class Data(Spec):
     validation  share below 1, or a count, of the training images, where the source has no validation split
     test        the same, where the source has no test split
     split_seed  of the permutation that both are taken from
+    split_by    image, or folder: then all images of a sub-folder (a patient, a scene) go to one split
+    alpha       what transparency of image files becomes: white, black, or a channel of its own (keep)
+    skip_unreadable  image files that cannot be read are left out, and not an error
     """
 
     scalar: ClassVar[str] = "source"
@@ -55,6 +60,9 @@ class Data(Spec):
     validation: float | int = 0
     test: float | int = 0.2
     split_seed: int = Field(default=42, ge=0, le=2**32 - 1)
+    split_by: Literal["image", "folder"] = "image"
+    alpha: Alpha = "white"
+    skip_unreadable: bool = False
 
     @field_validator("range")
     @classmethod
@@ -156,6 +164,7 @@ class Data(Spec):
             transforms=self.transforms,
             eight_bit=levels and (low, high) == (0.0, 1.0),
             notes=(*loaded.notes, *_notes(train, validation, test)),
+            unreadable=loaded.unreadable,
         )
 
     def _read(self, data_dir: Path | None, obj: object | None) -> tuple[str, Loaded]:
@@ -166,12 +175,24 @@ class Data(Spec):
         path = self.path()
         if path is None:
             return self.source, self._dataset().load(data_dir)
-        name = path.resolve().stem
+        # Of a folder the whole name: 2024.1 and 2024.10 are two.
+        name = path.resolve().name if path.is_dir() else path.resolve().stem
         if path.suffix.lower() == ".zip" and path.is_file():
             path = unpacked(path, data_root(data_dir) / "unpacked")
         if path.is_file():
             return name, load_file(path, reading)
-        return name, load_folder(path, size=reading.size, data_dir=data_dir)
+        loaded = load_folder(
+            path,
+            self.decoding(),
+            skip_unreadable=self.skip_unreadable,
+            folders_are_classes=self.split_by == "image",
+            data_dir=data_dir,
+        )
+        return name, loaded
+
+    def decoding(self) -> Decoding:
+        """Return the choices that image files are decoded by."""
+        return Decoding(self.height_and_width(), self.range, self.alpha)
 
     def height_and_width(self) -> tuple[int, int] | None:
         """Return `size` as height and width, or None where images keep theirs."""
@@ -218,8 +239,11 @@ class Data(Spec):
                 f"data.validation {self.validation} and data.test {self.test} take {n_validation} and {n_test} "
                 f"of {n} images and leave none to train on; give smaller shares or counts"
             )
-        order = np.random.RandomState(self.split_seed).permutation(n)
-        parts = np.split(order, [n_test, n_test + n_validation])
+        if self.split_by == "folder":
+            parts = by_folder(loaded.train, n_test, n_validation, self.split_seed)
+        else:
+            order = np.random.RandomState(self.split_seed).permutation(n)
+            parts = np.split(order, [n_test, n_test + n_validation])
         for part in parts:  # in place: of ten million images an order takes 80 MB
             part.sort()
         test_index, validation_index, train_index = map(torch.from_numpy, parts)

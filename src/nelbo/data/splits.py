@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from nelbo.data.images import Images
 from nelbo.data.transforms import Transform
 from nelbo.errors import ConfigError, did_you_mean
 
+SplitName = Literal["train", "validation", "test"]
 Pixels = Literal["binary", "dequantised", "grey", "real"]
 
 
@@ -21,6 +22,7 @@ class Loaded:
 
     notes   lines for people: what was left out, not used, or taken to mean one thing of two
     ranged  True where `Data.range` has been applied already
+    unreadable  files that were left out because they cannot be read
     """
 
     train: Images
@@ -28,6 +30,7 @@ class Loaded:
     test: Images | None = None
     notes: tuple[str, ...] = ()
     ranged: bool = False
+    unreadable: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, splits: Mapping[str, Images], *, notes: tuple[str, ...] = (), ranged: bool = False) -> Loaded:
@@ -38,7 +41,7 @@ class Loaded:
         """Return the splits after a function of each."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         changed = {name: function(images) for name, images in splits.items() if images is not None}
-        return Loaded.of(changed, notes=self.notes, ranged=self.ranged)
+        return replace(Loaded.of(changed, notes=self.notes, ranged=self.ranged), unreadable=self.unreadable)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +55,7 @@ class Splits:
     range       (low, high) of the values that a model sees
     transforms  those that `Batches` and `materialise` still have to apply to each batch
     notes       lines for people about the data: what is left out, what is taken to mean what, where the pixels stay
+    unreadable  files that were left out because they cannot be read
     """
 
     name: str
@@ -64,6 +68,7 @@ class Splits:
     transforms: tuple[Transform, ...] = ()
     eight_bit: bool = False
     notes: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

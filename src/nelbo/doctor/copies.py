@@ -54,7 +54,9 @@ def shrunk(images: Images) -> Tensor:
 
 
 def typical(rows_ND: Tensor) -> float:
-    """Return the root mean square distance of two rows taken at random."""
+    """Return the root mean square distance of two rows taken at random; 0 where there is one."""
+    if len(rows_ND) < 2:
+        return 0.0
     return float((2.0 * rows_ND.var(0).sum()).sqrt())  # E|x - y|^2 = 2 (E|x|^2 - |E x|^2)
 
 

@@ -111,6 +111,12 @@ def some_classes(view: View) -> list[int]:
     return view.classes[: 2 * SHOWN]
 
 
+def classes_shown(view: View) -> str:
+    """Return what a title adds where pictures by class show not all of them."""
+    there, shown = len(view.classes), len(some_classes(view))
+    return "" if shown == there else f" · {shown} of {there} classes"
+
+
 def image_name(view: View, index: int) -> str:
     """Return the class of an image, or its position where there are no labels."""
     label = -1 if view.labels_N is None else int(view.labels_N[index])

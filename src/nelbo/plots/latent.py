@@ -29,6 +29,7 @@ from nelbo.plots.style import (
 Floats = NDArray[np.float64]
 AxisLabels = tuple[str, str] | None
 LEGEND_UP_TO = 26
+MOST_NAMES = 0.25  # of the box: names that take more of it are heaps, and are left out
 MANY_POINTS = 1000
 NO_CLASS = "#c8c8c8"  # points without a label
 SAME = 1e-9  # points no farther apart are one: there are no limits to find
@@ -186,16 +187,17 @@ def _points(
         figure = ax.get_figure(root=True)
         assert isinstance(figure, Figure)
         unit = float(np.ptp(points, axis=0).max()) / inches or 1.0  # of the data, in an inch
-        named = [i for i, value in enumerate(classes.values) if value >= 0]
-        centres = np.array([np.median(points[labels == classes.values[i]], axis=0) for i in named])
-        measured = np.array([text_size(figure, classes.names[i], TEXT) for i in named])
+        first = 1 if classes.values[0] < 0 else 0  # points without a label have no name
+        with_names = Classes(classes.values[first:], classes.names[first:], classes.colours[first:])
+        centres = np.array([np.median(points[labels == value], axis=0) for value in with_names.values])
+        measured = np.array([text_size(figure, name, TEXT) for name in with_names.names])
         # Bold type is a little wider than measured, and "9" beside "0" must not read as 90.
-        places = _spread(centres, (measured * [1.1, 1] + [0.09, 0]) * unit)
-        for i, place in zip(named, places, strict=True):
-            ax.text(
-                place[0], place[1], classes.names[i], color=classes.colours[i], fontsize=TEXT, fontweight="bold",
-                ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
-            )  # fmt: skip
+        boxes = measured * [1.1, 1] + [0.09, 0]
+        crowded = float(boxes.prod(1).sum()) > MOST_NAMES * inches**2
+        if crowded and len(with_names.values) > LEGEND_UP_TO:
+            _corner(ax, f"{len(with_names.values)} classes by colour: too many for their names")
+        else:
+            _name(ax, with_names, _spread(centres, boxes * unit))
     # The box keeps its shape and the limits widen: equal units without blank margins.
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.04)
@@ -207,6 +209,22 @@ def _points(
         ax.spines[["left", "bottom"]].set_color("#c8c8c8")
     else:
         name_axes(ax, *axis_labels)
+
+
+def _name(ax: Axes, classes: Classes, places: Floats) -> None:
+    """Write the name of each class at its place."""
+    for name, colour, place in zip(classes.names, classes.colours, places, strict=True):
+        ax.text(
+            place[0], place[1], name, color=colour, fontsize=TEXT, fontweight="bold",
+            ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
+        )  # fmt: skip
+
+
+def _corner(ax: Axes, text: str) -> None:
+    """Write a line into the upper left corner of the box."""
+    ax.annotate(
+        text, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=SMALL, color=INK, path_effects=[HALO]
+    )
 
 
 def _spread(centres: Floats, sizes: Floats) -> Floats:

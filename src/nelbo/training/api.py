@@ -228,6 +228,7 @@ def describe_data(splits: Splits) -> DataFacts:
     if images.factors_NF is not None and images.factor_names is not None:
         columns = zip(images.factor_names, images.factors_NF.T, strict=True)
         factors = {name: len(values.unique()) for name, values in columns}
+    left_out: DataFacts = {"unreadable": list(splits.unreadable)} if splits.unreadable else {}
     return {
         "name": splits.name,
         "hash": splits.hash,
@@ -241,6 +242,7 @@ def describe_data(splits: Splits) -> DataFacts:
         "class_names": list(images.class_names) if images.class_names else None,
         "factors": factors,
         "notes": list(splits.notes),
+        **left_out,
     }
 
 
