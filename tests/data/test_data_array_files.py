@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import sys
@@ -168,14 +169,20 @@ def test_files_that_no_reader_takes_come_with_the_lines_that_convert_them(tmp_pa
     rows = np.hstack([LABELS[:, None], RANDOM.integers(0, 256, (N, 784))])
     np.savetxt("digits.csv", rows, "%d", ",", header="label,pixels")
     torch.save((torch.from_numpy(GREY), torch.from_numpy(LABELS)), "set.pt")
-    for name in ("digits.csv", "set.pt"):
+    header = bytes([0, 0, 8, 3]) + b"".join(side.to_bytes(4, "big") for side in GREY.shape)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header + GREY.tobytes())
+    (tmp_path / "train-images.gz").write_bytes(gzip.compress(header + GREY.tobytes()))
+    for name in ("digits.csv", "set.pt", "train-images-idx3-ubyte", "train-images.gz"):
         with pytest.raises(
             DataError, match=r"expected a folder of images, or a file ending in \.npy, .*convert"
         ) as error:
             Data(source=name).check_source()
         exec("\n".join(line.strip() for line in str(error.value).splitlines()[1:]))  # as printed
         splits = load(f"{name.partition('.')[0]}.npz")
-        assert labels(splits).items() <= dict(enumerate(LABELS.tolist())).items()
+        if name.startswith("train"):
+            np.testing.assert_array_equal(everything(splits)[:, 0], GREY)
+        else:
+            assert labels(splits).items() <= dict(enumerate(LABELS.tolist())).items()
     (tmp_path / "x.docx").write_bytes(b"")
     with pytest.raises(DataError, match=r"numpy\.savez\('x\.npz', images=images\)"):
         Data(source="x.docx").check_source()
