@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nelbo.cli import main
 from nelbo.data import Data, from_object
 from nelbo.data.arrays import Reading
 from nelbo.errors import DataError
@@ -67,6 +68,9 @@ def test_without_a_range_wide_numbers_are_refused_with_the_flag_that_works(tmp_p
             Data(source=source).load()
         ends = re.search(r"--data\.range (\S+),(\S+)$", str(refused.value))
         assert Data(source=source, range=(float(ends[1]), float(ends[2]))).load().range == (0.0, 1.0)
+    np.savez(tmp_path / "two.npz", x_train=ramp(0, 300, np.int16), x_test=ramp(-9, 500, np.int16))
+    with pytest.raises(DataError, match=r"two\.npz\[x_train\]: .*--data\.range -9,500$"):  # of all splits
+        Data(source=str(tmp_path / "two.npz")).load()
     with pytest.raises(DataError, match=r"range 0,100: .*from 0 to 4095; .* --data\.range 0,4095$"):
         Data(source=saved(tmp_path, ramp(0, 4095, np.uint16)), range=(0, 100)).load()
 
@@ -183,3 +187,16 @@ def test_pillow_images_of_16_bits_take_the_range_before_they_are_rounded():
     loaded = from_object(mixed, Reading(span=(0, 4095)))
     assert loaded.ranged
     assert loaded.train.pixels_NCHW[-1].unique().tolist() == [16]  # 255 of 4095, as in the others
+
+
+def test_check_and_doctor_take_the_flags_that_messages_print(tmp_path, capsys):
+    source = saved(tmp_path, ramp(0, 4095, np.uint16))
+    for verb in (["data", "check", source], ["doctor", source]):
+        assert main(verb) == 2
+        flag = re.search(r"(--data\.range) (\S+)$", capsys.readouterr().err.strip()).groups()
+        assert main([*verb, *flag, "--json"]) == 0
+        capsys.readouterr()
+        assert main([*verb, "--model.latent-dim", "3"]) == 2
+        assert "--model.latent-dim: only fields of data are known here" in capsys.readouterr().err
+    main(["doctor", source, "--data.range", "0,4095", "--distinct", str(tmp_path / "new.npz")])
+    assert "leave that out when you train on it" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def images_of(parts: Mapping[str, Part], reading: Reading | None = None) -> Load
     numbers = {split: _measured(arrays[split], part) for split, part in parts.items()}
     sources = {split: part.source for split, part in parts.items()}
     if span is None:
-        notes += _one_rule(numbers, sources)
+        notes += _one_rule(arrays, numbers, sources)
     # A range is applied here where it cannot wait, and then in all splits; else once the images are split.
     here = span is not None and any(
         part.mapped or levels.too_fine(numbers[split], span) for split, part in parts.items()
@@ -201,7 +201,9 @@ def _white_one(pixels: Tensor, _: Tensor) -> Tensor:
     return pixels.mul(255)
 
 
-def _one_rule(numbers: Mapping[str, Numbers], sources: Mapping[str, str]) -> list[str]:
+def _one_rule(
+    arrays: Mapping[str, np.ndarray | OnDisk], numbers: Mapping[str, Numbers], sources: Mapping[str, str]
+) -> list[str]:
     """Return notes on splits whose numbers would mean something else alone; raise DataError where no rule fits all."""
     low, high = min(held.low for held in numbers.values()), max(held.high for held in numbers.values())
     floats = [split for split, held in numbers.items() if held.dtype.kind == "f"]
@@ -213,6 +215,9 @@ def _one_rule(numbers: Mapping[str, Numbers], sources: Mapping[str, str]) -> lis
             f"{sources[a]} holds floating-point numbers from {numbers[a].low:g} to {numbers[a].high:g} and "
             f"{sources[b]} whole numbers or bool; say what is black and white in both: {levels.range_flag(low, high)}"
         )
+    for split, held in numbers.items():
+        if held.too_wide and isinstance(array := arrays[split], np.ndarray):
+            levels.refuse_wide(array, held, sources[split], (low, high))
     if high <= 1 or levels.is_mask(numbers.values()):
         return []
     return [

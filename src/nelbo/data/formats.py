@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import io
 import json
+import math
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -26,8 +27,6 @@ HDF5 = (".h5", ".hdf5", ".hdf")
 FILES = (".npy", ".npz", *HDF5, ".mat", ".parquet", ".zip")
 _ELSEWHERE = "or convert it where that is installed, in Python:"
 _CONVERT = {
-    ".csv": "import numpy; rows = numpy.loadtxt({source!r}, delimiter=',', skiprows=1)\n"
-    "  numpy.savez({target!r}, labels=rows[:, 0], images=rows[:, 1:].reshape(-1, 28, 28).astype('uint8'))",
     ".pt": "import torch, numpy; images, labels = torch.load({source!r}, weights_only=True)[:2]\n"
     "  numpy.savez({target!r}, images=images.numpy(), labels=labels.numpy())",
     ".pkl": "import pickle, numpy; content = pickle.load(open({source!r}, 'rb'))  # only a file that you trust\n"
@@ -35,15 +34,19 @@ _CONVERT = {
     "": "import numpy; images = ...  # read {source!r} as an array (N, height, width) or (N, height, width, channels)\n"
     "  numpy.savez({target!r}, images=images)",
 }
-_ALIKE = {".tsv": ".csv", ".txt": ".csv", ".pth": ".pt", ".pickle": ".pkl"}
+_ALIKE = {".pth": ".pt", ".pickle": ".pkl"}
 
 
 def check_file(path: Path) -> None:
     """Raise DataError for a file that no reader takes, with the two lines of Python that convert it."""
     ending = path.suffix.lower()
     if ending not in FILES:
-        lines = _CONVERT.get(_ALIKE.get(ending, ending), _CONVERT[""])
-        lines = lines.format(source=path.name, target=f"{path.stem}.npz")
+        lines = (
+            _csv(path)
+            if ending in (".csv", ".tsv")
+            else _CONVERT.get(_ALIKE.get(ending, ending), _CONVERT[""])
+        )
+        lines = lines.format(source=str(path), target=str(path.with_suffix(".npz")))
         raise DataError(
             f"{path}: expected a folder of images, or a file ending in {', '.join(FILES[:-1])} or {FILES[-1]}; "
             f"convert it in Python:\n  {lines}"
@@ -85,6 +88,27 @@ def unpacked(path: Path, folder: Path) -> Path:
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
 
 
+def _csv(path: Path) -> str:
+    """Return the lines of Python that convert rows of pixels; the first rows say whether they begin with a label."""
+    between = "\t" if path.suffix.lower() == ".tsv" else ","
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first, second = file.readline(), file.readline()
+    named = int(any(letter.isalpha() for letter in first))
+    columns = (second or first).count(between) + 1
+    label = 0 if math.isqrt(columns) ** 2 == columns else 1
+    side = math.isqrt(columns - label)
+    shape = f"{side}, {side}" if side**2 == columns - label else "HEIGHT, WIDTH"
+    keep = (
+        f"labels=rows[:, 0], images=rows[:, 1:].reshape(-1, {shape})"
+        if label
+        else f"images=rows.reshape(-1, {shape})"
+    )
+    return (
+        f"import numpy; rows = numpy.loadtxt({{source!r}}, int, delimiter={between!r}, skiprows={named})\n"
+        f"  numpy.savez({{target!r}}, {keep})"
+    )
+
+
 def _check_room(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     needed, free = sum(member.file_size for member in archive.infolist()), shutil.disk_usage(folder).free
@@ -98,7 +122,7 @@ def _needed(package: str, path: Path, lines: str) -> ModuleType:
         return importlib.import_module(package)
     except (ImportError, RuntimeError, OSError):
         install = package.partition(".")[0]
-        lines = lines.format(source=path.name, target=f"{path.stem}.npz")
+        lines = lines.format(source=str(path), target=str(path.with_suffix(".npz")))
         raise DataError(f"{path}: needs a package: pip install {install}; {_ELSEWHERE}\n  {lines}") from None
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -75,14 +76,19 @@ def to_pixels(array: np.ndarray, numbers: Numbers, source: str, *, one_is_white:
     if numbers.dtype.kind == "f":
         return array.astype(np.float32)
     if numbers.too_wide:
-        outside = (array < 0) | (array >= LEVELS)
-        first = int(np.argwhere(outside)[0][0])
-        raise DataError(
-            f"{source}: {int(outside.sum())} whole numbers lie outside 0..255 (from {numbers.low} to {numbers.high}), "
-            f"the first in image {first}; say which are black and white: {range_flag(numbers.low, numbers.high)}"
-        )
+        refuse_wide(array, numbers, source, (numbers.low, numbers.high))
     levels = array.astype(np.uint8)  # a copy: whoever passed the array may go on writing to it
     return levels * np.uint8(LEVELS - 1) if one_is_white else levels
+
+
+def refuse_wide(array: np.ndarray, numbers: Numbers, source: str, everywhere: Span) -> NoReturn:
+    """Raise DataError for whole numbers beyond 0..255, with the range that holds those `everywhere`."""
+    outside = (array < 0) | (array >= LEVELS)
+    first = int(np.argwhere(outside)[0][0])
+    raise DataError(
+        f"{source}: {int(outside.sum())} whole numbers lie outside 0..255 (from {numbers.low} to {numbers.high}), "
+        f"the first in image {first}; say which are black and white: {range_flag(*everywhere)}"
+    )
 
 
 def spread(array: np.ndarray, numbers: Numbers, span: Span, source: str) -> np.ndarray:

@@ -110,15 +110,16 @@ def _one_split(obj: object, source: str, reading: Reading, notes: list[str]) -> 
 def _read(obj: Items, pair: Callable[[Any], Pair], source: str, notes: list[str]) -> list[Pair]:
     """Read all items, and some of them once more: a note says where the second reading gives something else."""
     n = len(obj)
-    first = pair(obj[0])
+    item = obj[0]
+    first = pair(item)
     image = first[0]
     if isinstance(image, np.ndarray | Tensor):
         check_memory(
             2 * n * image.nbytes, source, "pass the path of a .npy of uint8, which stays on the disk"
         )
     items = [first, *(pair(obj[i]) for i in range(1, n))]
-    if isinstance(parts := obj[0], tuple | list) and len(parts) > 2:
-        notes.append(f"{source}: items have {len(parts)} parts; the first is the image, the second its label")
+    if isinstance(item, tuple | list) and len(item) > 2:
+        notes.append(f"{source}: items have {len(item)} parts; the first is the image, the second its label")
     again = range(0, n, max(1, n // READ_TWICE))[:READ_TWICE]
     with _same_streams():
         differ = sum(not _alike(items[i][0], pair(obj[i])[0]) for i in again)

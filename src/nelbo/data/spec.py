@@ -297,10 +297,8 @@ class Data(Spec):
 
 def _notes(train: Images, validation: Images | None, test: Images) -> list[str]:
     """Return lines about the splits: images without a label, pixels that stay on the disk."""
-    labels = {"training": train.labels_N, "test": test.labels_N}
-    if validation is not None:
-        labels["validation"] = validation.labels_N
-    lines = [without_label(labels)]
+    held_out = None if validation is None else validation.labels_N
+    lines = [without_label({"training": train.labels_N, "validation": held_out, "test": test.labels_N})]
     if isinstance(pixels := train.pixels, OnDisk):
         lines.append(f"{pixels.nbytes / 1e9:,.1f} GB of training images stay on the disk, {pixels.note}")
     return [line for line in lines if line]

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
-from nelbo.data import Data, Images, Splits
+from nelbo.data import Images, Splits
 from nelbo.doctor.command import Change, distinct_command
 from nelbo.errors import NelboError
 from nelbo.metrics import LatentStatistics, Split, latent_statistics
@@ -40,7 +40,7 @@ class Case:
     source         what names the subject on a command line (`runs/x/config.toml`, `fashion-mlp`, `photos`); where it
                    has no name there, an expression of Python, and `in_python` is true
     images         those that were passed from Python
-    size           height and width to which data alone was resized
+    data_fields    the fields of `[data]` with which data alone was read: size, range
     """
 
     subject: str
@@ -55,7 +55,7 @@ class Case:
     in_python: bool = False
     images: object | None = None
     data_dir: Path | None = None
-    size: int | None = None
+    data_fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
     imports: tuple[str, ...] = ()
     _results: dict[str, object] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -128,15 +128,20 @@ class Case:
         changes = {"data.transforms": [], **changes}
         if self.in_python:
             return Change("'digits'", changes, in_python=True, with_images=True)
-        size = {} if self.size is None else {"data.size": self.size}
-        return Change("digits", {"data": self.source, **size, **changes}, imports=self.imports)
+        fields = {f"data.{name}": value for name, value in self.data_fields.items()}
+        return Change("digits", {"data": self.source, **fields, **changes}, imports=self.imports)
 
     def without_copies(self) -> str:
         """Return the line that makes the data without blank and repeated images."""
         if self._images_are_passed:
             return "images = nelbo.doctor.distinct(images)"
-        spec = self.configuration.data if self.configuration else Data(source=self.source, size=self.size)
-        return distinct_command(spec.source, spec.size)
+        if self.configuration is None:
+            return distinct_command(self.source, self.data_fields)
+        spec = self.configuration.data
+        reading = {"size": spec.size, "channels-last": spec.channels_last}
+        return distinct_command(
+            spec.source, {name: value for name, value in reading.items() if value is not None}
+        )
 
     @property
     def _images_are_passed(self) -> bool:

@@ -31,6 +31,7 @@ AxisLabels = tuple[str, str] | None
 LEGEND_UP_TO = 26
 MOST_NAMES = 0.25  # of the box: names that take more of it are heaps, and are left out
 MANY_POINTS = 1000
+NO_CLASS = "#c8c8c8"  # points without a label
 SAME = 1e-9  # points no farther apart are one: there are no limits to find
 
 
@@ -54,7 +55,7 @@ def scatter(
 ) -> Figure:
     """Draw points (N, 2) by class, with a legend and each class's name at its median.
 
-    labels_N       integers (N,), which index `class_names`
+    labels_N       integers (N,), which index `class_names`; below 0 a point has no class and is grey
     axis_labels    None hides the scales, for axes without a unit (t-SNE)
     prior_circles  adds the standard-normal prior's 1 and 2 sigma
     """
@@ -144,18 +145,22 @@ def _checked(points: ArrayLike, labels: ArrayLike | None, name: str) -> tuple[Fl
     flat = None if labels is None else np.asarray(labels).reshape(-1)
     if flat is not None and len(flat) != len(array):
         raise PlotError(f"{name}: {len(array)} points need {len(array)} labels, got {len(flat)}")
-    return array, flat
+    # One class of points without a label, whatever number below 0 says so.
+    return array, flat if flat is None else np.maximum(flat, -1)
 
 
 def _classes(labels: np.ndarray | None, names: Sequence[str] | None) -> Classes | None:
     if labels is None:
         return None
-    values = [int(value) for value in np.unique(labels)]
+    values = [int(value) for value in np.unique(labels) if value >= 0]
     texts = [str(names[v]) if names is not None and 0 <= v < len(names) else str(v) for v in values]
     # A class keeps its colour where others are missing from the sample.
-    every = max(len(names or ()), values[-1] + 1 if values[0] >= 0 and values[-1] < 100 else len(values))
+    largest = max(values, default=0)
+    every = max(len(names or ()), largest + 1 if largest < 100 else len(values))
     palette = class_colours(every)
-    picked = [palette[v] for v in values] if values[0] >= 0 and values[-1] < every else palette[: len(values)]
+    picked = [palette[v] for v in values] if largest < every else palette[: len(values)]
+    if (labels < 0).any():
+        return Classes([-1, *values], ["no label", *texts], [NO_CLASS, *picked])
     return Classes(values, texts, picked)
 
 
@@ -174,7 +179,7 @@ def _points(
     size, alpha = float(np.clip(12000 / n, 3.5, 26)), float(np.clip(45 / np.sqrt(n), 0.55, 0.9))
     # Many points are an image in a PDF too: as shapes they would make it large and slow to show.
     look: dict[str, Any] = {"s": size, "alpha": alpha, "linewidths": 0, "rasterized": n > 2000}
-    if labels is None or classes is None:
+    if labels is None or classes is None or classes.values == [-1]:
         ax.scatter(x, y, color=BLUE, **look)
     else:
         colours = np.array(classes.colours)[np.searchsorted(classes.values, labels[order])]
@@ -182,15 +187,16 @@ def _points(
         figure = ax.get_figure(root=True)
         assert isinstance(figure, Figure)
         unit = float(np.ptp(points, axis=0).max()) / inches or 1.0  # of the data, in an inch
-        centres = np.array([np.median(points[labels == value], axis=0) for value in classes.values])
-        measured = np.array([text_size(figure, name, TEXT) for name in classes.names])
+        named = [i for i, value in enumerate(classes.values) if value >= 0]
+        centres = np.array([np.median(points[labels == classes.values[i]], axis=0) for i in named])
+        measured = np.array([text_size(figure, classes.names[i], TEXT) for i in named])
         # Bold type is a little wider than measured, and "9" beside "0" must not read as 90.
         boxes = measured * [1.1, 1] + [0.09, 0]
         crowded = float(boxes.prod(1).sum()) > MOST_NAMES * inches**2
-        if crowded and len(classes.values) > LEGEND_UP_TO:
-            _corner(ax, f"{len(classes.values)} classes by colour: too many for their names")
+        if crowded and len(named) > LEGEND_UP_TO:
+            _corner(ax, f"{len(named)} classes by colour: too many for their names")
         else:
-            _name(ax, classes, _spread(centres, boxes * unit))
+            _name(ax, classes, named, _spread(centres, boxes * unit))
     # The box keeps its shape and the limits widen: equal units without blank margins.
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.04)
@@ -204,11 +210,11 @@ def _points(
         name_axes(ax, *axis_labels)
 
 
-def _name(ax: Axes, classes: Classes, places: Floats) -> None:
-    """Write the name of each class at its place."""
-    for name, colour, place in zip(classes.names, classes.colours, places, strict=True):
+def _name(ax: Axes, classes: Classes, named: Sequence[int], places: Floats) -> None:
+    """Write the names of these classes at their places."""
+    for i, place in zip(named, places, strict=True):
         ax.text(
-            place[0], place[1], name, color=colour, fontsize=TEXT, fontweight="bold",
+            place[0], place[1], classes.names[i], color=classes.colours[i], fontsize=TEXT, fontweight="bold",
             ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
         )  # fmt: skip
 
