@@ -21,13 +21,7 @@ from nelbo.data import ondisk
 from nelbo.data.cache import cache_path, facts_from_cache, from_cache, keep, written
 from nelbo.data.decode import decode_folder, unreadable
 from nelbo.data.download import data_root
-from nelbo.data.imagefile import Decoding, Unreadable
-from nelbo.data.images import Images
-from nelbo.data.labels import Column, as_column, numbered
-from nelbo.data.ondisk import OnDisk, filled
-from nelbo.data.splitnames import refuse_nested, split_folders, split_of
-from nelbo.data.splits import Loaded, SplitName
-from nelbo.data.survey import (
+from nelbo.data.filelist import (
     EXTENSIONS,
     IGNORED,
     Facts,
@@ -40,6 +34,12 @@ from nelbo.data.survey import (
     tables_in,
     walk,
 )
+from nelbo.data.imagefile import Decoding, Unreadable
+from nelbo.data.images import Images
+from nelbo.data.labels import Column, as_column, numbered
+from nelbo.data.ondisk import OnDisk, filled
+from nelbo.data.splitnames import refuse_nested, split_folders, split_of
+from nelbo.data.splits import Loaded, SplitName
 from nelbo.data.tables import labels_beside, typed
 from nelbo.errors import DataError
 
