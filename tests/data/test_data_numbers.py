@@ -12,7 +12,7 @@ from PIL import Image
 from nelbo.cli import main
 from nelbo.data import Data, from_object
 from nelbo.data.arrays import Reading
-from nelbo.errors import DataError
+from nelbo.errors import ConfigError, DataError
 from nelbo.training import api
 from nelbo.training.recipe import resolve
 
@@ -57,7 +57,10 @@ def test_a_range_is_applied_before_numbers_are_rounded(tmp_path, low, high, dtyp
 
 
 def test_a_float64_range_far_from_zero_is_applied_before_float32():
-    splits = Data(range=(1e9, 1e9 + 1)).load(obj=ramp(1e9, 1e9 + 1, np.float64))
+    array = ramp(1e9, 1e9 + 1, np.float64)
+    (note,) = from_object(array).notes
+    assert note.startswith("data: float32 has few steps between 1000000000 and 1000000001, and rounds")
+    splits = Data(range=(1e9, 1e9 + 1)).load(obj=array)
     assert len(splits.train.pixels_NCHW.unique()) > 3000
 
 
@@ -183,6 +186,14 @@ def test_pillow_images_of_16_bits_take_the_range_before_they_are_rounded():
     deep = [Image.fromarray(image) for image in ramp(0, 4095, np.uint16)]
     images = from_object(deep, Reading(span=(0, 4095))).train
     assert images.pixels_NCHW.unique().tolist() == list(range(256))
+    with pytest.raises(DataError, match=r"whole numbers from 0 to 4095, .*--data\.range 0,4095$"):
+        from_object(deep)
+    with pytest.raises(DataError, match=r"data: .*whole numbers from -1000 to 400"):
+        from_object([Image.fromarray(image) for image in ramp(-1000, 400, np.int32)])
+    full = from_object([Image.fromarray(image) for image in ramp(0, 65535, np.uint16)]).train
+    assert full.pixels_NCHW.unique().tolist() == list(range(256))
+    floating = from_object([Image.fromarray(image) for image in ramp(-2, 2, np.float32)]).train
+    assert (floating.dtype, floating.extremes()) == (torch.float32, (-2, 2))
     mixed = [*deep[:-1], Image.fromarray(np.full((16, 16), 255, np.uint8))]
     loaded = from_object(mixed, Reading(span=(0, 4095)))
     assert loaded.ranged
@@ -200,3 +211,18 @@ def test_check_and_doctor_take_the_flags_that_messages_print(tmp_path, capsys):
         assert "--model.latent-dim: only fields of data are known here" in capsys.readouterr().err
     main(["doctor", source, "--data.range", "0,4095", "--distinct", str(tmp_path / "new.npz")])
     assert "leave that out when you train on it" in capsys.readouterr().err
+
+
+def test_transparency_of_pillow_images_is_a_choice():
+    clear = [Image.fromarray(RANDOM.integers(0, 256, (4, 4, 4)).astype(np.uint8)) for _ in range(5)]
+    kept = from_object(clear, Reading(alpha="keep"))
+    assert (kept.train.shape, kept.notes) == ((4, 4, 4), ())
+    blended = [from_object(clear, Reading(alpha=alpha)) for alpha in ("white", "black")]
+    for loaded, colour in zip(blended, ("white", "black"), strict=True):
+        assert loaded.notes == (f"data: 5 of 5 images have transparency, which becomes {colour}",)
+    assert not torch.equal(*(loaded.train.pixels_NCHW for loaded in blended))
+
+
+def test_channels_last_is_refused_where_there_are_no_arrays():
+    with pytest.raises(ConfigError, match=r"data\.channels-last is about arrays, and digits is none"):
+        Data(channels_last=True).load()

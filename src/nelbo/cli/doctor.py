@@ -39,7 +39,7 @@ class Doctor(OnRuns):
             str,
             plain(
                 "a run (folder, name under --runs, latest), a recipe's name or FILE.toml, or data: a folder, "
-                ".npy, .npz or a data set's name",
+                "a file of images or a data set's name",
                 metavar="RUN|CONFIG|DATA",
             ),
         ]

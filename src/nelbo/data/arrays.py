@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nelbo.data import labels as classes
 from nelbo.data import levels, ondisk
+from nelbo.data.imagefile import Alpha
 from nelbo.data.images import Images
 from nelbo.data.levels import Numbers, Span
 from nelbo.data.ondisk import ArrayFile, OnDisk
@@ -29,6 +30,7 @@ class Reading:
     span: Span | None = None
     channels_last: bool | None = None
     size: tuple[int, int] | None = None
+    alpha: Alpha = "white"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +220,15 @@ def _one_rule(
     for split, held in numbers.items():
         if held.too_wide and isinstance(array := arrays[split], np.ndarray):
             levels.refuse_wide(array, held, sources[split], (low, high))
+    coarse = [
+        f"{sources[split]}: float32 has few steps between {held.low:.10g} and {held.high:.10g}, and rounds; "
+        f"{levels.range_flag(held.low, held.high)} is applied before that"
+        for split, held in numbers.items()
+        if held.low < held.high and levels.too_fine(held, (held.low, held.high))
+    ]
     if high <= 1 or levels.is_mask(numbers.values()):
-        return []
-    return [
+        return coarse
+    return coarse + [
         f"{sources[split]} holds only 0 and 1, and other splits go further: 1 is a level like others there, not white"
         for split, held in numbers.items()
         if held.whole and held.high == 1

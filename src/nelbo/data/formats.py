@@ -29,23 +29,24 @@ _ELSEWHERE = "or convert it where that is installed, in Python:"
 _CONVERT = {
     ".pt": "import torch, numpy; images, labels = torch.load({source!r}, weights_only=True)[:2]\n"
     "  numpy.savez({target!r}, images=images.numpy(), labels=labels.numpy())",
-    ".pkl": "import pickle, numpy; content = pickle.load(open({source!r}, 'rb'))  # only a file that you trust\n"
+    ".pkl": "import pickle, numpy; content = pickle.loads(numpy.fromfile({source!r}, 'uint8'))  # only a file that you trust\n"
     "  numpy.savez({target!r}, images=content['images'], labels=content['labels'])",
+    "ubyte": "import numpy; from nelbo.data.idx import parse_idx\n"
+    "  numpy.savez({target!r}, images=parse_idx(numpy.fromfile({source!r}, 'uint8').tobytes(), 'images'))",
+    ".gz": "import gzip, numpy; from nelbo.data.idx import parse_idx  # of MNIST's format; unpack any other archive\n"
+    "  numpy.savez({target!r}, images=parse_idx(gzip.decompress(numpy.fromfile({source!r}, 'uint8')), 'images'))",
     "": "import numpy; images = ...  # read {source!r} as an array (N, height, width) or (N, height, width, channels)\n"
     "  numpy.savez({target!r}, images=images)",
 }
-_ALIKE = {".pth": ".pt", ".pickle": ".pkl"}
+_ALIKE = {".tsv": ".csv", ".pth": ".pt", ".pickle": ".pkl"}
 
 
 def check_file(path: Path) -> None:
     """Raise DataError for a file that no reader takes, with the two lines of Python that convert it."""
     ending = path.suffix.lower()
     if ending not in FILES:
-        lines = (
-            _csv(path)
-            if ending in (".csv", ".tsv")
-            else _CONVERT.get(_ALIKE.get(ending, ending), _CONVERT[""])
-        )
+        kind = "ubyte" if path.name.endswith("ubyte") else _ALIKE.get(ending, ending)
+        lines = _csv(path) if kind == ".csv" else _CONVERT.get(kind, _CONVERT[""])
         lines = lines.format(source=str(path), target=str(path.with_suffix(".npz")))
         raise DataError(
             f"{path}: expected a folder of images, or a file ending in {', '.join(FILES[:-1])} or {FILES[-1]}; "
@@ -61,7 +62,7 @@ def load_file(path: Path, reading: Reading) -> Loaded:
     reader = {".mat": _mat, ".parquet": _parquet}.get(ending, _hdf5)
     try:
         return reader(path, reading)
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError, EOFError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise DataError(f"{path}: not readable as {ending} ({error}); write it again") from None
 
 
@@ -163,6 +164,8 @@ def _mat(path: Path, reading: Reading) -> Loaded:
         listed = whosmat(path)
     except NotImplementedError:  # version 7.3 is HDF5
         return _hdf5(path, reading, matlab=True)
+    except Exception as error:  # of a damaged file scipy raises what comes
+        raise ValueError(error) from None
     types = {name: kind for name, _, kind in listed}
 
     def read(name: str) -> np.ndarray:
@@ -190,7 +193,7 @@ def _images_first(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], str]:
         name: _flat(entry) if 1 in entry.shape and len(entry.shape) == 2 else entry
         for name, entry in entries.items()
     }
-    chosen = roles(flat) if len(flat) > 1 else dict.fromkeys([("images", "train")], next(iter(flat)))
+    chosen = dict.fromkeys([("images", "train")], *flat) if len(flat) == 1 else roles(flat)
     moved = []
     for (kind, split), name in chosen.items():
         if kind != "images":
@@ -259,9 +262,10 @@ def _parquet(path: Path, reading: Reading) -> Loaded:
         except OSError as error:
             raise DataError(f"{path}: row {i} cannot be read as an image ({error}); take it out") from None
         items.append((picture, tag))
-    part = part_of_items(items, str(path), reading)
+    notes: list[str] = []
+    part = part_of_items(items, str(path), reading, notes)
     unused = [name for name in columns if name not in (column, label)]
-    notes = [f"{path}: not used: {', '.join(unused)}"] if unused else []
+    notes += [f"{path}: not used: {', '.join(unused)}"] if unused else []
     loaded = images_of(
         {"train": replace(part, class_names=_class_names(file.schema_arrow.metadata, label))}, reading
     )

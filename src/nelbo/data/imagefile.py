@@ -133,7 +133,7 @@ def _header(image: ImageFile) -> Header:
     numbers, white, certain = _numbers(image)
     grey = image.mode in GREY_MODES or (image.format == "GIF" and _grey_palette(image))
     reduced = bool(int(_tag(image, _SUBFILE)) & 1)
-    return Header(grey, height, width, _has_alpha(image), numbers, white, certain, reduced=reduced)
+    return Header(grey, height, width, has_alpha(image), numbers, white, certain, reduced=reduced)
 
 
 def _grey_palette(image: PILImage) -> bool:
@@ -142,7 +142,7 @@ def _grey_palette(image: PILImage) -> bool:
     return bool((colours == colours[:, :1]).all())
 
 
-def _has_alpha(image: PILImage) -> bool:
+def has_alpha(image: PILImage) -> bool:
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or (
         "transparency" in image.info and not image.mode.startswith("I")
     )
@@ -322,7 +322,7 @@ def to_array(image: PILImage, *, channels: int, alpha: Alpha = "white") -> NDArr
     if channels in (2, 4):
         kept = np.asarray(image.convert("RGBA").convert("LA" if channels == 2 else "RGBA"), dtype=np.uint8)
         return kept.transpose(2, 0, 1)
-    if _has_alpha(image):
+    if has_alpha(image):
         picture = image.convert("RGBA")
         under = Image.new("RGBA", picture.size, "black" if alpha == "black" else "white")
         image = Image.alpha_composite(under, picture)

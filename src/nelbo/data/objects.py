@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,15 +16,12 @@ from nelbo.data.arrayfiles import loaded_from_mapping
 from nelbo.data.arraynames import roles
 from nelbo.data.arrays import Part, Reading, images_of
 from nelbo.data.folder import SPLITS
-from nelbo.data.imagefile import GREY_MODES, eight_bit, fitted, to_array
 from nelbo.data.images import Images
-from nelbo.data.levels import measure, ranged, spread
+from nelbo.data.levels import ranged
 from nelbo.data.ondisk import check_memory
+from nelbo.data.pillow import arrays_of
 from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
 
 Pair = tuple[object, object]  # image and label
 READ_TWICE = 16  # items; a change at random in one of two would escape them once in 65,536 times
@@ -104,7 +101,7 @@ def _one_split(obj: object, source: str, reading: Reading, notes: list[str]) -> 
         raise DataError(f"{source}: the dataset is empty")
     if isinstance(features := getattr(obj, "features", None), Mapping):
         return _from_columns(obj, features, source, reading, notes)
-    return part_of_items(_read(obj, lambda item: _item(item, source), source, notes), source, reading)
+    return part_of_items(_read(obj, lambda item: _item(item, source), source, notes), source, reading, notes)
 
 
 def _read(obj: Items, pair: Callable[[Any], Pair], source: str, notes: list[str]) -> list[Pair]:
@@ -176,13 +173,13 @@ def _from_columns(
     label = next((name for name, feature in features.items() if getattr(feature, "names", None)), None)
     label = label or next((name for name in LABEL_COLUMNS if name in features), None)
     pairs = _read(obj, lambda row: (row[image], row[label] if label else None), source, notes)
-    part = part_of_items(pairs, source, reading)
+    part = part_of_items(pairs, source, reading, notes)
     classes = getattr(features[label], "names", None) if label else None
     return replace(part, class_names=None if classes is None else tuple(map(str, classes)))
 
 
-def part_of_items(items: Sequence[Pair], source: str, reading: Reading) -> Part:
-    """Return images and labels of items (image, label); raise DataError where images do not fit together."""
+def part_of_items(items: Sequence[Pair], source: str, reading: Reading, notes: list[str]) -> Part:
+    """Return images and labels of items (image, label), and add notes; raise DataError where images do not fit."""
     from PIL import Image
 
     pictures = [picture for picture, _ in items if isinstance(picture, Image.Image)]
@@ -192,9 +189,7 @@ def part_of_items(items: Sequence[Pair], source: str, reading: Reading) -> Part:
         arrays = [np.asarray(_as_numpy(image)) for image, _ in items]
     else:
         tensor = True
-        # Numbers of 16 bits are mapped before they become 8, and then those of 8 bits are too.
-        mapped = reading.span is not None and any(picture.mode.startswith("I") for picture in pictures)
-        arrays = _from_pictures(pictures, source, reading, mapped=mapped)
+        arrays, mapped = arrays_of(pictures, source, reading, notes)
     for i, array in enumerate(arrays):
         if array.shape != arrays[0].shape:
             raise DataError(
@@ -204,29 +199,6 @@ def part_of_items(items: Sequence[Pair], source: str, reading: Reading) -> Part:
     labels = [_as_numpy(label) for _, label in items]
     column = None if all(label is None for label in labels) else labels
     return Part(np.stack(arrays), source, column, tensor=tensor, mapped=mapped)
-
-
-def _from_pictures(
-    pictures: Sequence[Picture], source: str, reading: Reading, *, mapped: bool
-) -> list[np.ndarray]:
-    from PIL import Image
-
-    arrays: list[np.ndarray] = []
-    channels = 1 if all(picture.mode in GREY_MODES for picture in pictures) else 3
-    for i, picture in enumerate(pictures):
-        about = f"{source}: item {i}"
-        try:
-            if mapped and reading.span is not None and picture.mode != "F":
-                raw = np.asarray(
-                    picture
-                    if picture.mode.startswith("I")
-                    else picture.convert("L" if channels == 1 else "RGB")
-                )
-                picture = Image.fromarray(spread(raw, measure(raw, about), reading.span, about))
-            arrays.append(to_array(fitted(eight_bit(picture), reading.size), channels=channels))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{about} cannot be read as an image ({error})") from None
-    return arrays
 
 
 def _as_numpy(value: object) -> object:

@@ -169,10 +169,14 @@ class Data(Spec):
 
     def _read(self, data_dir: Path | None, obj: object | None) -> tuple[str, Loaded]:
         """Return the name of the data and its images as the source has them."""
-        reading = Reading(self.range, self.channels_last, self.height_and_width())
+        reading = Reading(self.range, self.channels_last, self.height_and_width(), self.alpha)
         if obj is not None:
             return "object", from_object(obj, reading)
         path = self.path()
+        if self.channels_last is not None and (
+            path is None or path.is_dir() or path.suffix.lower() == ".zip"
+        ):
+            raise ConfigError(f"data.channels-last is about arrays, and {self.source} is none; leave it out")
         if path is None:
             return self.source, self._dataset().load(data_dir)
         # Of a folder the whole name: 2024.1 and 2024.10 are two.

@@ -154,7 +154,7 @@ def diagnose(
     """Find what is wrong with a run, a configuration or data, from evidence. Changes nothing, downloads nothing.
 
     what     a Run, a Recipe, images (an array, a tensor, a data set), or a text: a run folder, its name under
-             `runs` or `latest`; a .toml file or a recipe's name; a folder, .npy, .npz or a data set's name
+             `runs` or `latest`; a .toml file or a recipe's name; a folder, a file of images or a data set's name
     kind     how a text is read that could be several; auto takes them in the order above
     data     the images of a run that was trained on an object in memory, or that a configuration is meant for
     size     height and width to which data alone is resized

@@ -187,16 +187,17 @@ def _points(
         figure = ax.get_figure(root=True)
         assert isinstance(figure, Figure)
         unit = float(np.ptp(points, axis=0).max()) / inches or 1.0  # of the data, in an inch
-        named = [i for i, value in enumerate(classes.values) if value >= 0]
-        centres = np.array([np.median(points[labels == classes.values[i]], axis=0) for i in named])
-        measured = np.array([text_size(figure, classes.names[i], TEXT) for i in named])
+        first = 1 if classes.values[0] < 0 else 0  # points without a label have no name
+        with_names = Classes(classes.values[first:], classes.names[first:], classes.colours[first:])
+        centres = np.array([np.median(points[labels == value], axis=0) for value in with_names.values])
+        measured = np.array([text_size(figure, name, TEXT) for name in with_names.names])
         # Bold type is a little wider than measured, and "9" beside "0" must not read as 90.
         boxes = measured * [1.1, 1] + [0.09, 0]
         crowded = float(boxes.prod(1).sum()) > MOST_NAMES * inches**2
-        if crowded and len(named) > LEGEND_UP_TO:
-            _corner(ax, f"{len(named)} classes by colour: too many for their names")
+        if crowded and len(with_names.values) > LEGEND_UP_TO:
+            _corner(ax, f"{len(with_names.values)} classes by colour: too many for their names")
         else:
-            _name(ax, classes, named, _spread(centres, boxes * unit))
+            _name(ax, with_names, _spread(centres, boxes * unit))
     # The box keeps its shape and the limits widen: equal units without blank margins.
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.04)
@@ -210,11 +211,11 @@ def _points(
         name_axes(ax, *axis_labels)
 
 
-def _name(ax: Axes, classes: Classes, named: Sequence[int], places: Floats) -> None:
-    """Write the names of these classes at their places."""
-    for i, place in zip(named, places, strict=True):
+def _name(ax: Axes, classes: Classes, places: Floats) -> None:
+    """Write the name of each class at its place."""
+    for name, colour, place in zip(classes.names, classes.colours, places, strict=True):
         ax.text(
-            place[0], place[1], classes.names[i], color=classes.colours[i], fontsize=TEXT, fontweight="bold",
+            place[0], place[1], name, color=colour, fontsize=TEXT, fontweight="bold",
             ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
         )  # fmt: skip
 
