@@ -87,6 +87,16 @@ def test_more_channels_than_a_file_has_are_named(trained, tmp_path):
         export.from_file(view, tmp_path / "grey.png")
 
 
+def test_colour_has_no_place_among_grey_images_but_grey_written_as_colour_has(trained, tmp_path):
+    view = trained(levels(256, 20, 8, 8))
+    with Image.open(tmp_path / "in" / view.splits.train.names[0]) as image:
+        image.convert("RGB").save(tmp_path / "grey.png")
+    assert torch.equal(export.from_file(view, tmp_path / "grey.png"), view.images_at(0))
+    Image.fromarray(levels(256, 8, 8, 3)).save(tmp_path / "red.png")
+    with pytest.raises(DataError, match=r"red\.png is in colour, but run was trained on grey images"):
+        export.from_file(view, tmp_path / "red.png")
+
+
 def test_whole_numbers_have_no_place_among_standardised_ones(trained, tmp_path):
     view = trained([], {"model.likelihood": "gaussian"}, data=RNG.normal(size=(20, 8, 8)).astype(np.float32))
     Image.fromarray(levels(256, 8, 8)).save(tmp_path / "grey.png")

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nelbo.data import Data, decode, folder, ondisk, survey
+from nelbo.data import Data, decode, filelist, folder, ondisk
 from nelbo.data.cache import cache_path
 from nelbo.data.folder import load_folder
 from nelbo.data.imagefile import Decoding
@@ -66,7 +66,7 @@ def test_a_large_folder_is_read_from_its_file(tmp_path, monkeypatch, pictures):
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(folder, "decode_folder", refuse)
-    monkeypatch.setattr(survey, "read_headers", refuse)
+    monkeypatch.setattr(filelist, "read_headers", refuse)
     again = Data(source=str(pictures), validation=20).load()
     assert again.hash == resident.hash
     assert again.notes[0].endswith(f"disk, decoded earlier into {path}")
@@ -182,7 +182,7 @@ def test_without_a_place_for_it_the_way_out_is_named(tmp_path, monkeypatch, larg
 
 def test_large_images_come_in_small_blocks(monkeypatch, pictures):
     monkeypatch.setattr(decode, "BLOCK_BYTES", 250)
-    entries = [decode.Entry(file) for file in survey.list_images(pictures)]
+    entries = [decode.Entry(file) for file in filelist.list_images(pictures)]
     blocks = list(decode.decode_folder(pictures, entries, (3, 5, 7), Decoding()))
     assert {len(block) for block in blocks} == {2}
     assert np.concatenate(blocks)[:, 0, 0, 0].tolist() == list(range(N))
@@ -203,7 +203,7 @@ def test_the_names_of_caches_stay(tmp_path, write_image):
     for name in ("b/1.png", "a-b/2.png", "a/3.png"):
         write_image(tmp_path / "in" / name)
         os.utime(tmp_path / "in" / name, ns=(5, 7))
-    files = survey.list_images(tmp_path / "in")
+    files = filelist.list_images(tmp_path / "in")
     assert files == ["a/3.png", "a-b/2.png", "b/1.png"]  # folder by folder
     listing = [[file, 7, (tmp_path / "in" / file).stat().st_size] for file in files]
     digest = [

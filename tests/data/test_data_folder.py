@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nelbo.data import Data, decode, survey
+from nelbo.data import Data, decode, filelist
 from nelbo.data.folder import load_folder
 from nelbo.data.imagefile import Decoding, read_headers
 from nelbo.errors import DataError
@@ -118,7 +118,7 @@ def test_the_second_load_decodes_nothing(tmp_path, write_image, monkeypatch):
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(decode, "decode_pages", refuse)
-    monkeypatch.setattr(survey, "read_headers", refuse)
+    monkeypatch.setattr(filelist, "read_headers", refuse)
     assert Data(source=str(tmp_path / "in")).load().hash == first.hash
     cached = list((tmp_path / "cache" / "folders").iterdir())
     assert len(cached) == 1

@@ -276,7 +276,7 @@ def test_all_unreadable_files_are_in_one_message(damaged):
         load_folder(damaged)
     assert str(error.value).count(".png") == 10
     assert str(error.value).endswith(
-        "; and 4 more; repair them or take them out of the folder, or leave them out with --data.skip-unreadable"
+        "; and 4 more; repair them or take them out of the folder, or leave them out with --data.skip-unreadable true"
     )
 
 

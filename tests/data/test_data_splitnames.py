@@ -161,3 +161,13 @@ def test_classes_are_numbered_alike_in_all_splits(tmp_path, write_image):
         "b has no train images",
         "a has no test images",
     )
+
+
+def test_what_is_not_read_is_counted_beside_the_splits_too(tmp_path, write_image):
+    for split in ("train", "test"):
+        write_image(tmp_path / "in" / split / "a" / "0.png")
+        (tmp_path / "in" / split / "list.csv").write_text("a,b\n1,2\n")
+    for name in ("read.me", "train/a/more.csv", "labels/0.txt", "boxes.csv"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_text("")
+    assert load_folder(tmp_path / "in").notes[0] == "1 .csv, 1 .me, 1 .txt not read"

@@ -21,13 +21,7 @@ from nelbo.data import ondisk
 from nelbo.data.cache import cache_path, facts_from_cache, from_cache, keep, written
 from nelbo.data.decode import decode_folder, unreadable
 from nelbo.data.download import data_root
-from nelbo.data.imagefile import Decoding, Unreadable
-from nelbo.data.images import Images
-from nelbo.data.labels import Column, as_column, numbered
-from nelbo.data.ondisk import OnDisk, filled
-from nelbo.data.splitnames import refuse_nested, split_folders, split_of
-from nelbo.data.splits import Loaded, SplitName
-from nelbo.data.survey import (
+from nelbo.data.filelist import (
     EXTENSIONS,
     IGNORED,
     Facts,
@@ -40,6 +34,12 @@ from nelbo.data.survey import (
     tables_in,
     walk,
 )
+from nelbo.data.imagefile import Decoding, Unreadable
+from nelbo.data.images import Images
+from nelbo.data.labels import Column, as_column, numbered
+from nelbo.data.ondisk import OnDisk, filled
+from nelbo.data.splitnames import refuse_nested, split_folders, split_of
+from nelbo.data.splits import Loaded, SplitName
 from nelbo.data.tables import labels_beside, typed
 from nelbo.errors import DataError
 
@@ -195,12 +195,12 @@ def _leave_out_unreadable(folder: Path, listings: Mapping[SplitName, Listing], *
         return
     total = sum(len(listing.files) for listing in listings.values())
     named = "; ".join(f"{file} ({why})" for file, why in list(reasons.items())[:NAMED])
-    way_out = "repair them or take them out of the folder, or leave them out with --data.skip-unreadable"
+    way_out = "repair them or take them out of the folder, or leave them out with --data.skip-unreadable true"
     if len(reasons) == 1:
         (file,) = reasons
         raise DataError(
             f"{folder / file}: cannot be read as an image ({reasons[file]}), of {total} files; repair it or take "
-            "it out of the folder, or leave it out with --data.skip-unreadable"
+            "it out of the folder, or leave it out with --data.skip-unreadable true"
         )
     more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     raise DataError(
@@ -232,14 +232,20 @@ def _noted(
     folder: Path, listings: Mapping[SplitName, Listing], decoded: Mapping[SplitName, Decoded]
 ) -> list[str]:
     """Return what was noticed in the files, of each split where there are several."""
-    notes = []
+    others: Counter[str] = Counter()  # of all of the source: also beside the folders of splits
+    inside = [listing for listing in listings.values() if listing.folder != folder]
+    if inside:
+        list(walk(folder, others, []))
+        others.subtract(os.path.splitext(name)[1].lower() for listing in inside for name in listing.tables)
+        others = +others  # without those that are 0 now
+    else:
+        others = listings["train"].others
+    notes = [f"{_counted(others)} not read"] if others else []
     plain = all(SPLITS.get(listing.folder.name.lower()) == split for split, listing in listings.items())
     if len(listings) > 1 and not plain:
         notes.append(", ".join(f"{listing.folder.name} is {split}" for split, listing in listings.items()))
     for split, listing in listings.items():
         facts, where = decoded[split][0], f"{listing.folder.name}: " if len(listings) > 1 else ""
-        if listing.others:
-            notes.append(f"{where}{_counted(listing.others)} not read")
         if facts.unreadable:
             files = list(facts.unreadable)
             more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""

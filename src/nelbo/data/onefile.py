@@ -40,7 +40,12 @@ def read_like(file: Path, data: Data, splits: Splits, name: str) -> Images:
                 f"{file} holds {header.numbers} numbers, but {name} was trained on floating-point ones{known}: no "
                 "mapping between the two is known. Map them as the others were, and save a floating-point .tif"
             )
-    pixels = torch.from_numpy(decode_file(file, channels, how).copy())[None]  # Pillow's memory is read-only
+    read = channels + 2 if channels < 3 and not header.grey else channels
+    pixels = torch.from_numpy(decode_file(file, read, how).copy())[None]  # Pillow's memory is read-only
+    if read != channels:
+        if not (pixels[:, :3] == pixels[:, :1]).all():
+            raise DataError(f"{file} is in colour, but {name} was trained on grey images; save it as grey")
+        pixels = pixels[:, 2:]  # grey that is written as colour
     if floats:
         pixels = pixels.float() / (255 if pixels.dtype == torch.uint8 else 1)
         if data.range is not None:

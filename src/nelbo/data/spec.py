@@ -43,7 +43,7 @@ class Data(Spec):
     range       smallest and largest value of a pixel, where that is not 0 and 1 (of whole numbers 0 and 255)
     channels_last   true for arrays (N, H, W, C), false for (N, C, H, W), where the shape does not say: 13 channels
     validation  share below 1, or a count, of the training images, where the source has no validation split
-    test        the same, where the source has no test split
+    test        the same, where the source has no test split; 0 trains on everything
     split_seed  of the permutation that both are taken from
     split_by    image, or folder: then all images of a sub-folder (a patient, a scene) go to one split
     alpha       what transparency of image files becomes: white, black, or a channel of its own (keep)
@@ -130,8 +130,8 @@ class Data(Spec):
         loaded = self._resized(loaded.each(Images.numbered), name)
         raw = self._split(loaded)
         splits = self._once([images for images in raw if images is not None], name, done=loaded.ranged)
-        train, test = splits[0], splits[-1]
-        validation = splits[1] if len(splits) == 3 else None
+        train, *others = splits
+        validation, test = (None if images is None else others.pop(0) for images in raw[1:])
         shapes = sorted({images.shape for images in splits})
         if len({channels for channels, *_ in shapes}) > 1:
             raise DataError(
@@ -231,13 +231,11 @@ class Data(Spec):
 
         return loaded.each(fit)
 
-    def _split(self, loaded: Loaded) -> tuple[Images, Images | None, Images]:
+    def _split(self, loaded: Loaded) -> tuple[Images, Images | None, Images | None]:
         """Return train, validation and test; what the source lacks comes from one permutation of its train."""
         n = len(loaded.train)
         n_test = 0 if loaded.test is not None else _count(self.test, n)
         n_validation = 0 if loaded.validation is not None else _count(self.validation, n)
-        if loaded.test is None and n_test == 0:
-            raise ConfigError("data.test is 0 and the source has no test split; give a share such as 0.2")
         if n_test + n_validation >= n:
             raise ConfigError(
                 f"data.validation {self.validation} and data.test {self.test} take {n_validation} and {n_test} "
@@ -257,7 +255,7 @@ class Data(Spec):
             train = everything.select(train_index)
         if n_validation:
             validation = everything.select(validation_index)
-        if test is None:
+        if n_test:
             test = everything.select(test_index)
         return train, validation, test
 
@@ -285,7 +283,7 @@ class Data(Spec):
             f"all of them are inside of {range_flag(min(black, least), max(white, most))}"
         )
 
-    def _hash(self, raw: Sequence[Images | None], test: Images) -> str:
+    def _hash(self, raw: Sequence[Images | None], test: Images | None) -> str:
         contents = {
             "splits": [images.hash() if images is not None else None for images in raw],
             "split_seed": self.split_seed,
@@ -293,16 +291,20 @@ class Data(Spec):
         }
         if self.range is not None:
             contents["range"] = list(self.range)
-        if any(transform.random for transform in self.transforms):  # the very bits that are evaluated
+        # The very bits that are evaluated.
+        if test is not None and any(transform.random for transform in self.transforms):
             contents["test"] = Images(frozen(test, self.transforms).pixels).hash()
         # 64 bits: two of a million data sets are alike by chance with probability 3e-8.
         return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _notes(train: Images, validation: Images | None, test: Images) -> list[str]:
-    """Return lines about the splits: images without a label, pixels that stay on the disk."""
-    held_out = None if validation is None else validation.labels_N
-    lines = [without_label({"training": train.labels_N, "validation": held_out, "test": test.labels_N})]
+def _notes(train: Images, validation: Images | None, test: Images | None) -> list[str]:
+    """Return lines about the splits: images without a label, no test split, pixels that stay on the disk."""
+    named = {"training": train, "test": test, "validation": validation}
+    lines = [without_label({name: images.labels_N for name, images in named.items() if images is not None})]
+    if test is None:
+        instead = "training" if validation is None else "validation"
+        lines.append(f"no test split (data.test is 0): the model is measured on the {instead} images")
     if isinstance(pixels := train.pixels, OnDisk):
         lines.append(f"{pixels.nbytes / 1e9:,.1f} GB of training images stay on the disk, {pixels.note}")
     return [line for line in lines if line]

@@ -61,7 +61,7 @@ class Splits:
     name: str
     train: Images
     validation: Images | None
-    test: Images
+    test: Images | None
     hash: str
     pixels: Pixels
     range: tuple[float, float]
@@ -85,12 +85,24 @@ class Splits:
         if name not in splits:
             raise ConfigError(f"no split is called {name!r}; {did_you_mean(name, splits)}")
         images = splits[name]
+        if images is None and name == "test":  # of a run that is trained on everything
+            raise ConfigError(
+                f"{self.name} has no test split (data.test is 0); name another, as in --split {self.measured}, "
+                "or train with --data.test 0.2"
+            )
         if images is None:
             raise ConfigError(
                 f"{self.name} has no {name} split; take one from the training images with "
                 "--data.validation 0.1 (a share) or --data.validation 5000 (a count)"
             )
         return images
+
+    @property
+    def measured(self) -> SplitName:
+        """The split that is measured where none is named: test, or where there is none validation, or train."""
+        if self.test is not None:
+            return "test"
+        return "train" if self.validation is None else "validation"
 
 
 def span_of(splits: Iterable[Images]) -> tuple[float, float]:

@@ -86,6 +86,8 @@ def worse_than_a_fixed_image(case: Case) -> Iterator[Finding]:
 @check("weights", "data")
 def train_test_gap(case: Case) -> Iterator[Finding]:
     """A bound that is much better on training images than on test images, by the same code on as many of each."""
+    if case.splits.test is None:
+        raise NotLooked("there is no test split: data.test is 0")
     n = min(LOOKED_AT, len(case.splits.train), len(case.splits.test))
     if n < 2:  # of one image no error is known
         return

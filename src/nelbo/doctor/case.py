@@ -90,11 +90,18 @@ class Case:
         return self.run.history() if self.run is not None else []
 
     def view(self, name: str, n: int = LOOKED_AT) -> Split:
-        """Return at most n images of a split, evenly spaced through it, as a model is measured on them."""
-        return Split(some(self.splits.split(name), n), self.splits, self.device)
+        """Return at most n images of a split, evenly spaced through it, as a model is measured on them.
+
+        In place of a test split that is not there it is the one that is measured: validation, or train.
+        """
+        return Split(some(self.splits.split(self._there(name)), n), self.splits, self.device)
+
+    def _there(self, name: str) -> str:
+        return self.splits.measured if name == "test" else name
 
     def looked(self, name: str) -> str:
         """Return `2,000 of 10,000 test images`."""
+        name = self._there(name)
         n = len(self.splits.split(name))
         return f"{n:,} {name} images" if n <= LOOKED_AT else f"{LOOKED_AT:,} of {n:,} {name} images"
 

@@ -84,9 +84,10 @@ def distinct(data: object) -> Loaded:
     held_out = [_no_blanks(images) for images in (splits.validation, splits.test) if images is not None]
     train = _no_blanks(splits.train)
     rows_ND = shrunk(train)
-    new = new_rows(rows_ND, torch.cat([shrunk(images) for images in held_out]), NEAR * typical(rows_ND))
+    known_MD = torch.cat([rows_ND[:0], *map(shrunk, held_out)])
+    new = torch.tensor(new_rows(rows_ND, known_MD, NEAR * typical(rows_ND)), dtype=torch.int64)
     validation = held_out[0] if splits.validation is not None else None
-    return Loaded(train.select(torch.tensor(new, dtype=torch.int64)), validation, held_out[-1])
+    return Loaded(train.select(new), validation, held_out[-1] if splits.test is not None else None)
 
 
 def new_rows(rows_ND: Tensor, known_MD: Tensor, closest: float) -> list[int]:

@@ -237,13 +237,19 @@ def describe_data(splits: Splits) -> DataFacts:
         "n": {
             "train": len(images),
             "validation": len(splits.validation) if splits.validation is not None else 0,
-            "test": len(splits.test),
+            "test": len(splits.test) if splits.test is not None else 0,
         },
         "class_names": list(images.class_names) if images.class_names else None,
         "factors": factors,
         "notes": list(splits.notes),
         **left_out,
     }
+
+
+def measured_split(run: Run) -> str:
+    """Return the split that a run is measured on where none is named: test, else validation, else train."""
+    n = run.read_json("env.json", missing={}).get("data", {}).get("n", {})
+    return next((split for split in ("test", "validation") if n.get(split, 1)), "train")
 
 
 def _same_data(run: Run, splits: Splits) -> None:
