@@ -91,7 +91,8 @@ def load_folder(
     images: dict[SplitName, Images] = {
         split: _images(folder, listings[split], *decoded[split]) for split in listings
     }
-    if not folders_are_classes:
+    if not folders_are_classes and images["train"].labels_N is not None:
+        notes.append("data.split_by folder: sub-folders are groups, and no classes")
         images = {split: replace(part, labels_N=None, class_names=None) for split, part in images.items()}
     tables = [folder / name for name in tables_in(folder)]
     tables += [listing.folder / name for listing in listings.values() for name in listing.tables]
@@ -147,7 +148,12 @@ def _all_decoded(
             find_extremes(listings[split].folder, surveyed)
     facts = [cached[0] if cached else surveys[split].facts for split, cached in decoded.items()]
     ruled, notes = check_numbers(folder, facts, how)
+    for split, cached in decoded.items():
+        if cached is not None and cached[0].range != ruled.range:  # another split made the rule another one
+            surveys[split] = replace(survey(listings[split], how), facts=cached[0])
+            paths[split].unlink(missing_ok=True)
     for split, surveyed in surveys.items():
+        surveyed.facts.range = ruled.range
         pixels = _decode(listings[split].folder, surveyed, ruled, paths[split])
         decoded[split] = surveyed.facts, pixels
     return {split: pair for split, pair in decoded.items() if pair is not None}, ruled, notes
