@@ -33,7 +33,7 @@ def run(tmp_path_factory) -> Run:
 def test_the_line_is_recorded_and_printed(run, capsys):
     notes = run.read_json("env.json")["data"]["notes"]
     assert len(notes) == 1
-    assert "of 300 images have a label below 0, which means none" in notes[0]
+    assert "of 300 images have no label, or one below 0, which means none" in notes[0]
     main(["data", "check", run.recipe.data.source, "--json"])
     assert json.loads(capsys.readouterr().out)["notes"][0].startswith(notes[0].partition(" (")[0])
 

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from nelbo.data import Data, from_object
-from nelbo.data.arrayfiles import loaded_from_mapping
 from nelbo.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -89,7 +88,7 @@ def test_images_without_a_label_are_counted(tmp_path):
     np.savez(tmp_path / "few.npz", images=np.repeat(BYTES, 5, 0), labels=labels)
     splits = Data(source=str(tmp_path / "few.npz")).load()
     assert len(splits.notes) == 1
-    assert "50 of 60 images have a label below 0, which means none (" in splits.notes[0]
+    assert "50 of 60 images have no label, or one below 0, which means none (" in splits.notes[0]
 
 
 # --- the names of arrays ----------------------------------------------------------------------
@@ -108,13 +107,13 @@ TWO = BYTES[:2]
         ("data", "target", "test_data", "test_target"),
         ("pixels", "label", "pixels_test", "label_test"),
         ("Xtr", "Ytr", "Xte", "Yte"),
+        ("train", "train_labels", "test", "test_labels"),
         ("train", "train-class", "test", "test-class"),
     ],
 )
 def test_arrays_have_any_usual_name(names):
     arrays = dict(zip(names, (BYTES, np.arange(N), TWO, np.arange(2)), strict=True))
-    # Objects in splits have these very names; arrays called train and test come from a file.
-    loaded = loaded_from_mapping(arrays, "file") if "train" in names else from_object(arrays)
+    loaded = from_object(arrays)
     assert (len(loaded.train), len(loaded.test), loaded.notes) == (N, 2, ())
     assert loaded.train.labels_N.tolist() == list(range(N))
     assert loaded.test.labels_N.tolist() == [0, 1]
@@ -190,3 +189,11 @@ def test_items_of_more_parts_and_with_some_labels():
     boxes = from_object(Items(lambda i: (BYTES[i], {"boxes": [i]})))
     assert boxes.train.labels_N is None
     assert "Python objects (dict)" in boxes.notes[0]
+
+
+def test_labels_that_number_the_images_are_said():
+    many = np.repeat(BYTES, 2, 0)
+    loaded = from_object((many, np.arange(2 * N)))
+    assert loaded.notes[0].startswith("the labels of 24 images have 24 values, as numbers of images have")
+    assert len(loaded.train.labels_N) == 24
+    assert from_object((many, np.arange(2 * N) // 2)).notes == ()

@@ -79,6 +79,8 @@ def images_of(parts: Mapping[str, Part], reading: Reading | None = None) -> Load
     mask = levels.is_mask(numbers.values())
     columns = {split: _column(part, len(arrays[split]), notes) for split, part in parts.items()}
     labels, names = classes.numbered(columns)
+    if line := classes.like_numbers(labels):
+        notes.append(line)
     splits = {}
     for split, part in parts.items():
         array, held = arrays[split], numbers[split]

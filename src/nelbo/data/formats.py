@@ -29,7 +29,7 @@ _ELSEWHERE = "or convert it where that is installed, in Python:"
 _CONVERT = {
     ".pt": "import torch, numpy; images, labels = torch.load({source!r}, weights_only=True)[:2]\n"
     "  numpy.savez({target!r}, images=images.numpy(), labels=labels.numpy())",
-    ".pkl": "import pickle, numpy; content = pickle.loads(numpy.fromfile({source!r}, 'uint8'))  # only a file that you trust\n"
+    ".pkl": "import pickle, numpy; content = pickle.loads(numpy.fromfile({source!r}, 'uint8'))  # if you trust it\n"
     "  numpy.savez({target!r}, images=content['images'], labels=content['labels'])",
     "ubyte": "import numpy; from nelbo.data.idx import parse_idx\n"
     "  numpy.savez({target!r}, images=parse_idx(numpy.fromfile({source!r}, 'uint8').tobytes(), 'images'))",

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+FEW = 20  # labels: of fewer it cannot be said that they are no classes
 NONE = -1  # the label of an image that has none
 
 Column = NDArray[np.int64] | NDArray[np.str_]
@@ -68,8 +69,20 @@ def without_label(splits: Mapping[str, Tensor | None]) -> str:
     total = sum(len(labels) for labels in there.values())
     parts = ", ".join(f"{count} {split}" for split, count in missing.items() if count)
     return (
-        f"{n} of {total} images have a label below 0, which means none ({parts}): they train the model, and are left "
-        "out of probes, classifier and pictures by class. If it is a class, number the classes from 0"
+        f"{n} of {total} images have no label, or one below 0, which means none ({parts}): they train the model, and "
+        "are left out of probes, classifier and pictures by class. Where that is a class, number the classes from 0"
+    )
+
+
+def like_numbers(labels: Mapping[str, Tensor]) -> str:
+    """Return a line about labels that number the images and not their classes, or ""."""
+    there = torch.cat([values[values >= 0] for values in labels.values()]) if labels else torch.zeros(0)
+    values = len(np.unique(there.numpy()))
+    if len(there) < FEW or 2 * values <= len(there):
+        return ""
+    return (
+        f"the labels of {len(there)} images have {values} values, as numbers of images have and not of classes: "
+        "probes, classifier and pictures by class mean little with them"
     )
 
 

@@ -55,7 +55,10 @@ def from_object(obj: object, reading: Reading | None = None) -> Loaded:
     notes: list[str] = []
     if not isinstance(obj, Mapping):
         return _together({"train": _one_split(obj, "data", reading, notes)}, reading, notes)
-    if "train" not in obj and ("images", "train") in roles(list(map(str, obj))):
+    names = [str(name) for name in obj]
+    chosen = roles(names)
+    named = set(chosen.values()) == set(names) and not set(names) <= set(SPLITS)  # no array without a role
+    if ("images", "train") in chosen and (named or "train" not in obj):
         return loaded_from_mapping(
             {str(key): _as_numpy(value) for key, value in obj.items()}, "data", reading
         )
