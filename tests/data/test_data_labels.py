@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from nelbo.data import Data, from_object
+from nelbo.doctor.copies import distinct, write_npz
 from nelbo.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -75,6 +76,16 @@ def test_what_cannot_be_classes_is_left_out_and_said(labels, note):
     with pytest.raises(AssertionError, match=note):
         raise AssertionError(notes[0])
     assert "left out, the images are used without labels" in notes[0]
+
+
+def test_images_without_a_label_keep_none_when_the_doctor_writes_them(tmp_path):
+    pixels = RANDOM.integers(0, 256, (40, 4, 4)).astype(np.uint8)
+    names = np.array(["cat", "", "dog", ""] * 10)
+    splits = Data().load(obj=(pixels, names))
+    write_npz(distinct(splits), tmp_path / "new.npz")
+    again = Data(source=str(tmp_path / "new.npz")).load()
+    assert again.train.labels_N.tolist() == splits.train.labels_N.tolist()
+    assert (again.train.class_names, again.notes) == (("cat", "dog"), splits.notes)
 
 
 def test_splits_number_their_classes_alike():

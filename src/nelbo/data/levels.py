@@ -74,10 +74,10 @@ def to_pixels(array: np.ndarray, numbers: Numbers, source: str, *, one_is_white:
     one_is_white  True where 0 and 1 are black and white
     """
     if numbers.dtype.kind == "f":
-        return array.astype(np.float32)
+        return array.astype(np.float32, order="C")
     if numbers.too_wide:
         refuse_wide(array, numbers, source, (numbers.low, numbers.high))
-    levels = array.astype(np.uint8)  # a copy: whoever passed the array may go on writing to it
+    levels = array.astype(np.uint8, order="C")  # a copy: whoever passed the array may go on writing to it
     return levels * np.uint8(LEVELS - 1) if one_is_white else levels
 
 
