@@ -38,7 +38,7 @@ from nelbo.data.imagefile import Decoding, Unreadable
 from nelbo.data.images import Images
 from nelbo.data.labels import Column, as_column, numbered
 from nelbo.data.ondisk import OnDisk, filled
-from nelbo.data.splitnames import refuse_nested, split_folders, split_of
+from nelbo.data.splitnames import refuse_names_of_files, refuse_nested, split_folders, split_of
 from nelbo.data.splits import Loaded, SplitName
 from nelbo.data.tables import labels_beside, typed
 from nelbo.errors import DataError
@@ -77,6 +77,7 @@ def load_folder(
         if not listing.files:
             raise _no_images(listing)
         refuse_nested(listing.files, listing.folder)
+        refuse_names_of_files(listing.files, listing.folder)
     cache = data_root(data_dir) / "folders"
     paths = {
         split: cache_path(listing.folder, listing.files, how, cache, skip_unreadable=skip_unreadable)
