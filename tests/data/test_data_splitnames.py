@@ -143,6 +143,15 @@ def test_splits_inside_of_classes_are_refused(tmp_path, write_image, inside):
         load_folder(tmp_path / "in")
 
 
+def test_splits_in_the_names_of_files_are_refused(tmp_path, write_image):
+    for name in ("a/train_1", "a/train_2", "b/Test-1", "b/contest_1"):
+        write_image(tmp_path / "in" / f"{name}.png")
+    with pytest.raises(DataError, match=r"begin with words for splits \(1 Test\.\.\., 2 train\.\.\.\)"):
+        load_folder(tmp_path / "in")
+    (tmp_path / "in" / "b" / "Test-1.png").unlink()
+    assert len(load_folder(tmp_path / "in").train) == 3
+
+
 def test_a_folder_of_training_images_alone_is_entered(tmp_path, write_image):
     for kind in "ab":
         write_image(tmp_path / "in" / "Train" / kind / "0.png")

@@ -131,7 +131,8 @@ def test_no_sub_folder_is_in_two_splits(patients):
     assert sum(map(len, parts)) == len(set.union(*parts)) == 30
     n = sum(len(part) for part in (splits.train, splits.validation, splits.test))
     assert all(abs(len(part) - 0.2 * n) <= 5 for part in (splits.test, splits.validation))
-    assert splits.train.labels_N is None  # a patient is no class
+    assert splits.train.labels_N is None
+    assert splits.notes == ("data.split_by folder: sub-folders are groups, and no classes",)
     again = Data(source=str(patients), split_by="folder", validation=0.2).load()
     assert again.hash == splits.hash
     assert (

@@ -40,6 +40,7 @@ class Facts(BaseModel):
     unreadable  files that were left out, with the reason
     numbers     the kinds of numbers in the files, each with the first file of that kind
     extremes    the smallest and the largest number of a kind of which the largest possible one is not known
+    range       the numbers that became black and white, where that was not left to the files
     notes       sentences for people
     """
 
@@ -47,6 +48,7 @@ class Facts(BaseModel):
     unreadable: dict[str, str] = {}
     numbers: dict[Numbers, str] = {}
     extremes: dict[Numbers, tuple[float, float]] = {}
+    range: tuple[float, float] | None = None
     notes: list[str] = []
 
     def text(self) -> str:

@@ -38,7 +38,7 @@ from nelbo.data.imagefile import Decoding, Unreadable
 from nelbo.data.images import Images
 from nelbo.data.labels import Column, as_column, numbered
 from nelbo.data.ondisk import OnDisk, filled
-from nelbo.data.splitnames import refuse_nested, split_folders, split_of
+from nelbo.data.splitnames import refuse_names_of_files, refuse_nested, split_folders, split_of
 from nelbo.data.splits import Loaded, SplitName
 from nelbo.data.tables import labels_beside, typed
 from nelbo.errors import DataError
@@ -77,6 +77,7 @@ def load_folder(
         if not listing.files:
             raise _no_images(listing)
         refuse_nested(listing.files, listing.folder)
+        refuse_names_of_files(listing.files, listing.folder)
     cache = data_root(data_dir) / "folders"
     paths = {
         split: cache_path(listing.folder, listing.files, how, cache, skip_unreadable=skip_unreadable)
@@ -91,7 +92,8 @@ def load_folder(
     images: dict[SplitName, Images] = {
         split: _images(folder, listings[split], *decoded[split]) for split in listings
     }
-    if not folders_are_classes:
+    if not folders_are_classes and images["train"].labels_N is not None:
+        notes.append("data.split_by folder: sub-folders are groups, and no classes")
         images = {split: replace(part, labels_N=None, class_names=None) for split, part in images.items()}
     tables = [folder / name for name in tables_in(folder)]
     tables += [listing.folder / name for listing in listings.values() for name in listing.tables]
@@ -147,7 +149,12 @@ def _all_decoded(
             find_extremes(listings[split].folder, surveyed)
     facts = [cached[0] if cached else surveys[split].facts for split, cached in decoded.items()]
     ruled, notes = check_numbers(folder, facts, how)
+    for split, cached in decoded.items():
+        if cached is not None and cached[0].range != ruled.range:  # another split made the rule another one
+            surveys[split] = replace(survey(listings[split], how), facts=cached[0])
+            paths[split].unlink(missing_ok=True)
     for split, surveyed in surveys.items():
+        surveyed.facts.range = ruled.range
         pixels = _decode(listings[split].folder, surveyed, ruled, paths[split])
         decoded[split] = surveyed.facts, pixels
     return {split: pair for split, pair in decoded.items() if pair is not None}, ruled, notes

@@ -131,7 +131,7 @@ def _header(image: ImageFile) -> Header:
     if ahead and image.getexif().get(_ORIENTATION, 1) >= 5:
         height, width = width, height
     numbers, white, certain = _numbers(image)
-    grey = image.mode in GREY_MODES or (image.format == "GIF" and _grey_palette(image))
+    grey = image.mode in GREY_MODES or (image.format == "GIF" and image.mode == "P" and _grey_palette(image))
     reduced = bool(int(_tag(image, _SUBFILE)) & 1)
     return Header(grey, height, width, has_alpha(image), numbers, white, certain, reduced=reduced)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -118,6 +119,18 @@ def refuse_nested(files: Sequence[str], folder: Path) -> None:
                 f"{folder}: holds split folders inside of others ({listed}); put the splits above the classes "
                 "(train/CLASS, test/CLASS), or name one folder that has them: data.source"
             )
+
+
+def refuse_names_of_files(files: Sequence[str], folder: Path) -> None:
+    """Raise DataError where the names of files begin with words for training and for another split."""
+    begins = Counter(match[0] for file in files if (match := re.match("[A-Za-z]+", os.path.basename(file))))
+    splits = {word: split for word in begins if (split := split_of(word))}
+    if "train" in splits.values() and len(set(splits.values())) > 1:
+        counted = ", ".join(f"{begins[word]} {word}..." for word in sorted(splits))
+        raise DataError(
+            f"{folder}: names of files begin with words for splits ({counted}), and all of them would be training "
+            "images; put each split into a folder of its own: train, val, test"
+        )
 
 
 def _unclear(where: str, splits: Sequence[str], others: Sequence[str], loose: bool) -> DataError:
