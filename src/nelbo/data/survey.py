@@ -1,5 +1,6 @@
 """The survey of a source: what the headers of its files and a few of its images tell, before anything is loaded."""
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from nelbo.data.download import data_root
 from nelbo.data.filelist import Listing, slashed, tables_in
 from nelbo.data.folder import split_paths
 from nelbo.data.formats import unpacked
-from nelbo.data.imagefile import Header, decode_pages, read_headers
+from nelbo.data.imagefile import Header, Unreadable, decode_pages, read_headers
 from nelbo.data.images import Images
 from nelbo.data.spec import Data
 from nelbo.data.splits import Loaded
@@ -107,25 +108,34 @@ def _of_folder(folder: Path, data: Data) -> Survey:
     if not listing.files:
         raise DataError(f"{listing.folder}: holds no image files to train on")
     headers: list[tuple[Entry, Header]] = []
-    read = in_order(lambda file: read_headers(listing.folder / file), listing.files)
+    read = in_order(lambda file: _headers(listing.folder / file), listing.files)
     for file, pages in zip(listing.files, read, strict=True):
         headers += [(Entry(file, header.page), header) for header in pages if not header.reduced]
+    if not headers:
+        raise DataError(f"{listing.folder}: none of its {len(listing.files)} image files can be read")
     sizes = sorted(
         ((header.height, header.width) for _, header in headers), key=lambda size: size[0] * size[1]
     )
     alpha = data.alpha == "keep" and any(header.alpha for _, header in headers)
     channels = (1 if all(header.grey for _, header in headers) else 3) + alpha
-    some = [headers[i][0] for i in _evenly(len(headers))]
-    arrays = [
-        array.ravel()
-        for entry in some
-        for array in decode_pages(listing.folder / entry.file, [entry.page], channels, data.decoding())
-    ]
+    arrays: list[NDArray[np.generic]] = []
+    for entry in (headers[i][0] for i in _evenly(len(headers))):
+        with contextlib.suppress(Unreadable):  # loading names all such files in one message
+            pages = decode_pages(listing.folder / entry.file, [entry.page], channels, data.decoding())
+            arrays += [array.ravel() for array in pages]
     facts = Survey(
         folder.name, len(headers), channels, sizes[0], sizes[-1], "levels", labels=_labels_of(folder, listing),
         splits=tuple(sorted(set(parts) - {"train"})),
     )  # fmt: skip
-    return _with_pixels(facts, torch.from_numpy(np.concatenate(arrays)))
+    return _with_pixels(facts, torch.from_numpy(np.concatenate(arrays))) if arrays else facts
+
+
+def _headers(file: Path) -> list[Header]:
+    """Return the headers of a file, none where it cannot be read: loading names all such files in one message."""
+    try:
+        return read_headers(file)
+    except Unreadable:
+        return []
 
 
 def _labels_of(folder: Path, listing: Listing) -> str:
