@@ -121,8 +121,8 @@ def _of_folder(folder: Path, data: Data) -> Survey:
     arrays: list[NDArray[np.generic]] = []
     for entry in (headers[i][0] for i in _evenly(len(headers))):
         with contextlib.suppress(Unreadable):  # loading names all such files in one message
-            pages = decode_pages(listing.folder / entry.file, [entry.page], channels, data.decoding())
-            arrays += [array.ravel() for array in pages]
+            images = decode_pages(listing.folder / entry.file, [entry.page], channels, data.decoding())
+            arrays += [image.ravel() for image in images]
     facts = Survey(
         folder.name, len(headers), channels, sizes[0], sizes[-1], "levels", labels=_labels_of(folder, listing),
         splits=tuple(sorted(set(parts) - {"train"})),
