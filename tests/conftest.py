@@ -29,6 +29,7 @@ from methods import every
 from nelbo import cli
 from nelbo.core import registry
 from nelbo.engine import precision
+from nelbo.testing import samplers, settings
 from nelbo.training import api
 from nelbo.training.recipe import Recipe, resolve
 from nelbo.training.store import Run
@@ -115,6 +116,19 @@ def nelbo(
     return run
 
 
+@pytest.fixture(params=["as-it-is", pytest.param("every-setting", marks=pytest.mark.slow)])
+def every_setting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """True where laws are also held against each entry with one setting changed, which takes four times as long."""
+    if request.param == "as-it-is":
+        others = settings.variations
+        monkeypatch.setattr(
+            settings, "variations", lambda spec, *field: others(spec, *field) if field else ()
+        )
+        # A learned sampler must be as near after half the steps: the law's tolerances stay what they are.
+        monkeypatch.setitem(samplers.ENOUGH, "steps", samplers.ENOUGH["steps"] // 2)
+    return bool(request.param == "every-setting")
+
+
 @pytest.fixture
 def _forgotten() -> Iterator[None]:
     """What a test registers is gone after it."""
@@ -157,6 +171,19 @@ def tiny_run(tiny_recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPa
     """A finished run named `tiny`, 20 epochs, a healthy posterior. Shared: read it, or change a `run_copy`."""
     runs = tmp_path_factory.mktemp("runs")
     return api.train(tiny_recipe({"epochs": 20, "log_steps": True}), runs=runs, name="tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def reported(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Any]:
+    """The tiny run in a folder of its own, for reports are written into it; and all that a report says of it.
+
+    All pictures included. Shared by the tests of reports: read the facts, or change a copy of them.
+    """
+    from nelbo.report import Request
+    from nelbo.report.gathered import gather
+
+    run = Run(Path(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("report") / "runs" / "tiny")))
+    return run, gather(run, Request(samples=20, device="cpu"), api.quiet)
 
 
 @pytest.fixture

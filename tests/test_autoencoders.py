@@ -19,7 +19,7 @@ from nelbo.models import VAE, Model
 from nelbo.nets import MLP, Conv
 from nelbo.objectives import Owner
 from nelbo.objectives.aae import AAE
-from nelbo.objectives.critic import Critic, ImageCritic, taken_for_real, told_apart
+from nelbo.objectives.critic import Critic, ImageCritic, ImageCriticModule, taken_for_real, told_apart
 from nelbo.objectives.ms_ssim import MSSSIM
 from nelbo.objectives.rae import RAE
 from nelbo.objectives.rae_gp import RAEGP
@@ -275,7 +275,7 @@ def test_critics_judge_any_shape_and_keep_settings_of_their_own():
     assert AAE(critic=critic).critic_settings() == {"lr": 0.1, "betas": (0.0, 0.9)}
     assert critic.build(4)(torch.randn(3, 2, 4)).shape == (3, 2)
     for net in (MLP(hidden=(6,)), Conv(channels=(4, 8))):
-        module = ImageCritic(net=net).build_for((3, 9, 10))
+        module = ImageCriticModule(ImageCritic(net=net), (3, 9, 10))
         assert module(torch.rand(2, 5, 3, 9, 10)).shape == (2, 5)
         assert module.features(torch.rand(5, 3, 9, 10)).shape == (5, module.net.features)
 

@@ -67,8 +67,7 @@ def train(
 ) -> None:
     """Trains a recipe on noise of its images' shape, in batches of 8; `tell` may end it with Enough."""
     recipe = recipe_of(name)
-    shape = recipe.data.shape_without_reading()
-    assert shape is not None, "a recipe's images have a known shape"
+    shape = api.shape_without_loading(recipe)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (steps * BATCH, *shape), dtype=torch.uint8, generator=generator)
     overrides = {"data.validation": None, "batch_size": BATCH, "precision": "fp32", "compile": "off", **more}
@@ -247,7 +246,8 @@ def check_nothing_stays(name: str, tmp_path: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["digits", "shapes"])
+# Of shapes slow: the loop that keeps tensors is the same at the digits, which run by default.
+@pytest.mark.parametrize("name", ["digits", pytest.param("shapes", marks=pytest.mark.slow)])
 def test_nothing_stays_after_a_step_but_what_it_measured(name, tmp_path):
     check_nothing_stays(name, tmp_path)
 
@@ -280,7 +280,11 @@ print("torch._dynamo" in sys.modules)
 """
 
 
-@pytest.mark.parametrize(("how", "imported"), [("off", "False"), ("on", "True")])
+@pytest.mark.parametrize(
+    ("how", "imported"),
+    # tests/test_stepping.py compiles by default; here it shows that the test can fail
+    [("off", "False"), pytest.param("on", "True", marks=pytest.mark.slow)],
+)
 def test_a_run_that_compiles_nothing_does_not_wait_for_the_compiler(how, imported, tmp_path):
     """torch's compiler takes longer to import than torch itself; a checkpoint must not import it either."""
     if how == "on" and (reason := why_not(torch.device("cpu"))):

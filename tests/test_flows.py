@@ -17,7 +17,7 @@ from nelbo.dists.flows import (
     SplineCoupling,
     flipping,
 )
-from nelbo.dists.flows.planar import straighten
+from nelbo.dists.flows.amortised import straighten
 
 FLOWS = {
     "planar": PlanarFlow,
@@ -44,8 +44,10 @@ def wild(make, latents, context=CONTEXT, seed=0):
 
 
 @pytest.mark.parametrize("latents", [1, 2, 5])
-@pytest.mark.parametrize("name", FLOWS)
-@pytest.mark.parametrize("context", [0, CONTEXT])
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [(name, n) for name in FLOWS for n in (0, CONTEXT) if n or name not in ("planar", "radial")],
+)
 def test_the_inverse_undoes_it_and_its_determinant(name, latents, context):
     flow = wild(FLOWS[name], latents, context)
     context_BF = torch.randn(4, context).double() if context else None

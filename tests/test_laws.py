@@ -20,7 +20,7 @@ from nelbo.objectives import ELBO
 from nelbo.posteriors import DiagonalGaussian
 from nelbo.priors import StandardNormal
 from nelbo.schedules import Linear
-from nelbo.testing import LinearGaussian, Verdict, check, settings
+from nelbo.testing import LinearGaussian, Verdict, check
 from nelbo.testing.dispatch import CHECKS
 
 PARAMETRISATIONS = ["log-variance", "positive", "raw-sigma", "tanh"]
@@ -71,17 +71,6 @@ LEFT_OUT = {
     **{("posterior", name): SHARED for name in ("diagonal-gaussian", "planar", "radial", "iaf", "spline")},
     ("model", "vae"): {"exactly k samples are weighed": 2},  # shared noise, and a point
 }
-
-
-@pytest.fixture(params=["as-it-is", pytest.param("every-setting", marks=pytest.mark.slow)])
-def every_setting(request, monkeypatch):
-    """True where laws are also held against each entry with one setting changed, which takes four times as long."""
-    if request.param == "as-it-is":
-        others = settings.variations
-        monkeypatch.setattr(
-            settings, "variations", lambda spec, *field: others(spec, *field) if field else ()
-        )
-    return request.param == "every-setting"
 
 
 @pytest.mark.parametrize(("axis", "name"), [(axis, name) for axis in CHECKS for name in names(axis)])

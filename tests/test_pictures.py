@@ -124,7 +124,10 @@ def test_all_pictures_of_a_run(kind, views, tmp_path):
     assert set(left_out) - expected <= ({"kl"} if kind == "no-kl" else set())
 
 
-@pytest.mark.parametrize("kind", ["labels", "no-labels", "colour-plane"])
+# Of images without labels the pictures are some of those of images with labels.
+@pytest.mark.parametrize(
+    "kind", ["labels", pytest.param("no-labels", marks=pytest.mark.slow), "colour-plane"]
+)
 def test_every_title_says_run_checkpoint_and_split(kind, views):
     view = views[kind].at("first")
     seen = 0

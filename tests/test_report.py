@@ -81,15 +81,15 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def own_run(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The tiny run in a folder of this file's own, for cards and reports are written into it."""
-    return Run(Path(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("report") / "runs" / "tiny")))
+def own_run(reported: tuple[Run, Facts]) -> Run:
+    """The tiny run in a folder of the reports' own, for cards and reports are written into it."""
+    return reported[0]
 
 
 @pytest.fixture(scope="module")
-def whole(own_run: Run) -> Facts:
+def whole(reported: tuple[Run, Facts]) -> Facts:
     """Everything that a report says of the tiny run, all pictures included."""
-    return gather(own_run, Request(samples=20, device="cpu"), api.quiet)
+    return reported[1]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 
 from nelbo.doctor import Diagnosis, Finding
 from nelbo.report import Request
-from nelbo.report.gathered import gather
+from nelbo.report.gathered import Facts, gather
 from nelbo.report.page import page
 from nelbo.training import api
 from nelbo.training.recipe import Recipe
@@ -95,13 +95,15 @@ def run(browser: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
 
 @pytest.fixture(scope="module")
 def pages(
-    browser: str, tiny_run: Run, tiny_recipe: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory
+    browser: str,
+    reported: tuple[Run, Facts],
+    tiny_recipe: Callable[..., Recipe],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A folder with the report of one run, of two of which one has too long names, and a page that is bad."""
     folder = tmp_path_factory.mktemp("browser")
-    own = Run(Path(shutil.copytree(tiny_run.path, folder / "tiny")))
     other = api.train(tiny_recipe({"epochs": 2, "objective.beta": 4.0}), runs=folder, name=LONG, device="cpu")
-    facts = gather(own, Request(samples=10, device="cpu"), api.quiet)
+    facts = reported[1]
     long = gather(other, Request(samples=10, pictures=["samples"], device="cpu"), api.quiet)
     finding = Finding(LONG, "serious", LONG, LONG, f"nelbo train {LONG} --{LONG}", LONG)
     data = facts.environment["data"] | {"name": LONG, "class_names": [LONG] * 3}

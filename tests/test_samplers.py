@@ -209,7 +209,7 @@ def learnable_priors() -> list[str]:
 def test_any_prior_with_weights_comes_nearer_than_a_gaussian(name):
     true_NZ = truth("two")
     _, gaussian = fit(Density(prior=StandardNormal()), "two", TRAIN)
-    _, found = fit(Density(prior=lookup("prior", name)(), steps=500), "two", TRAIN)
+    _, found = fit(Density(prior=lookup("prior", name)(), steps=250), "two", TRAIN)
     gain = float((found.log_prob(true_NZ) - gaussian.log_prob(true_NZ)).mean())
     assert gain > -0.01, f"{gain:.3f} nats on new latents"
 
@@ -260,7 +260,7 @@ def test_without_validation_latents_a_tenth_is_held_out():
 
 
 def test_the_second_stage_finds_both_gaussians():
-    _, found = fit(TwoStage(), "two", TRAIN)
+    _, found = fit(TwoStage(steps=800), "two", TRAIN)
     true_NZ = truth("two")
     assert off(found.sample(5000), true_NZ) < 0.08
     between = ((true_NZ[:, 0] > -0.7) & (true_NZ[:, 0] < 0.7)).double().mean()

@@ -108,10 +108,9 @@ def test_encoded_latents_are_those_of_the_training_images(tiny_run):
     assert not torch.allclose(noise, encoded.train.z_NZ[0] - encoded.train.mean_NZ[0]), "noise of its own"
 
 
-def test_more_images_than_are_needed_are_not_encoded(tiny_run, monkeypatch):
-    monkeypatch.setattr(samplers, "MOST_LATENTS", 30)
+def test_more_images_than_are_needed_are_not_encoded(tiny_run):
     view = View.open(tiny_run, device="cpu")
-    latents = samplers.Encoded(view.model, view.split).train
+    latents = samplers.Encoded(view.model, view.split, most=30).train
     assert len(latents) == 30
     assert latents.again(torch.tensor([29])).shape == (1, 3)
 
@@ -261,12 +260,16 @@ def test_a_setting_of_a_sampler_that_is_not_asked_for_is_refused(run_copy):
         samplers.compare(run_copy, ["prior"], {"exemplars.noise": 0.1}, device="cpu")
 
 
-def test_without_labels_nothing_judges(tiny_recipe, tmp_path, tiny_data):
+def test_without_labels_an_untrained_network_judges(tiny_recipe, tmp_path, tiny_data):
     with np.load(tiny_data) as arrays:
         np.savez(tmp_path / "bare.npz", images=arrays["images"], x_test=arrays["x_test"])
     run = api.train(tiny_recipe({"data.source": str(tmp_path / "bare.npz"), "epochs": 1}), runs=tmp_path)
-    with pytest.raises(ConfigError, match=r"nothing can judge .*no labels.*By FID: no weights"):
-        samplers.compare(run, ["prior"], device="cpu")
+    table = samplers.compare(
+        run, ["prior", "gaussian-mixture"], {"gaussian-mixture.components": 2}, device="cpu"
+    )
+    assert table["by"] == "frechet_untrained_distance"
+    assert all(table["by"] in row["metrics"] for row in table["samplers"].values())
+    assert table["chosen"] in table["samplers"]
 
 
 def test_a_judge_of_a_split_measures_any_latents(tiny_run):
@@ -425,13 +428,20 @@ def test_every_sampler_has_a_page_that_names_its_settings():
             assert f"`{field}`" in text, f"{name}: {field}"
 
 
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """The run that the pages speak of. Shared: copy it."""
+    folder = tmp_path_factory.mktemp("digits")
+    return api.train("digits", overrides={"epochs": 2}, runs=folder, name="digits-s0", device="cpu")
+
+
 @pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
 @pytest.mark.usefixtures("_forgotten")
-def test_the_pages_run(page, tmp_path, monkeypatch, capsys):
+def test_the_pages_run(page, digits_run, tmp_path, monkeypatch, capsys):
     """Their Python as it stands, their commands as a user types them."""
     monkeypatch.chdir(tmp_path)
     text = (PAGES / page).read_text(encoding="utf-8")
-    api.train("digits", overrides={"epochs": 2}, runs="runs", name="digits-s0", device="cpu")
+    shutil.copytree(digits_run.path, tmp_path / "runs" / "digits-s0")
     for block in re.findall(r"^```python\n(.*?)^```$", text, flags=re.S | re.M):
         exec(compile(block, page, "exec"), {})
     if page == "README.md":

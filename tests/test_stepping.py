@@ -334,6 +334,7 @@ def seen_on_the_host(recipe, monkeypatch) -> list[str]:
 
     monkeypatch.setattr(FusedAdam, "_kernel", staticmethod(kernel))
     monkeypatch.setattr(stepping, "WARM_UP", 0)
+    monkeypatch.setattr(stepping, "STEPS_AT_ONCE", 4)  # each step of a block does what the others do
     Watching.seen.clear()
     trainer = Trainer(recipe, recorder=Watching, device=torch.device("meta"))
     try:

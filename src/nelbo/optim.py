@@ -41,28 +41,21 @@ class Optimizer(Spec):
         optimizer.param_groups[0]["lr"] = self.lr(progress)
 
 
-def _unwrapped(method: Any) -> Any:
-    """Return a method of torch's optimiser without the wrapper that imports torch's compiler at the first call.
-
-    A hack around torch: that import takes a second and more of every start. It can go when torch imports lazily.
-    """
-    return inspect.unwrap(method)
-
-
 class FusedAdam(torch.optim.Adam):
     """`torch.optim.Adam(fused=True)`: the same kernel and the same state, without 0.1 ms of bookkeeping a step.
 
     Nothing in a step waits for the device, and the learning rate may be a tensor on it: a step can be captured.
-
     The fused kernel takes 0.4 to 0.6 ms of a step where torch's loop over parameters takes 1.2 (docs/log.md,
     fashion-mlp and mlp-tanh-binary). This class can go when torch's own bookkeeping around the kernel costs nothing.
     """
 
     _kernel: ClassVar[Any] = staticmethod(torch._fused_adam_)
 
-    add_param_group = _unwrapped(torch.optim.Optimizer.add_param_group)
-    state_dict = _unwrapped(torch.optim.Optimizer.state_dict)
-    load_state_dict = _unwrapped(torch.optim.Optimizer.load_state_dict)
+    # A hack around torch: their wrappers import torch's compiler at the first call, which takes a second and more of
+    # every start. It can go when torch imports lazily.
+    add_param_group: Any = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict: Any = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict: Any = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -109,19 +102,13 @@ class Adam(Optimizer):
     eps: float = Field(default=1e-8, gt=0.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
 
-    _method: ClassVar[type[torch.optim.Optimizer]] = FusedAdam
+    _method: ClassVar[type[FusedAdam]] = FusedAdam
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         # Fused: one kernel for all parameters. On two cores it takes a tenth of a small VAE's step,
         # the loop over parameters a quarter.
-        settings: dict[str, Any] = {
-            "lr": self.lr(Progress()),
-            "betas": self.betas,
-            "eps": self.eps,
-            "weight_decay": self.weight_decay,
-            "fused": True,
-        }
-        return self._method(list(parameters), **settings)
+        settings = self.model_dump(include={"betas", "eps", "weight_decay"})
+        return self._method(list(parameters), lr=self.lr(Progress()), **settings, fused=True)
 
 
 class AdamW(Adam):
@@ -130,7 +117,7 @@ class AdamW(Adam):
     name: ClassVar[str] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0.0)
 
-    _method: ClassVar[type[torch.optim.Optimizer]] = FusedAdamW
+    _method: ClassVar[type[FusedAdam]] = FusedAdamW
 
 
 class WeightAverage(Generic[M]):

@@ -60,7 +60,7 @@ def test_the_plain_loop_takes_the_same_step(parts, overrides):
 @pytest.mark.parametrize("name", recipes())
 def test_stock_layers_are_torchs_own(name):
     recipe = recipe_of(name)
-    model = plain.stock(recipe.model.build(recipe.data.shape_without_reading() or (1, 8, 8)))
+    model = plain.stock(recipe.model.build(api.shape_without_loading(recipe)))
     layers = [layer for layer in model.modules() if isinstance(layer, plain.STOCK)]
     assert layers
     assert {type(layer).__module__.partition(".")[0] for layer in layers} == {"torch"}

@@ -10,7 +10,10 @@ import torch
 
 from nelbo.data import Data, Images, from_object
 from nelbo.data.shapes import COLOURS, FACTORS, FORMS, PLACES, RADII, TEST, TURNS, Shapes, draw
+from nelbo.data.survey import survey
 from nelbo.errors import ConfigError, DataError
+from nelbo.training.api import shape_without_loading
+from nelbo.training.recipe import Recipe
 
 GRID = tuple(FACTORS.values())
 INDEX_NF = np.indices(GRID).reshape(len(GRID), -1).T
@@ -127,8 +130,8 @@ def test_every_value_of_every_factor_is_in_the_test_split(splits):
 
 def test_the_side_is_named_after_a_colon():
     data = Data(source="shapes:48")
-    assert data.shape_without_reading() == data.load().shape == (3, 48, 48)
-    assert Data(source="shapes:64", size=20).shape_without_reading() == (3, 20, 20)
+    assert survey(data).shape == data.load().shape == (3, 48, 48)
+    assert shape_without_loading(Recipe(data=Data(source="shapes:64", size=20))) == (3, 20, 20)
     for side in ("33", "16", "256", "large"):
         with pytest.raises(ConfigError, match=f"shapes:{side}.*\n.*side: "):
             Data(source=f"shapes:{side}").check_source()
@@ -203,7 +206,7 @@ def test_the_layout_of_dsprites_is_read_without_its_pickled_part(tmp_path):
     assert splits.pixels == "binary"
     assert splits.train.factors_NF.shape == (8, 2)
     np.savez(tmp_path / "o.npz", imgs=about)
-    with pytest.raises(DataError, match=r"o\.npz: holds nothing but Python objects"):
+    with pytest.raises(DataError, match=r"o\.npz\[imgs\]: holds Python objects, which are never unpickled"):
         Data(source=str(tmp_path / "o.npz")).load()
 
 

@@ -243,6 +243,7 @@ def test_the_surrogates_value_exceeds_log_p_by_less_than_log_k():
     assert log_px < value < log_px + math.log(5)
 
 
+@pytest.mark.usefixtures("every_setting")
 def test_right_objectives_pass():
     def iwae(self, draw):
         bound_B = log_w_of(draw).logsumexp(0) - math.log(self.k)

@@ -100,6 +100,7 @@ def test_a_fault_is_found_by_the_law_that_forbids_it(fault, laws):
     assert "Look at" in str(caught.value)
 
 
+@pytest.mark.usefixtures("every_setting")
 def test_a_right_owner_passes():
     evidence = check_objective(define())
     assert str(evidence[LEARNS]).startswith("5 weights")

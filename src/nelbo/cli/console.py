@@ -197,8 +197,8 @@ class Training:
                     f"{event.pixels_in_words} pixels, "
                     f"hash {event.hash}"
                 )
-                if event.note:
-                    self._say(event.note)
+                for note in event.notes:
+                    self._say(note)
                 if event.pixels != "binary" and event.observation_kind == "binary":
                     self._say(
                         "pixels between black and white under a Bernoulli: "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
@@ -16,30 +15,35 @@ from nelbo.cli.verb import Answer, OnRuns
 from nelbo.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from nelbo.training.recipe import Recipe
+    from nelbo.training.api import Plan
     from nelbo.training.store import Run
 
 
 @dataclass
 class Train(OnRuns):
-    """Train a recipe or a configuration file; the same command resumes an interrupted run.
+    """Train a recipe, a configuration file or a folder of images; the same command resumes an interrupted run.
 
+    `nelbo train FOLDER` looks at the images and chooses what fits them: short for `nelbo train images --data FOLDER`.
     Every field of the recipe is a flag: --epochs 5, --data PATH, --model.latent-dim 16,
     --objective elbo --objective.beta 4, --optimizer.lr 3e-4, --seed 1, --precision bf16.
     The model's parts need no prefix: --prior, --posterior, --likelihood, --latent-dim (see nelbo list).
     `nelbo train RECIPE --dry-run` lists those that are set, and the shapes of the network.
     """
 
-    usage = "train RECIPE | FILE.toml"
+    usage = "train RECIPE | FOLDER | FILE.toml"
     summary = "train; the same command resumes an interrupted run"
     order = 20
 
     recipe: Positional[
-        Annotated[str, plain("a recipe's name (see nelbo recipes) or FILE.toml", metavar="RECIPE")]
+        Annotated[
+            str, plain("a recipe (see nelbo recipes), a folder of images, or FILE.toml", metavar="RECIPE")
+        ]
     ]
     name: Annotated[str | None, plain("name of the run; default: recipe and seed", metavar="NAME")] = None
     overwrite: Annotated[bool, plain("replace a run of that name")] = False
-    dry_run: Annotated[bool, plain("check and print the configuration, read no data, train nothing")] = False
+    dry_run: Annotated[
+        bool, plain("print configuration and shapes, from the headers of the data; train nothing")
+    ] = False
     no_figures: Annotated[bool, plain("do not draw the pictures at the end")] = False
     overrides: flags.Overrides = field(default_factory=dict)
 
@@ -66,9 +70,14 @@ class Train(OnRuns):
         from nelbo.cli import console
         from nelbo.training import api
 
-        plan = api.plan(self.recipe, self.overrides, runs=self.runs, name=self.name, overwrite=self.overwrite)
+        plan = api.plan(
+            self.recipe, self.overrides, runs=self.runs, name=self.name, overwrite=self.overwrite,
+            data_dir=self.data_dir,
+        )  # fmt: skip
         if self.dry_run:
-            return self._describe(plan.recipe, plan.folder)
+            return self._describe(plan)
+        for line in plan.reasons:
+            console.say(line)
         console.announce_download(plan.recipe.data, self.data_dir)
         with console.Training(plan.recipe.epochs) as listener:
             run = api.train(plan, device=self.device, data_dir=self.data_dir, tell=listener)
@@ -78,50 +87,80 @@ class Train(OnRuns):
             )
         return self._conclude(run)
 
-    def _describe(self, recipe: Recipe, folder: Path) -> Answer:
+    def _describe(self, plan: Plan) -> Answer:
         from nelbo import engine
         from nelbo.core import config
         from nelbo.training import api
 
+        recipe = plan.recipe
         engine.check_precision(engine.pick_device(self.device), recipe.precision)
-        shape = recipe.data.shape_without_reading()  # None where only the data themselves would tell
-        outline = None if shape is None else api.outline(recipe, shape)
+        outline = api.outline(recipe, api.shape_without_loading(recipe, self.data_dir))
         table = {
-            "run": str(folder),
+            "run": str(plan.folder),
+            "reasons": plan.reasons,
             "config": config.to_dict(recipe),
-            "network": outline and dataclasses.asdict(outline),
+            "network": dataclasses.asdict(outline),
         }
-        note = "" if outline is None else f"# {outline}\n"
-        text = f"# would train in {folder}\n{note}{config.dumps(recipe)}"
+        lines = [f"would train in {plan.folder}", *plan.reasons, str(outline)]
+        text = "".join(f"# {line}\n" for line in lines) + config.dumps(recipe)
         return Answer(table, lambda: print(text, end=""))
 
+    def _choose_sampler(self, run: Run) -> None:
+        """Compare the prior with a fitted mixture on validation images, and say which draws better; in seconds."""
+        from nelbo.cli import console
+        from nelbo.core.layout import number
+        from nelbo.errors import NelboError
+        from nelbo.evaluation import samplers
+
+        if (run.path / samplers.FILE).is_file():  # a choice that somebody made stays
+            return
+        try:
+            table = samplers.compare(
+                run, samplers.QUICK, device=self.device, data_dir=self.data_dir, quick=True
+            )
+        except NelboError as error:
+            console.say(f"samples are drawn from the prior: {error}")
+            return
+        values = [
+            number(row["metrics"][table["by"]]) for row in table["samplers"].values() if "metrics" in row
+        ]
+        if table["chosen"] != "prior" and len(values) == 2:
+            prior, fitted = values
+            console.say(
+                f"a {table['chosen']} fitted to the latents draws nearer to the validation images than the prior: "
+                f"distance {fitted:.3g} against {prior:.3g}; nelbo sample {run.path} --sampler chosen"
+            )
+
     def _conclude(self, run: Run) -> Answer:
-        """Measure the best checkpoint on the test split, draw the pictures, and say where to look."""
+        """Measure the best checkpoint on the test split, or what there is; draw the pictures; say where to look."""
         from nelbo import pictures
         from nelbo.cli import console
         from nelbo.evaluation import card as cards
         from nelbo.pictures.view import View
+        from nelbo.training import api
 
-        summary = run.summary
+        summary, split = run.summary, api.measured_split(run)
         if "evaluate" not in summary["seconds"]:  # a finished run that is started again is not measured again
             begun = time.perf_counter()
             # The metrics of a few seconds; K = 0, for the estimate costs K passes of the decoder an image.
             card = cards.evaluate(
-                run, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir
+                run, split=split, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir
             )
             summary["metrics"] = card["metrics"]
             summary["seconds"]["evaluate"] = time.perf_counter() - begun
             if not self.no_figures:
                 begun = time.perf_counter()
-                view = View.open(run, device=self.device, data_dir=self.data_dir)
+                self._choose_sampler(run)
+                view = View.open(run, split=split, device=self.device, data_dir=self.data_dir)
                 files, _ = pictures.draw(view, [], run.path / "figures")  # none named: all that apply
                 summary["seconds"]["figures"] = time.perf_counter() - begun
                 console.say(f"{len(files)} pictures in {run.path / 'figures'}")
             run.write_json("summary.json", summary)
 
         def show() -> None:
-            console.show_card(cards.read(run, samples=0))
+            console.show_card(cards.read(run, split=split, samples=0))
             rate = f"{summary['images_per_second']:,.0f} images/s in training"
-            print(f"{rate}. Next:  nelbo evaluate {run.path}")
+            flag = "" if split == "test" else f" --split {split}"
+            print(f"{rate}. Next:  nelbo evaluate {run.path}{flag}")
 
         return Answer({"run": run.name, "path": str(run.path), **summary}, show)

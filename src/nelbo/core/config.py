@@ -21,10 +21,9 @@ S = TypeVar("S", bound="Spec")
 def to_dict(spec: Spec) -> dict[str, Any]:
     """Return the spec as plain tables; fields that are None are left out (TOML has no null)."""
     table: dict[str, object] = {"name": spec.name} if spec.axis else {}
-    for field in type(spec).model_fields:
-        value = _plain(spec.setting(field))
+    for field, value in spec:
         if value is not None:
-            table[field] = value
+            table[field] = _plain(value)
     return table
 
 
@@ -95,9 +94,7 @@ def parse_value(text: str) -> object:
     if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text.lower()):  # .001 and 1., which TOML refuses
         return float(text)
     try:
-        value = tomllib.loads(f"value = {text}")[
-            "value"
-        ]  # lists and tables on the command line, as in a file
+        value = tomllib.loads(f"value = {text}")["value"]  # lists and tables too, as in a file
         return value if isinstance(value, str | int | float | list | dict) else text  # a date is a name here
     except tomllib.TOMLDecodeError:
         items = text.split(",")
@@ -139,8 +136,7 @@ def _set(table: dict[str, Any], cls: type[Spec], path: list[str], value: object)
     head, deeper = path[0], path[1:]
     info = cls.model_fields.get(head)
     types = options_of(info.annotation) if info else []
-    specs = [option for option in types if inspect.isclass(option) and issubclass(option, Spec)]
-    field_spec = specs[0] if specs else None
+    field_spec = next((kind for kind in types if inspect.isclass(kind) and issubclass(kind, Spec)), None)
     entry = table.get(head)
     if deeper and field_spec is not None:
         if entry is None and info is not None and not info.is_required():
@@ -150,10 +146,10 @@ def _set(table: dict[str, Any], cls: type[Spec], path: list[str], value: object)
         table[head] = entry
         named = field_spec.is_abstract() and isinstance(entry.get("name"), str)
         _set(entry, lookup(field_spec.axis, entry["name"]) if named else field_spec, deeper, value)
+    elif deeper and isinstance(entry, dict):
+        _set(entry, Spec, deeper, value)
     elif deeper:
-        _set(table.setdefault(head, {}) if isinstance(entry, dict) else {}, Spec, deeper, value)
-        if not isinstance(entry, dict):
-            table[".".join(path)] = value  # refused by validation, which names it
+        table[".".join(path)] = value  # refused by validation, which names it
     elif value is None:
         table.pop(head, None)
     else:

@@ -17,8 +17,6 @@ class Sample:
 
     Sampling often computes what the density needs (the noise of a flow, the lower conditional of two levels). This
     record keeps that, so that nothing is computed twice or inverted, and the distribution itself stays unchanged.
-
-    z_KBZ   the samples
     """
 
     def __init__(self, z_KBZ: Tensor, q: PosteriorValue, log_qz_KB: Tensor | None = None) -> None:
@@ -114,6 +112,9 @@ class PosteriorValue(abc.ABC):
         raise TypeError(f"{type(self).__name__} has no copy with constant parameters")
 
 
+Encode = Callable[[Tensor], PosteriorValue]  # images x_BCHW -> q(z | x) of each
+
+
 class PriorDensity(Protocol):
     """Anything with a density and samples: a prior module, or one without the images that it scores."""
 
@@ -146,7 +147,7 @@ class PriorModule(nn.Module, abc.ABC):
     def sample(self, n: int) -> Tensor:
         """Return n samples z_NZ."""
 
-    def attach(self, encode: Callable[[Tensor], PosteriorValue], shape: Shape) -> None:
+    def attach(self, encode: Encode, shape: Shape) -> None:
         """Take the model's encoder, for images of this shape. Called once, when the model is built."""
 
     def observe_training_images(self, images: TrainingImages) -> None:

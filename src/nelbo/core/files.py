@@ -20,9 +20,8 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     """Write named tensors, with a table of plain values in the file's metadata."""
     ready = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with atomic(file) as temporary:
-        save_file(
-            ready, temporary, metadata={"nelbo": json.dumps(finite(with_format(about)), allow_nan=False)}
-        )
+        text = json.dumps(finite(with_format(about)), allow_nan=False)
+        save_file(ready, temporary, metadata={"nelbo": text})
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

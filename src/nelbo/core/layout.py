@@ -10,7 +10,11 @@ LOGGED: tuple[Logged, ...] = ("train", "validation")
 
 
 class DataFacts(TypedDict, total=False):
-    """The data of a run; `n` counts the images of each split, `factors` the values of each known factor."""
+    """The data of a run; `n` counts the images of each split, `factors` the values of each known factor.
+
+    notes  lines for people: what of the data is left out or not used, and where large ones stay
+    unreadable  image files that were left out because they cannot be read
+    """
 
     name: str
     hash: str
@@ -19,6 +23,8 @@ class DataFacts(TypedDict, total=False):
     n: dict[str, int]
     class_names: list[str] | None
     factors: dict[str, int] | None
+    notes: list[str]
+    unreadable: list[str]
 
 
 class Environment(TypedDict, total=False):
@@ -99,22 +105,27 @@ class Entry(TypedDict):
     warning: str
 
 
-class Card(TypedDict, total=False):
-    """An evaluation; see `nelbo.evaluate`. `earlier` holds the environment of sections that were measured before."""
+class Measurement(TypedDict, total=False):
+    """The weights that were measured, and how and where."""
 
     run: str
     checkpoint: str
     epoch: int
+    weights: str
+    data_hash: str
+    seed: int
+    precision: str
+    environment: Environment
+
+
+class Card(Measurement, total=False):
+    """An evaluation; see `nelbo.evaluate`. `earlier` holds the environment of sections that were measured before."""
+
     split: str
     n: int
     samples: int
-    seed: int
-    data_hash: str
     images_hash: str
     log_px: str
-    weights: str
-    precision: str
-    environment: Environment
     seconds: float
     metrics: dict[str, Entry]
     sections: dict[str, list[str]]
@@ -139,17 +150,9 @@ class OnSplit(TypedDict, total=False):
     references: dict[str, Entry]
 
 
-class SamplerChoice(TypedDict, total=False):
+class SamplerChoice(Measurement, total=False):
     """Samplers of a run side by side; `by` is the number that chose one."""
 
-    run: str
-    checkpoint: str
-    epoch: int
-    weights: str
-    data_hash: str
-    seed: int
-    precision: str
-    environment: Environment
     by: str
     samplers: dict[str, SamplerRow]
     chosen: str

@@ -88,19 +88,22 @@ class Spec(BaseModel):
         if isinstance(value, cls):
             return value  # frozen and validated: there is nothing to copy
         if not isinstance(value, Mapping):
-            table = cls.from_scalar(value)
-            if table is None:
+            value = cls.from_scalar(value)
+            if value is None:
                 raise PydanticCustomError("not_a_table", "expected {what}", {"what": _expected(cls)})
-            value = table
-        table = {
-            str(key).replace("-", "_"): entry for key, entry in value.items()
-        }  # a copy: names are popped
+        # A copy: names are popped.
+        table = {str(key).replace("-", "_"): entry for key, entry in value.items()}
         if cls.is_abstract():
-            return cls._by_name(table)
-        if cls.axis and table.get("name", cls.name) != cls.name:
+            name = table.pop("name", None)
+            if not isinstance(name, str):
+                raise PydanticCustomError("no_name", "expected {what}", {"what": _expected(cls)})
+            try:
+                concrete: type[Self] = lookup(cls.axis, name)
+            except UnknownName as error:  # as a pydantic error it gets the path of the field before it
+                raise PydanticCustomError("unknown_name", "{why}", {"why": str(error)}) from None
+            return concrete.model_validate(table)
+        if cls.axis and table.pop("name", cls.name) != cls.name:
             raise PydanticCustomError("wrong_name", "expected name {name!r}", {"name": cls.name})
-        if cls.axis:
-            table.pop("name", None)
         table = cls.from_earlier(table)
         for key in table:
             if key not in cls.model_fields:
@@ -116,17 +119,6 @@ class Spec(BaseModel):
                     "no_bool", "{field}: expected another value than true or false", {"field": kebab(key)}
                 )
         return handler(table)
-
-    @classmethod
-    def _by_name(cls, table: dict[str, object]) -> Self:
-        name = table.pop("name", None)
-        if not isinstance(name, str):
-            raise PydanticCustomError("no_name", "expected {what}", {"what": _expected(cls)})
-        try:
-            concrete: type[Self] = lookup(cls.axis, name)
-        except UnknownName as error:  # as a pydantic error it gets the path of the field before it
-            raise PydanticCustomError("unknown_name", "{why}", {"why": str(error)}) from None
-        return concrete.model_validate(table)
 
 
 def _expected(cls: type[Spec]) -> str:

@@ -39,11 +39,9 @@ class Draw:
     prior            the distribution p(z) by which these images are scored
     x_BCHW           the images
     likelihood       the distributions p(x | z) of the samples: its mean has shape (K, B, C, H, W)
+    sample           what `posterior.rsample_and_log_prob(k)` returned, which has the density of these samples
     decode           a function from any latents to their likelihood, or None where the model has none to offer
     decoder_weights  a function that returns the decoder's parameters, or None
-
-    `sample` is the result of `posterior.rsample_and_log_prob(k)`, which has the density of these samples; without
-    it the density is computed from the samples.
     """
 
     z_KBZ: Tensor
@@ -121,6 +119,5 @@ class Progress:
     @property
     def fraction(self) -> float:
         """The share of the training done, in [0, 1]."""
-        return min(
-            1.0, self.step / max(1, self.steps)
-        )  # a run that goes on longer stays at the end of its schedules
+        # A run that goes on longer stays at the end of its schedules.
+        return min(1.0, self.step / max(1, self.steps))

@@ -56,6 +56,10 @@ class DiagonalNormal(PosteriorValue):
     def log_prob(self, z: Tensor) -> Tensor:
         return self.log_prob_each(z).sum(-1)
 
+    def cross_entropy(self, mean_BZ: Tensor, var_BZ: Tensor) -> Tensor:
+        """Return -E[log p(z_j)] of each dimension, nats, of this value as a prior such as p(z1 | z2)."""
+        return cross_entropy(mean_BZ, var_BZ, self.mean, self.log_var)
+
     def detached(self) -> DiagonalNormal:
         return DiagonalNormal(self.mean.detach(), self.std.detach(), self.log_var.detach(), self.shared_noise)
 
@@ -118,12 +122,7 @@ def kl_to_standard(q: DiagonalNormal, prior: StandardNormalModule) -> Tensor:
 
 
 @register_kl(DiagonalNormal, NormalPrior)
-def kl_to_normal_prior(q: DiagonalNormal, prior: NormalPrior) -> Tensor:
-    """Return the cross-entropy less the entropy 1/2 (log(2 pi) + 1 + log std^2) of each dimension."""
-    return prior.cross_entropy(q.mean, q.std.square()) - 0.5 * (LOG_2PI + 1.0 + q.log_var)
-
-
 @register_kl(DiagonalNormal, DiagonalNormal)
-def kl_between_diagonal_normals(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
-    """Return the same for a p that is a value, such as p(z1 | z2) of two levels."""
-    return cross_entropy(q.mean, q.std.square(), p.mean, p.log_var) - 0.5 * (LOG_2PI + 1.0 + q.log_var)
+def kl_to_normal(q: DiagonalNormal, p: NormalPrior | DiagonalNormal) -> Tensor:
+    """Return the cross-entropy less the entropy 1/2 (log(2 pi) + 1 + log std^2) of each dimension."""
+    return p.cross_entropy(q.mean, q.std.square()) - 0.5 * (LOG_2PI + 1.0 + q.log_var)

@@ -1,14 +1,17 @@
-"""One-hot vectors: blocks of categories, their distribution, and relaxed samples with a gradient."""
+"""One-hot vectors, alone or beside reals: their distribution, relaxed samples with a gradient, and priors over them."""
+
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PriorModule
+from nelbo.dists.base import LatentSpec, Space
+from nelbo.dists.normal import StandardNormalModule
 
-SMALLEST_UNIFORM = {
-    torch.float32: 1e-10,
-    torch.float64: 1e-30,
-}  # `rand` may be 0, whose Gumbel noise is infinite
+# `rand` may be 0, whose Gumbel noise is infinite.
+SMALLEST_UNIFORM = {torch.float32: 1e-10, torch.float64: 1e-30}
 
 
 class OneHot:
@@ -61,15 +64,38 @@ def sample_one_hot(log_p: Tensor, n: int) -> Tensor:
     return OneHot(log_p, 1.0).rsample(n)
 
 
-def variables_in(latent_dim: int, categories: int) -> int:
-    """Return the number of variables of so many categories in these latents; raise ValueError where there are none."""
-    variables, remainder = divmod(latent_dim, categories)
-    if variables < 1 or remainder:
-        raise ValueError(
-            f"{latent_dim} latent dimensions are no whole number of variables of {categories} categories; use "
-            f"--latent-dim {categories}, {2 * categories}, {3 * categories}, ... or other categories"
-        )
-    return variables
+class OneHotSpec(LatentSpec):
+    """A distribution over latents that are one-hot vectors of as many categories each."""
+
+    space: ClassVar[Space] = "one-hot"
+    categories: int = Field(default=2, ge=2)
+
+    def blocks(self, latent_dim: int) -> tuple[int, ...]:
+        categories = self.categories
+        variables, remainder = divmod(latent_dim, categories)
+        if variables < 1 or remainder:
+            raise ValueError(
+                f"{latent_dim} latent dimensions are no whole number of variables of {categories} categories; use "
+                f"--latent-dim {categories}, {2 * categories}, {3 * categories}, ... or other categories"
+            )
+        return (categories,) * variables
+
+
+class MixedSpec(LatentSpec):
+    """A distribution over latents that are reals, then one-hot vectors."""
+
+    space: ClassVar[Space] = "mixed"
+    variables: int = Field(default=1, ge=1)
+    categories: int = Field(default=2, ge=2)
+
+    def blocks(self, latent_dim: int) -> tuple[int, ...]:
+        blocks = (self.categories,) * self.variables
+        if latent_dim <= sum(blocks):
+            raise ValueError(
+                f"{latent_dim} latent dimensions leave no continuous one beside {self.variables} x {self.categories} "
+                f"for categories; use --latent-dim {sum(blocks) + 1} or more, or fewer categories"
+            )
+        return blocks
 
 
 class CategoricalPriorModule(PriorModule):
@@ -94,3 +120,19 @@ class CategoricalPriorModule(PriorModule):
     def sample(self, n: int) -> Tensor:
         with torch.no_grad():
             return sample_one_hot(self.logits_VC, n)
+
+
+class JointPriorModule(PriorModule):
+    """A standard normal beside uniform categories, as a module."""
+
+    def __init__(self, latent_dim: int, variables: int, categories: int) -> None:
+        super().__init__()
+        self.reals = latent_dim - variables * categories
+        self.continuous = StandardNormalModule(self.reals)
+        self.discrete = CategoricalPriorModule((variables, categories))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.continuous.log_prob(z[..., : self.reals]) + self.discrete.log_prob(z[..., self.reals :])
+
+    def sample(self, n: int) -> Tensor:
+        return torch.cat([self.continuous.sample(n), self.discrete.sample(n)], -1)

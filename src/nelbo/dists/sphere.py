@@ -34,11 +34,3 @@ def unit(vector: Tensor) -> Tensor:
     """Return the vector divided by its length."""
     length: Tensor = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     return vector / length.clamp_min(1e-30)
-
-
-def check_sphere(latent_dim: int) -> None:
-    """Raise ValueError for a sphere that is two points."""
-    if latent_dim < 2:
-        raise ValueError(
-            f"a sphere needs 2 latent dimensions or more, not {latent_dim}; use --latent-dim 2 (a circle)"
-        )

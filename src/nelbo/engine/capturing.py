@@ -1,9 +1,8 @@
 """Capture: several steps recorded once as a CUDA graph and launched together, without any Python between them."""
 
-import contextlib
 import functools
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import torch
@@ -59,20 +58,6 @@ def _side_stream(index: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
 
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Collect no garbage during a block; what there is goes before it."""
-    # Garbage may be a graph or a compiled kernel of an earlier run, and to unload one ends a recording.
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class Captured:
     """A launch of `steps` steps of training.
 
@@ -85,26 +70,29 @@ class Captured:
     """
 
     def __init__(self, one: One, rows: Tensor, steps: int, dials: Dials, recorder: Recorder) -> None:
-        self.steps = steps
-        self.batch = len(rows)
         self.names: tuple[str, ...] = ()
-        self._one = one
-        self._dials = dials
-        self._recorder = recorder
+        self._one, self._dials, self._recorder = one, dials, recorder
         self._rows = torch.zeros((steps, *rows.shape), dtype=rows.dtype, device=rows.device)
         self._table_SD = torch.zeros((steps, len(dials.schedules)), device=rows.device)
-        with _without_collecting():
-            self._sums_SQ: Tensor = recorder.record(self._block)
 
-    def _block(self) -> Tensor:
-        """Do the steps: what is recorded."""
-        sums = []
-        for index in range(self.steps):
-            if self._dials.schedules:  # the copy is recorded too: each step of a launch reads its own row
-                self._dials.numbers_D.copy_(self._table_SD[index])
-            self.names, sums_Q = self._one(self._rows[index])
-            sums.append(sums_Q)
-        return torch.stack(sums)
+        def all_steps() -> Tensor:
+            sums = []
+            for index in range(steps):
+                if dials.schedules:  # the copy is recorded too: each step of a launch reads its own row
+                    dials.numbers_D.copy_(self._table_SD[index])
+                self.names, sums_Q = one(self._rows[index])
+                sums.append(sums_Q)
+            return torch.stack(sums)
+
+        # Garbage may be a graph or a compiled kernel of an earlier run, and to unload one ends a recording.
+        gc.collect()
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self._sums_SQ: Tensor = recorder.record(all_steps)
+        finally:
+            if collecting:
+                gc.enable()
 
     def __call__(self, rows: Tensor, table: list[list[float]]) -> Tensor:
         """Do the steps on `steps` batches of rows; one row of the table for each. Sums, shape (steps, Q)."""

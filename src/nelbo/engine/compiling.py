@@ -98,9 +98,8 @@ def compiling() -> Iterator[None]:
     from torch._dynamo import config
     from torch._inductor import config as inductor
 
-    if not hasattr(config, "trace_autograd_ops"):
-        yield
-        return
+    # A torch without this setting compiles nothing: see `why_not`.
+    traced = {"trace_autograd_ops": True} if hasattr(config, "trace_autograd_ops") else {}
     # torch 2.13.0 can unload a compiled kernel while its fast launcher still points to it: a segmentation fault
     # (github.com/pytorch/pytorch/pull/190502). Launching the ordinary way costs nothing where steps are captured.
     safe = {"use_fast_triton_launcher": False} if hasattr(inductor, "use_fast_triton_launcher") else {}
@@ -109,7 +108,7 @@ def compiling() -> Iterator[None]:
     for logger in loggers:  # what fails is said once, by us
         logger.setLevel(logging.CRITICAL)
     try:
-        with config.patch(trace_autograd_ops=True), inductor.patch(safe):
+        with config.patch(traced), inductor.patch(safe):
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -22,14 +22,9 @@ class NotFixed(Exception):
     """The reason why a step cannot be made once and repeated."""
 
 
-class Dial:
-    """A stand-in for a schedule, which gives today's number as a 0-dimensional tensor."""
-
-    def __init__(self, number: Tensor) -> None:
-        self.number = number
-
-    def __call__(self, progress: object) -> Tensor:
-        return self.number
+def dial(number: Tensor) -> Callable[[object], Tensor]:
+    """Return a stand-in for a schedule, which gives today's number as a 0-dimensional tensor."""
+    return lambda progress: number
 
 
 class Hidden:
@@ -80,8 +75,7 @@ def send(numbers: Sequence[float] | Sequence[Sequence[float]], to: Tensor) -> No
 def moving(spec: Spec) -> list[Schedule]:
     """Return the schedules anywhere in a spec whose number changes."""
     schedules: list[Schedule] = []
-    for field in type(spec).model_fields:
-        value = spec.setting(field)
+    for _, value in spec:
         if isinstance(value, Schedule):
             schedules += [] if isinstance(value, Constant) else [value]  # a constant may be built in
         elif isinstance(value, Spec):
@@ -92,11 +86,10 @@ def moving(spec: Spec) -> list[Schedule]:
 def with_dials(spec: S, dials: Dials) -> S:
     """Return the spec with its changing schedules replaced by their dials; a working copy that is never stored."""
     update: dict[str, object] = {}
-    for field in type(spec).model_fields:
-        value = spec.setting(field)
+    for field, value in spec:
         if isinstance(value, Schedule):
             if value in dials.schedules:
-                update[field] = Dial(dials.of(value))
+                update[field] = dial(dials.of(value))
         elif isinstance(value, Spec):
             update[field] = with_dials(value, dials)
     return spec.model_copy(update=update)  # not validated: a dial is no schedule

@@ -109,10 +109,8 @@ class Step:
     @property
     def how(self) -> Execution:
         """The way that steps really ran, for the run's summary."""
-        return {
-            "compiled": self._compiled is not None and self._compiled.ready,
-            "steps_at_once": self._most_at_once,
-        }
+        compiled = self._compiled is not None and self._compiled.ready
+        return {"compiled": compiled, "steps_at_once": self._most_at_once}
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

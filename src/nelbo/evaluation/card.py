@@ -136,10 +136,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def images_hash(view: Split) -> str:
-    """Return 16 hex digits over the pixels and labels that are measured, as a model sees them, in their order.
-
-    Two are equal where two cards measured the same images, whatever the models were trained on.
-    """
+    """Return 16 hex digits over the pixels and labels that a model sees, in order: equal for cards of equal images."""
     # The shape comes first: the bytes of 2 x 8 pixels are also those of 4 x 4.
     digest = hashlib.sha256(str(list(view.images.shape)).encode())
     for x_BCHW in Batches(view.images, view.transforms, view.batch_size, device=torch.device("cpu")).epoch():
@@ -161,9 +158,9 @@ def read(
     samples: int | None = None,
     having: str | None = None,
 ) -> Card:
-    """Return the card in the run folder, or an empty table: of `samples`, or else the fullest, then of the largest K.
+    """Return a card of the run folder, or an empty one: of `samples`, or else the fullest that has a number `having`.
 
-    having   a value that it must hold
+    Of equally full ones that of the largest K.
     """
     if samples is not None:
         card: Card = run.read_json(stem(split, checkpoint, samples) + ".json", missing={})
@@ -263,9 +260,8 @@ def _carried_over(run: Run, card: Card, chosen: Mapping[str, Metric]) -> tuple[s
             }
             metrics = {one: other["metrics"][one] for listed in sections.values() for one in listed}
             if sections:
-                columns = {
-                    one: each_N for one, each_N in read_per_image(run, other).items() if one in metrics
-                }
+                per_image = read_per_image(run, other)
+                columns = {one: each_N for one, each_N in per_image.items() if one in metrics}
                 joined: Card = {**card, "seconds": other["seconds"], "metrics": metrics, "sections": sections}
                 _keep(run, joined, columns)
                 return tuple(sections)

@@ -52,18 +52,14 @@ def rounded(value: float, error: float | None = None) -> str:
     return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 
-def spread(error: float | None) -> str:
-    """Write a standard error to two digits, and nothing where there is none."""
-    return "" if error is None else f"± {error:.{decimals(error)}f}" if error else "± 0"
-
-
 def shown(entry: Entry) -> tuple[str, str, str]:
     """Return value, spread and note of one number; where there is no value, the word for why."""
-    value, note = entry["value"], entry["note"]
+    value, error, note = entry["value"], entry["standard_error"], entry["note"]
     if value is None:
         return entry.get("missing") or "none", "", note
     if isinstance(value, list):
         if not value:
             return "none", "", note
         return f"{rounded(min(value))} to {rounded(max(value))}", "", note
-    return rounded(value, entry["standard_error"]), spread(entry["standard_error"]), note
+    spread = "" if error is None else f"± {error:.{decimals(error)}f}" if error else "± 0"
+    return rounded(value, error), spread, note

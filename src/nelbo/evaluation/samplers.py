@@ -1,14 +1,14 @@
 """Samplers fitted to a trained run, and the choice of one: by validation images, reported on test images.
 
 evaluation/samplers.json                        the measurements of `compare`, and the sampler that it chose
-evaluation/unfinished/samplers-{weights}.json   the finished part of an interrupted one
+evaluation/unfinished/samplers-*.json           the finished part of an interrupted one
 """
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,12 +20,14 @@ from nelbo.core import config
 from nelbo.core.layout import Entry, SamplerChoice, SamplerRow, number
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import kebab
-from nelbo.data import Images, frozen, materialise
+from nelbo.data import Images
 from nelbo.errors import ConfigError, DataError, NelboError
 from nelbo.evaluation.card import PRECISION, fingerprint
 from nelbo.metrics import Split, Value, exactly
 from nelbo.metrics import fid as inception
-from nelbo.metrics.quality import MAIN, DrawLatents, Judge, Refusal, choice
+from nelbo.metrics.base import choice
+from nelbo.metrics.classifier import presented
+from nelbo.metrics.quality import DrawLatents, Judge, Refusal
 from nelbo.models import BuiltModel
 from nelbo.samplers import Fitted, Latents, Sampler
 from nelbo.samplers.base import of_posterior
@@ -36,6 +38,8 @@ from nelbo.training.store import Run
 FILE = "evaluation/samplers.json"
 CHOSEN = "chosen"
 MOST_LATENTS = 100_000  # training images that a sampler is fitted to
+QUICK = ("prior", "gaussian-mixture")  # what is compared after every training, in seconds
+QUICK_LATENTS, QUICK_IMAGES = 5_000, 1_000
 DECODE_AT_ONCE = 1000  # latents: the images of all of them may not fit the memory of a device
 
 
@@ -45,17 +49,19 @@ class Encoded:
 
     split   any split of the data; its device and its transforms count
     seed    of fits
+    most    training images at most
     """
 
     model: BuiltModel
     split: Split
     seed: int = 0
+    most: int = MOST_LATENTS
 
     @cached_property
     def train(self) -> Latents:
         images = self.split.data.train
-        if len(images) > MOST_LATENTS:
-            images = images.select(choice(len(images), MOST_LATENTS))
+        if len(images) > self.most:
+            images = images.select(choice(len(images), self.most))
         return self._of(images, self.split.seed)
 
     @cached_property
@@ -68,12 +74,10 @@ class Encoded:
         split = dataclasses.replace(self.split, images=images, seed=seed)
         encoded = [of_posterior(self.model.encode(x_BCHW)) for x_BCHW in split.batches()]
         z_NZ, mean_NZ, std_NZ = (torch.cat(parts).float() for parts in zip(*encoded, strict=True))
-        fixed = frozen(images, split.transforms)
-        deterministic = [transform for transform in split.transforms if not transform.random]
+        present = presented(images, split.transforms)
 
         def again(at_M: Tensor) -> Tensor:
-            x_MCHW = materialise(fixed.select(at_M), deterministic).to(split.device)
-            return of_posterior(self.model.encode(x_MCHW))[0].float()
+            return of_posterior(self.model.encode(present(at_M).to(split.device)))[0].float()
 
         return Latents(z_NZ, mean_NZ, std_NZ, again)
 
@@ -179,6 +183,7 @@ def compare(
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
     data: object | None = None,
+    quick: bool = False,
     tell: Tell = quiet,
 ) -> SamplerChoice:
     """Fit samplers to a run, measure each on validation images, and the one with the lowest distance on test images.
@@ -187,11 +192,13 @@ def compare(
 
     samplers  names; every registered one by default
     settings  fields by sampler, as {"gaussian-mixture.components": 20}
+    quick     seconds: fits to 5,000 training images, and judges by 1,000 images in the features of an untrained network
     tell      hears `MetricBegun` when the next sampler begins and `MetricGoesOn` while it runs
 
     The table is also written to `evaluation/samplers.json`: {samplers: {name: {config, copies, seconds, metrics} or
     {config, copies, refused}}, chosen, validation, test, ...}. The classifier of the data judges images (metric
-    `quality`), or FID where there is none. Raises ConfigError without validation images and where nothing can judge.
+    `quality`); where there is none FID; without its weights the features of an untrained network. Raises ConfigError
+    without validation images, or with too few.
     """
     specs = _specs(samplers, settings or {})
     opened = store.find(run, Path(runs))
@@ -214,30 +221,30 @@ def compare(
         "precision": PRECISION,
         "environment": engine.describe(place),
     }
-    encoded = Encoded(model, split, seed)
-    panel = _Panel(encoded, split.of(split.data.validation), tell)
-    progress = _Progress(opened, about)
-    for name, spec in specs.items():
-        tell(MetricBegun(name))
-        entry: SamplerRow = {"config": config.to_dict(spec), "copies": spec.copies}
-        progress.once(name, entry, partial(_measured, panel, spec, name))
-    chosen = _best(progress.samplers, panel.criterion)
+    encoded = Encoded(model, split, seed, QUICK_LATENTS if quick else MOST_LATENTS)
+    judge = _judge_of(split.of(split.data.validation), quick)
+    unfinished = f"evaluation/unfinished/samplers-{judge.main}-{about['weights']}.json"
+    rows = _rows(opened, unfinished, about, specs, encoded, judge, tell)
+    chosen = _best(rows, judge.main)
     tell(MetricBegun(f"{chosen} on test images"))
-    final = _Panel(encoded, split, tell)
+    final = _judge_of(split, quick)
     table: SamplerChoice = {
         **about,
-        "by": panel.criterion,
-        "samplers": progress.samplers,
+        "by": judge.main,
+        "samplers": rows,
         "chosen": chosen,
-        "validation": {"n": len(panel.split.images), "references": panel.references()},
+        # Distances of reconstructions and of training images are the best that a sampler can reach.
+        "validation": {"n": len(judge.split.images), "references": _plain(judge.references(model))},
         "test": {
-            "n": len(split.images),
-            "metrics": final.metrics(encoded.fit(specs[chosen]).sample, chosen),
-            "references": final.references(),
+            "n": len(final.split.images),
+            "metrics": _metrics(final, model, encoded.fit(specs[chosen]).sample, chosen, tell),
+            "references": _plain(final.references(model)),
         },
     }
     opened.write_json(FILE, table)
-    progress.remove()
+    (opened.path / unfinished).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # other measurements are unfinished there
+        (opened.path / unfinished).parent.rmdir()
     return table
 
 
@@ -263,53 +270,76 @@ def _specs(samplers: Sequence[str] | None, settings: Mapping[str, object]) -> di
     return specs
 
 
-class _Panel:
-    """The judge of the images of any sampler on one split."""
-
-    def __init__(self, encoded: Encoded, split: Split, tell: Tell) -> None:
-        self.encoded = encoded
-        self.split = split
-        self.tell = tell
-        self.criterion = MAIN
-        judge = Judge.of(split)
-        if isinstance(judge, Refusal):
-            fallback = inception.Judge.of(split, sets=3)
-            if isinstance(fallback, Refusal):
-                raise ConfigError(
-                    f"nothing can judge the samplers' images. By a classifier of the data: {judge.reason}. "
-                    f"By FID: {fallback.reason}"
-                )
-            self.criterion = "fid"
-            self.judge: Judge | inception.Judge = fallback
-        else:
-            self.judge = judge
-
-    def metrics(self, draw: DrawLatents, name: str) -> dict[str, Entry]:
-        """Measure as many images as the split has."""
-        model, z = self.encoded.model, f"z ~ {name}"
-        if isinstance(self.judge, inception.Judge):
-            return _plain(dict(self.judge.distances(model, draw, z)))
-        telling = dataclasses.replace(
-            self.split, tell=lambda count, total: self.tell(MetricGoesOn(name, count, total))
-        )
-        judge = dataclasses.replace(self.judge, split=telling).ticking(2 * self.judge.n)
-        sets = judge.generated(model, draw)
-        return _plain(dict(self.judge.distances(sets, z)) | dict(self.judge.neighbours(sets)))
-
-    def references(self) -> dict[str, Entry]:
-        """Return the same distance of reconstructions and of training images: the best that a sampler can reach."""
-        return _plain(dict(self.judge.references(self.encoded.model)))
+def _rows(
+    run: Run, file: str, about: SamplerChoice, specs: Mapping[str, Sampler], encoded: Encoded,
+    judge: Judge | inception.Judge, tell: Tell,
+) -> dict[str, SamplerRow]:  # fmt: skip
+    """Measure every sampler; `file` has those that an interrupted comparison measured under the same conditions."""
+    before: dict[str, SamplerRow] = {}
+    with contextlib.suppress(NelboError):  # a damaged file is replaced
+        table = run.read_json(file, missing={})
+        before = table.get("samplers", {}) if table.get("about") == about else {}
+    rows: dict[str, SamplerRow] = {}
+    for name, spec in specs.items():
+        tell(MetricBegun(name))
+        row: SamplerRow = {"config": config.to_dict(spec), "copies": spec.copies}
+        earlier = before.get(name, {})
+        same = earlier.get("config") == row["config"]
+        rows[name] = earlier if same else row | _measured(judge, encoded, spec, name, tell)
+        run.write_json(file, {"about": about, "samplers": rows})
+    return rows
 
 
-def _plain(metrics: Mapping[str, Value]) -> dict[str, Entry]:
-    return {key: value.to_dict() for key, value in metrics.items()}
+def _judge_of(split: Split, quick: bool = False) -> Judge | inception.Judge:
+    """Return the judge of generated images: the classifier of the data, FID, or features that nobody trained.
+
+    quick   the last, on at most 1,000 images
+    """
+    if quick and len(split.images) > QUICK_IMAGES:
+        split = split.of(split.images.select(choice(len(split.images), QUICK_IMAGES)))
+    judge = Judge.untrained(split) if quick else Judge.of(split)
+    if isinstance(judge, Refusal) and not quick:
+        by_inception = inception.Judge.of(split, sets=3)
+        if not isinstance(by_inception, Refusal):
+            return by_inception
+        judge = Judge.untrained(split)
+    if isinstance(judge, Refusal):
+        raise ConfigError(f"nothing can judge the samplers' images: {judge.reason}")
+    return judge
 
 
-def _measured(panel: _Panel, spec: Sampler, name: str) -> SamplerRow:
+def chosen_for(run: Run, model: BuiltModel) -> Sampler | None:
+    """Return the sampler that was chosen for these weights, or None where none was, or the prior itself."""
+    table = run.read_json(FILE, missing={})
+    if not table or table["weights"] != fingerprint(model) or table["chosen"] == "prior":
+        return None
+    return config.build(Sampler, table["samplers"][table["chosen"]]["config"], str(run.path / FILE))
+
+
+def _metrics(
+    judge: Judge | inception.Judge, model: BuiltModel, draw: DrawLatents, name: str, tell: Tell
+) -> dict[str, Entry]:
+    """Measure as many images of a sampler as the split has."""
+    z = f"z ~ {name}"
+    if isinstance(judge, inception.Judge):
+        return _plain(judge.distances(model, draw, z))
+    split = dataclasses.replace(judge.split, tell=lambda count, total: tell(MetricGoesOn(name, count, total)))
+    judge = dataclasses.replace(judge, split=split).ticking(2 * judge.n)
+    sets = judge.generated(model, draw)
+    return _plain([*judge.distances(sets, z), *judge.neighbours(sets)])
+
+
+def _plain(values: Iterable[tuple[str, Value]]) -> dict[str, Entry]:
+    return {key: value.to_dict() for key, value in values}
+
+
+def _measured(
+    judge: Judge | inception.Judge, encoded: Encoded, spec: Sampler, name: str, tell: Tell
+) -> SamplerRow:
     """Return the measurements of a sampler, or the reason for its refusal."""
     begun = time.perf_counter()
     try:
-        fitted = panel.encoded.fit(spec)
+        fitted = encoded.fit(spec)
     except (ConfigError, DataError) as error:
         return {"refused": str(error)}
     seconds = {"fit": time.perf_counter() - begun, "draw": 0.0}
@@ -317,11 +347,11 @@ def _measured(panel: _Panel, spec: Sampler, name: str) -> SamplerRow:
     def draw(n: int) -> Tensor:
         begun = time.perf_counter()
         z_NZ = fitted.sample(n)
-        engine.synchronise(panel.split.device)  # a GPU returns before it has drawn
+        engine.synchronise(judge.split.device)  # a GPU returns before it has drawn
         seconds["draw"] += time.perf_counter() - begun
         return z_NZ
 
-    metrics = panel.metrics(draw, name)
+    metrics = _metrics(judge, encoded.model, draw, name, tell)
     return {"seconds": {key: round(value, 3) for key, value in seconds.items()}, "metrics": metrics}
 
 
@@ -337,30 +367,3 @@ def _best(samplers: Mapping[str, SamplerRow], criterion: str) -> str:
         why = "; ".join(f"{name}: {table.get('refused', 'not finite')}" for name, table in samplers.items())
         raise NelboError(f"no sampler could be measured: {why}")
     return min(values, key=values.__getitem__)
-
-
-class _Progress:
-    """The measurements that are finished under the same conditions, so that an interrupted comparison goes on."""
-
-    def __init__(self, run: Run, about: SamplerChoice) -> None:
-        self.run = run
-        self.about = about
-        self.name = f"evaluation/unfinished/samplers-{about['weights']}.json"
-        self.before: dict[str, SamplerRow] = {}
-        with contextlib.suppress(NelboError):  # a damaged one is replaced
-            before = run.read_json(self.name, missing={})
-            self.before = before.get("samplers", {}) if before.get("about") == self.about else {}
-        self.samplers: dict[str, SamplerRow] = {}
-
-    def once(self, name: str, table: SamplerRow, measure: Callable[[], SamplerRow]) -> None:
-        """Take the measurement of a sampler from the interrupted comparison, or measure it now, and save it."""
-        before = self.before.get(name, {})
-        self.samplers[name] = before if before.get("config") == table["config"] else table | measure()
-        self.run.write_json(self.name, {"about": self.about, "samplers": self.samplers})
-
-    def remove(self) -> None:
-        """Remove the file of an unfinished comparison."""
-        file = self.run.path / self.name
-        file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # other measurements are unfinished there
-            file.parent.rmdir()

@@ -80,29 +80,23 @@ def plain(
 def of_card(card: Card) -> Table:
     """Return the table of every number of a card, section by section."""
     metrics, registered = card["metrics"], entries("metric")
-    sections = tuple(
-        Section(
-            tuple(_row(labels.title(name), metrics[name], _number(metrics[name])) for name in names),
-            labels.section(section),
-            docline(registered[section])
-            if section in registered
-            else "",  # a card outlives a user's own metric
-        )
-        for section, names in card["sections"].items()
-        if names
-    )
+    sections = []
+    for section, names in card["sections"].items():
+        if names:
+            rows = tuple(_row(labels.title(name), metrics[name], _number(metrics[name])) for name in names)
+            # A card outlives a user's own metric.
+            about = docline(registered[section]) if section in registered else ""
+            sections.append(Section(rows, labels.section(section), about))
     caption = f"{card['run']} · {_checkpoint(card)} · {card['split']}, n = {card['n']}"
-    return Table(caption, ("metric", "value", "unit"), sections, whole=None)
+    return Table(caption, ("metric", "value", "unit"), tuple(sections), whole=None)
 
 
 def of_two_cards(first: Card, other: Card) -> Table:
     """Return the numbers of two checkpoints of one run side by side; notes are those of the second."""
     rows = []
     for name, entry in other["metrics"].items():
-        before = first["metrics"].get(name)
-        rows.append(
-            _row(labels.label(name), entry, _number(before) if before else Cell(NONE), _number(entry))
-        )
+        before = _number(first["metrics"][name]) if name in first["metrics"] else Cell(NONE)
+        rows.append(_row(labels.label(name), entry, before, _number(entry)))
     heads = ("metric", _checkpoint(first), _checkpoint(other), "unit")
     caption = f"{other['run']} · {other['split']}, n = {other['n']}"
     return Table(caption, heads, (Section(tuple(rows)),), whole=None)
@@ -110,9 +104,8 @@ def of_two_cards(first: Card, other: Card) -> Table:
 
 def warnings(card: Card) -> list[str]:
     """Return the sentences that are too long for a card's table: posterior collapse."""
-    return [
-        entry["warning"] for entry in card["metrics"].values() if entry.get("warning")
-    ]  # older cards: no key
+    # Entries of older cards have no such key.
+    return [entry["warning"] for entry in card["metrics"].values() if entry.get("warning")]
 
 
 def _checkpoint(card: Card) -> str:

@@ -52,9 +52,8 @@ def langevin(h: Tensor) -> Tensor:
 class ContinuousBernoulliImage(LikelihoodValue):
     """The value prod_D C(lambda) lambda^x (1 - lambda)^(1 - x) on [0, 1], lambda = sigmoid(logits).
 
-    In the logit l the log-density is (x - 1/2) l - log(sinh(l/2) / (l/2)): one even function, smooth at l = 0,
-    where the usual C = 2 atanh(1 - 2 lambda) / (1 - 2 lambda) is 0/0. The mean is 1/2 + 1/2 (coth(l/2) - 2/l),
-    not lambda.
+    In the logit l the log-density is (x - 1/2) l - log(sinh(l/2) / (l/2)): one even function, smooth at l = 0, where
+    the usual C = 2 atanh(1 - 2 lambda) / (1 - 2 lambda) is 0/0. The mean is 1/2 + 1/2 (coth(l/2) - 2/l), not lambda.
     """
 
     def __init__(self, logits: Tensor) -> None:

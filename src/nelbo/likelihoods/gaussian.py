@@ -75,8 +75,7 @@ class GaussianModule(LikelihoodModule):
         return GaussianImage(squashed(mean, self.squash), log_sigma)
 
     def after_step(self, x_BCHW: Tensor, value: LikelihoodValue) -> None:
-        if self.sigma.follows_errors:
-            self.sigma.observe((x_BCHW - value.mean.detach()).square())
+        self.sigma.observe(x_BCHW, value.mean)
 
 
 def squashed(mean: Tensor, squash: Squash) -> Tensor:

@@ -61,5 +61,4 @@ class LaplaceModule(LikelihoodModule):
         return LaplaceImage(squashed(mean, self.squash), log_scale)
 
     def after_step(self, x_BCHW: Tensor, value: LikelihoodValue) -> None:
-        if self.scale.follows_errors:
-            self.scale.observe((x_BCHW - value.mean.detach()).abs())
+        self.scale.observe(x_BCHW, value.mean)

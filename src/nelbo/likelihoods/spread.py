@@ -41,19 +41,14 @@ class Spread(Spec):
 
 
 class Width(nn.Module):
-    """The logarithm of a spread, as a scalar or for each pixel.
-
-    follows_errors   it is a running mean of errors, which `observe` updates after each training step
-    """
-
-    follows_errors: ClassVar[bool] = False
+    """The logarithm of a spread, as a scalar or for each pixel."""
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decoder outputs that are left for the mean, and the log-spread."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
-    def observe(self, errors: Tensor) -> None:
-        """Follow |x - mean|^power of a training step's images. Only called where `follows_errors`."""
+    def observe(self, x_BCHW: Tensor, mean: Tensor) -> None:
+        """Update what follows the errors of a training step's images."""
 
 
 class Fixed(Spread):
@@ -165,7 +160,6 @@ class Optimal(Spread):
 class OptimalWidth(Width):
     """A running mean that starts at 1, which the first training batch replaces. In evaluation mode it stays."""
 
-    follows_errors: ClassVar[bool] = True
     mean_error: Tensor
     batches: Tensor
 
@@ -180,7 +174,9 @@ class OptimalWidth(Width):
         return outputs, self.mean_error.clamp_min(self.floor**self.power).log() / self.power
 
     @torch.no_grad()
-    def observe(self, errors: Tensor) -> None:
+    def observe(self, x_BCHW: Tensor, mean: Tensor) -> None:
+        off = x_BCHW - mean.detach()
+        errors = off.square() if self.power == 2 else off.abs()
         self.batches += 1
         # The plain mean of the first batches, then a running one: the start at 1 leaves no trace.
         weight = (1.0 / self.batches).clamp_min(1.0 - DECAY).to(self.mean_error.dtype)

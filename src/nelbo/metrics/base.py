@@ -19,6 +19,8 @@ from nelbo.models import BuiltModel
 
 EVALUATION_BATCH = 500
 EVALUATION_SEED = 20_140_501  # of the posterior samples; fixed, so that the same run gives the same numbers
+TellCount = Callable[[int, int], None]  # hears (count, total) of a measurement that runs
+CHOICE_SEED = 20_190_415  # of the images where there are more than are measured
 
 
 class Missing(NamedTuple):
@@ -100,6 +102,11 @@ def exactly(device: torch.device) -> Iterator[None]:
         yield
 
 
+def choice(n: int, most: int, seed: int = CHOICE_SEED) -> Tensor:
+    """Return a fixed choice of at most so many of n positions, rising."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
 def unheard(count: int, total: int) -> None:
     """Hear the progress of a measurement and say nothing."""
 
@@ -126,7 +133,7 @@ class Split:
     seed: int = EVALUATION_SEED
     batch_size: int = EVALUATION_BATCH
     scratch: Path | None = None
-    tell: Callable[[int, int], None] = unheard
+    tell: TellCount = unheard
     named: bool = False
 
     @property

@@ -1,7 +1,8 @@
 """The bound and its two halves: logged by training and validation, reported by evaluation, one code."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
 from nelbo.models import BuiltModel
 from nelbo.objectives import halves
 
+T = TypeVar("T")
 PROBABILITY = "log-probability of the pixels"
 GREY = "cross-entropy of grey pixels"
 NO_LEVELS = "probability of 8-bit levels at pixels that are none"
@@ -39,6 +41,15 @@ DEQUANTISED_NOTE = (
     "of the 8-bit levels, from above: the density of dequantised pixels (Theis et al. 2016), with log2(256) for "
     "the width of a level"
 )
+NUMBERS = {
+    "nelbo": Number("NELBO", better="lower"),
+    # Both halves have two names: rate and distortion are those of Alemi et al. 2018.
+    "kl": Number("KL", title="KL (rate)"),
+    "reconstruction": Number(title="Reconstruction (distortion)"),
+    "bits_per_dim": Number(better="lower"),
+    "grey_cross_entropy": Number("Cross-entropy a pixel", better="lower"),
+    "nelbo_independent_noise": Number("NELBO independent noise"),
+}
 
 
 def quantities(terms: Terms) -> dict[str, Tensor]:
@@ -101,27 +112,17 @@ def bound_of(model: BuiltModel, split: Split) -> dict[str, Tensor]:
     return dict(zip(("reconstruction", "kl"), torch.cat(rows, dim=1), strict=False))
 
 
-def draw_of_two(model: BuiltModel, split: Split) -> Draw:
-    """Return a draw of the first two images, which is asked for facts about the posterior, not for numbers."""
-    draws = [
-        model.draw(x_BCHW) for x_BCHW in _two_images(split)
-    ]  # within the loop, with the noise of the split
-    return draws[0]
-
-
-def mean_of(model: BuiltModel, split: Split) -> str:
-    """Return the name of this model's posterior means."""
-    names = [model.encode(x_BCHW).mean_is for x_BCHW in _two_images(split)]
-    return names[0]
-
-
-def _two_images(split: Split) -> Iterator[Tensor]:
-    return split.of(split.images.select(torch.arange(min(2, len(split.images))))).batches()
+def of_two_images(function: Callable[[Tensor], T], split: Split) -> T:
+    """Return what a model gives for the first two images, to be asked for facts about it, not for numbers."""
+    two = split.of(split.images.select(torch.arange(min(2, len(split.images)))))
+    # Within the loop, with the noise of the split.
+    results = [function(x_BCHW) for x_BCHW in two.batches()]
+    return results[0]
 
 
 def not_a_bound(model: BuiltModel, split: Split) -> str | None:
     """Return the reason why this model's samples give no bound, or None."""
-    return draw_of_two(model, split).not_a_bound
+    return of_two_images(model.draw, split).not_a_bound
 
 
 def likelihood_kind(model: BuiltModel, split: Split) -> str:
@@ -180,21 +181,7 @@ def _repaired(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
     return -bound_B.cpu()
 
 
-@metric(
-    order=10,
-    quick=True,
-    depends_on_k=False,
-    learns=False,
-    numbers={
-        "nelbo": Number("NELBO", better="lower"),
-        # Both halves have two names: rate and distortion are those of Alemi et al. 2018.
-        "kl": Number("KL", title="KL (rate)"),
-        "reconstruction": Number(title="Reconstruction (distortion)"),
-        "bits_per_dim": Number(better="lower"),
-        "grey_cross_entropy": Number("Cross-entropy a pixel", better="lower"),
-        "nelbo_independent_noise": Number("NELBO independent noise"),
-    },
-)
+@metric(order=10, quick=True, depends_on_k=False, learns=False, numbers=NUMBERS)
 def bound(model: BuiltModel, split: Split) -> Values:
     """Reconstruction, KL and their sum, the NELBO: nats an image, at beta 1, one posterior sample an image.
 
@@ -202,7 +189,7 @@ def bound(model: BuiltModel, split: Split) -> Values:
     between 0 and 1 under a Bernoulli give a cross-entropy (`bits`). Where samples do not come from the density, KL
     and NELBO do not exist.
     """
-    draw = draw_of_two(model, split)
+    draw = of_two_images(model.draw, split)
     per_image = bound_of(model, split)
     kind = likelihood_kind(model, split)
     note, conditions = note_for(kind), {"likelihood": kind}

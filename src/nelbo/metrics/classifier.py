@@ -7,7 +7,7 @@ that NELBO_CACHE names, or in the user's cache folder.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 
 from nelbo.core import files
-from nelbo.data import Splits, frozen, materialise
+from nelbo.data import Images, Splits, Transform, frozen, materialise
 from nelbo.engine import CACHE, cache_folder, fixed_seed
 from nelbo.errors import RunError
-from nelbo.metrics.base import Missing
+from nelbo.metrics.base import Missing, TellCount
 
 VERSION = 1  # of architecture and training; another one is another classifier
 FEATURES = 64
@@ -31,10 +31,9 @@ EPOCHS = 20  # at most; of a large data set fewer, or a part of one
 PIXELS = 120_000 * 28 * 28  # of all steps, so that every data set takes about as long: 2 epochs of MNIST
 IMAGES = (20_000, 120_000)  # of all steps, at least and at most, where 20 epochs are more
 SCALED_ON = 10_000  # training images that the unit of the features is measured on
+NORMALISED_ON = 2_000  # training images that an untrained network is normalised by
 SEED = 20_151_201  # of the weights and of the order of the images
 CPU = torch.device("cpu")
-
-Tell = Callable[[int, int], None]
 
 
 class Classifier(nn.Module):
@@ -93,7 +92,7 @@ class Classifier(nn.Module):
 
 def why_none(splits: Splits) -> Missing | None:
     """Return the reason why there can be no classifier of these data, or None."""
-    if splits.train.labels_N is None:
+    if not len(splits.train.labelled()):
         return Missing(
             "no labels",
             "image quality is measured in the features of a classifier of the data set; a folder for each class has "
@@ -104,7 +103,7 @@ def why_none(splits: Splits) -> Missing | None:
     return None
 
 
-def obtain(splits: Splits, tell: Tell) -> Classifier:
+def obtain(splits: Splits, tell: TellCount) -> Classifier:
     """Return the classifier of the data, from the cache folder or trained now and kept there; see `why_none`."""
     shape = "x".join(map(str, splits.shape))
     name = f"{splits.hash}-{shape}-{len(_classes(splits))}-v{VERSION}.safetensors"
@@ -124,14 +123,52 @@ def obtain(splits: Splits, tell: Tell) -> Classifier:
     return classifier
 
 
+def untrained(splits: Splits) -> Classifier:
+    """Return the same network without training: features of images that have no labels (Naeem et al. 2020, R64).
+
+    Its weights are random and always the same; its normalisation is that of the training images, and so is the unit
+    of its features. What such features tell apart is less than what a trained network does, but they need no labels,
+    no download and no time, and do not favour one sampler.
+    """
+    with fixed_seed(SEED, CPU):
+        network = Classifier(splits.shape, splits.range, torch.zeros(1, dtype=torch.int64))
+    n = len(splits.train)
+    some = torch.randperm(n, generator=Generator().manual_seed(SEED))[:NORMALISED_ON].sort().values
+    present = presented(splits.train, splits.transforms)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    with _one_thread(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        for norm in norms:
+            norm.momentum = None  # the plain mean over the batches
+        network.train()
+        for index_B in torch.split(some, 500):
+            if len(index_B) > 1:  # of one image there is no variance
+                network(present(index_B))
+        network.eval()
+        _scale(network, torch.cat([network.look(present(index_B))[0] for index_B in torch.split(some, 500)]))
+    return network
+
+
+def _scale(network: Classifier, features_NF: Tensor) -> None:
+    """Set the unit of the features: without a common one a distance would grow with the scale of the last layer."""
+    spread = float(features_NF.var(0, correction=0).sum())
+    network.scale.fill_(spread**-0.5 if spread > 0 else 1.0)
+
+
 def _blank(splits: Splits) -> Classifier:
     with fixed_seed(SEED, CPU):
         return Classifier(splits.shape, splits.range, _classes(splits))
 
 
+def _labelled(splits: Splits) -> Images:
+    """Return the training images that have a label."""
+    train, labelled = splits.train, splits.train.labelled()
+    return train if train.labels_N is None or len(labelled) == len(train) else train.select(labelled)
+
+
 def _labels(splits: Splits) -> Tensor:
-    assert splits.train.labels_N is not None
-    return splits.train.labels_N
+    labels_N = _labelled(splits).labels_N
+    assert labels_N is not None
+    return labels_N
 
 
 def _classes(splits: Splits) -> Tensor:
@@ -142,7 +179,7 @@ def _classes(splits: Splits) -> Tensor:
 # --- training ---------------------------------------------------------------------------------
 
 
-def train(splits: Splits, tell: Tell) -> Classifier:
+def train(splits: Splits, tell: TellCount) -> Classifier:
     """Train with AdamW on the cross-entropy, one cycle of the learning rate; the images as evaluation presents them.
 
     The same data give the same weights, bit for bit, on one kind of CPU.
@@ -155,7 +192,7 @@ def train(splits: Splits, tell: Tell) -> Classifier:
     with _one_thread(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         optimiser = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=len(batches))
-        present = _presented(splits)
+        present = presented(_labelled(splits), splits.transforms)
         for index_B in batches:
             loss = F.cross_entropy(classifier(present(index_B)), target_N[index_B])
             optimiser.zero_grad()
@@ -167,15 +204,13 @@ def train(splits: Splits, tell: Tell) -> Classifier:
         classifier.eval()
         some = torch.randperm(len(target_N), generator=Generator().manual_seed(SEED))[:SCALED_ON]
         features_NF = torch.cat([classifier.look(present(index_B))[0] for index_B in torch.split(some, 500)])
-    # A common unit for all data sets: without it a distance would grow with the scale of the last layer.
-    spread = float(features_NF.var(0, correction=0).sum())
-    classifier.scale.fill_(spread**-0.5 if spread > 0 else 1.0)
+    _scale(classifier, features_NF)
     return classifier
 
 
 def _order(splits: Splits) -> Iterator[Tensor]:
     """Yield the images of each step. Batches are full, since batch norm cannot do with one image."""
-    n = len(splits.train)
+    n = len(_labelled(splits))
     _, height, width = splits.shape
     fewest, most = IMAGES
     remaining = min(EPOCHS * n, max(fewest, min(most, PIXELS // (height * width))))
@@ -187,11 +222,11 @@ def _order(splits: Splits) -> Iterator[Tensor]:
         remaining -= n
 
 
-def _presented(splits: Splits) -> Callable[[Tensor], Tensor]:
+def presented(images: Images, transforms: Sequence[Transform]) -> Callable[[Tensor], Tensor]:
     """Return the images at given positions as evaluation sees them: random transforms are frozen once for all."""
-    images = frozen(splits.train, splits.transforms)
-    deterministic = [transform for transform in splits.transforms if not transform.random]
-    return lambda index_B: materialise(images.select(index_B), deterministic)
+    fixed = frozen(images, transforms)
+    deterministic = [transform for transform in transforms if not transform.random]
+    return lambda index_B: materialise(fixed.select(index_B), deterministic)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nelbo.metrics.base import TellCount
+
 Array = NDArray[Any]  # of int64 or float64
 
 BINS = 20  # of the discretised codes, as in Locatello et al. 2019
@@ -59,14 +61,14 @@ def mutual_information(table: Array) -> float:
 
 def information(cells_NZ: Array, factors_NF: Array, weights_N: Array | None = None) -> tuple[Array, Array]:
     """Return I(z_j; v_k) of every dimension and factor (Z, F), and the entropies H(v_k) (F,), nats."""
-    shared_ZF = _of_pairs(mutual_information, cells_NZ, factors_NF, weights_N)
+    shared_ZF = of_pairs(mutual_information, cells_NZ, factors_NF, weights_N)
     # H(v) = I(v; v)
     entropy_F = np.array([mutual_information(contingency(v_N, v_N, weights_N)) for v_N in factors_NF.T])
     return shared_ZF, entropy_F
 
 
-def _of_pairs(
-    score: Callable[[Array], float], cells_NZ: Array, factors_NF: Array, weights_N: Array | None
+def of_pairs(
+    score: Callable[[Array], float], cells_NZ: Array, factors_NF: Array, weights_N: Array | None = None
 ) -> Array:
     """Return the score of the contingency table of every dimension and factor (Z, F)."""
     return np.array([[score(contingency(z_N, v_N, weights_N)) for v_N in factors_NF.T] for z_N in cells_NZ.T])
@@ -107,12 +109,11 @@ def between_cuts(codes_NZ: Array, cuts: int = CUTS) -> Array:
     """
     cells = []
     for code_N in codes_NZ.T:
-        different = np.unique(code_N)
+        different, index_N = np.unique(code_N, return_inverse=True)
         if len(different) > cuts:
             edges = np.unique(np.sort(code_N)[np.arange(1, cuts) * len(code_N) // cuts])
-            cells.append(np.searchsorted(edges, code_N, side="right"))
-        else:
-            cells.append(np.searchsorted(different, code_N))
+            index_N = np.searchsorted(edges, code_N, side="right")
+        cells.append(index_N)
     return np.stack(cells, axis=1)
 
 
@@ -132,11 +133,6 @@ def threshold_accuracy(table: Array) -> float:
     for _ in range(present.shape[1] - 1):
         best = (best[:, None] + gain).max(0)
     return float(best[-1] / present.shape[1])
-
-
-def separability(cells_NZ: Array, factors_NF: Array, weights_N: Array | None = None) -> Array:
-    """Return the threshold accuracy of every dimension for every factor (Z, F)."""
-    return _of_pairs(threshold_accuracy, cells_NZ, factors_NF, weights_N)
 
 
 # --- importance -------------------------------------------------------------------------------
@@ -177,7 +173,7 @@ def _entropy(rows: Array) -> Array:
     return np.asarray(-(p * np.log(np.where(p > 0, p, 1.0))).sum(1) / np.log(rows.shape[1]))
 
 
-def dci(codes_NZ: Array, factors_NF: Array, seed: int, tell: Callable[[int, int], None]) -> DCI:
+def dci(codes_NZ: Array, factors_NF: Array, seed: int, tell: TellCount) -> DCI:
     """Learn one random forest a factor on the first half of the images; its accuracy is that on the second half.
 
     Importance is the mean decrease in Gini impurity. `tell` hears (factors done, factors).

@@ -4,24 +4,19 @@ import torch
 
 from nelbo.dists.base import exact
 from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
-from nelbo.metrics.bound import mean_of
+from nelbo.metrics.bound import of_two_images
 from nelbo.models import BuiltModel
 from nelbo.objectives.similarity import WINDOW, ssim, window_for
 
 PIXELS_AT_ONCE = 2**18  # of float64 held at a time, five times over
+NUMBERS = {
+    "mse": Number("MSE", better="lower"),
+    "psnr": Number("PSNR", better="higher"),
+    "ssim": Number("SSIM", better="higher"),
+}
 
 
-@metric(
-    order=50,
-    quick=True,
-    depends_on_k=False,
-    learns=False,
-    numbers={
-        "mse": Number("MSE", better="lower"),
-        "psnr": Number("PSNR", better="higher"),
-        "ssim": Number("SSIM", better="higher"),
-    },
-)
+@metric(order=50, quick=True, depends_on_k=False, learns=False, numbers=NUMBERS)
 def error(model: BuiltModel, split: Split) -> Values:
     """MSE, PSNR and SSIM of an image against the decoded posterior mean.
 
@@ -40,7 +35,7 @@ def error(model: BuiltModel, split: Split) -> Values:
         for x_part, guess_part in zip(torch.split(x, few), torch.split(guess, few), strict=True):
             similar.append(ssim((x_part - low) / (high - low), (guess_part - low) / (high - low)).cpu())
     mse_N, ssim_N = torch.cat(squared), torch.cat(similar)
-    source = f"from the {mean_of(model, split)}"
+    source = f"from the {of_two_images(model.encode, split).mean_is}"
     yield "mse", Value.over_images(mse_N, "squared/pixel", f"{source}, on the scale the model sees")
     decibel_N = 10.0 * ((high - low) ** 2 / mse_N).log10()
     note = f"{source}, mean over images of dB; data range [{low:g}, {high:g}]"

@@ -11,15 +11,17 @@ from nelbo.metrics.disentangle import Array
 from nelbo.metrics.latent import ACTIVE_VARIANCE, encode
 from nelbo.models.base import BuiltModel
 
-UNITS = {
-    "mig": "",
-    "sap": "",
-    "dci_disentanglement": "",
-    "dci_completeness": "",
-    "dci_informativeness": "share",
-    "factor_vae_score": "share",
-    "modularity": "",
+LABELS_AND_UNITS = {
+    "mig": ("MIG", ""),
+    "sap": ("SAP", ""),
+    "dci_disentanglement": ("DCI disentanglement", ""),
+    "dci_completeness": ("DCI completeness", ""),
+    "dci_informativeness": ("DCI informativeness", "share"),
+    "factor_vae_score": ("Factor VAE score", "share"),
+    "modularity": ("Modularity", ""),
 }
+UNITS = {name: unit for name, (_, unit) in LABELS_AND_UNITS.items()}
+NUMBERS = {name: Number(label, better="higher") for name, (label, _) in LABELS_AND_UNITS.items()}
 RESAMPLES = 50  # a standard deviation of 50 numbers errs by a tenth
 LEAST_IMAGES = 100
 IMAGES_A_VALUE = 10  # on average; a factor with fewer is left out
@@ -61,23 +63,11 @@ class Codes:
 
     def sap(self, cells_NA: Array, weights_N: Array | None = None) -> Array:
         constant_F = 1.0 / (self.factors_NF.max(0) + 1)  # of K values one is right: a code that says nothing
-        return scores.gap(self.padded(scores.separability(cells_NA, self.factors_NF, weights_N), constant_F))
+        accuracy_AF = scores.of_pairs(scores.threshold_accuracy, cells_NA, self.factors_NF, weights_N)
+        return scores.gap(self.padded(accuracy_AF, constant_F))
 
 
-@metric(
-    order=80,
-    depends_on_k=False,
-    learns=False,
-    numbers={
-        "mig": Number("MIG", better="higher"),
-        "sap": Number("SAP", better="higher"),
-        "dci_disentanglement": Number("DCI disentanglement", better="higher"),
-        "dci_completeness": Number("DCI completeness", better="higher"),
-        "dci_informativeness": Number("DCI informativeness", better="higher"),
-        "factor_vae_score": Number("Factor VAE score", better="higher"),
-        "modularity": Number(better="higher"),
-    },
-)
+@metric(order=80, depends_on_k=False, learns=False, numbers=NUMBERS)
 def factors(model: BuiltModel, split: Split) -> Values:
     """MIG, SAP, DCI, FactorVAE score and modularity, of posterior means, where the factors of the images are known.
 

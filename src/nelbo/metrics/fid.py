@@ -8,12 +8,13 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from nelbo.metrics import quality
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
+from nelbo.metrics.base import Missing, Number, Split, Value, Values, choice, metric
 from nelbo.metrics.quality import DrawLatents, Refusal
 from nelbo.models import BuiltModel
 
@@ -23,16 +24,13 @@ SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 MOST_IMAGES = 50_000  # on each side
 AT_ONCE = 50  # images of 299 x 299 inside the network
 UNIT = "FID"
+NUMBERS = {
+    "fid": Number("FID", better="lower"),
+    "fid_reconstructions": Number("FID reconstructions", better="lower"),
+}
 
 
-@metric(
-    learns=False,
-    label="FID",
-    numbers={
-        "fid": Number("FID", better="lower"),
-        "fid_reconstructions": Number("FID reconstructions", better="lower"),
-    },
-)
+@metric(learns=False, label="FID", numbers=NUMBERS)
 def fid(model: BuiltModel, split: Split) -> Values:
     """Fréchet Inception distance of means of p(x | z), z ~ p(z), and of reconstructions (Heusel et al. 2017).
 
@@ -57,6 +55,7 @@ class Judge:
     index_N  the positions of n of the split's images; as many are generated
     """
 
+    main: ClassVar[str] = "fid"  # the name of the distance that samplers are chosen by
     split: Split
     look: Callable[[Iterator[Tensor]], Tensor]
     index_N: Tensor
@@ -74,7 +73,7 @@ class Judge:
         if reason:
             return Refusal(reason)
         network = load(Path(path).expanduser(), split.device)
-        index_N, count = quality.choice(len(split.images), n), 0
+        index_N, count = choice(len(split.images), n), 0
 
         def look(images: Iterator[Tensor]) -> Tensor:
             nonlocal count

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,22 +13,19 @@ from torch import Tensor
 from nelbo.core import files
 from nelbo.errors import RunError
 from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
-from nelbo.metrics.bound import bits, draw_of_two, likelihood_kind, note_for
+from nelbo.metrics.bound import bits, likelihood_kind, not_a_bound, note_for
 from nelbo.models.base import BuiltModel
 
 DECODED_AT_ONCE = 4096  # images times samples of a piece: few images, so that each is encoded seldom
 SAVE_SECONDS = 10.0  # between two savings of what is done
+NUMBERS = {
+    "iw_nll": Number("IW NLL", better="lower"),
+    "iw_bits_per_dim": Number("IW bits per dim", better="lower"),
+    "iw_nll_curve": Number("IW NLL curve"),
+}
 
 
-@metric(
-    order=20,
-    learns=False,
-    numbers={
-        "iw_nll": Number("IW NLL", better="lower"),
-        "iw_bits_per_dim": Number("IW bits per dim", better="lower"),
-        "iw_nll_curve": Number("IW NLL curve"),
-    },
-)
+@metric(order=20, learns=False, numbers=NUMBERS)
 def importance(model: BuiltModel, split: Split) -> Values:
     """-log 1/K sum_k p(x, z_k) / q(z_k | x), nats an image, z_k ~ q(z | x) (Burda et al. 2016, eq. 8).
 
@@ -40,28 +36,27 @@ def importance(model: BuiltModel, split: Split) -> Values:
     """
     if split.samples < 1:
         return
-    if reason := draw_of_two(model, split).not_a_bound:
+    if reason := not_a_bound(model, split):
         yield "iw_nll", Value.none("nats/image", Missing("not a bound", reason))
         return
     at = curve_points(split.samples)
-    estimates = Estimates.measured(model, split, at)
-    nll_N = estimates.nll_PN[-1]
+    nll_PN, effective_N = estimates(model, split, at)
     fewer = max(1, split.samples // 10)
-    less = float(estimates.nll_PN[at.index(fewer)].mean())
-    effective = float(estimates.effective_N.median())
+    less = float(nll_PN[at.index(fewer)].mean())
+    effective = float(effective_N.median())
     note = f"K = {split.samples}; {less:.2f} at K = {fewer}; effective samples {effective:.1f} of an image (median)"
     kind = likelihood_kind(model, split)
     note = "; ".join(filter(None, [note, note_for(kind)]))
     conditions: dict[str, str | int] = {"likelihood": kind, "K": split.samples}
     details = {"fewer_samples": fewer, "at_fewer_samples": less, "effective_samples": effective}
-    value = Value.over_images(nll_N, "nats/image", note, conditions)
+    value = Value.over_images(nll_PN[-1], "nats/image", note, conditions)
     yield "iw_nll", dataclasses.replace(value, details=details)
-    in_bits = bits(nll_N, split, model)
+    in_bits = bits(nll_PN[-1], split, model)
     if in_bits and in_bits[0] == "bits_per_dim":  # and no estimate of a grey cross-entropy
         _, unit, bits_N, words = in_bits
         yield "iw_bits_per_dim", Value.over_images(bits_N, unit, words, conditions)
     words = f"at K = {', '.join(map(str, at))}, of nested samples"
-    curve = estimates.nll_PN.mean(1).tolist()
+    curve = nll_PN.mean(1).tolist()
     yield "iw_nll_curve", Value(curve, "nats/image", None, words, conditions=conditions)
 
 
@@ -71,49 +66,41 @@ def curve_points(samples: int) -> list[int]:
     return sorted({*(k for k in powers if k < samples), max(1, samples // 10), samples})
 
 
-@dataclasses.dataclass
-class Estimates:
-    """-log p(x) of each image so far, for P values of K; nats, float64.
+def estimates(model: BuiltModel, split: Split, at: list[int]) -> tuple[Tensor, Tensor]:
+    """Return -log p(x) of each image for P values of K, nats, shape (P, N), and its effective sample size; float64.
 
-    nll_PN       the estimates, shape (P, images done)
-    effective_N  (sum w)^2 / sum w^2 at the largest K: how many equal weights would vary as little (Kong 1992)
+    The effective sample size, shape N, is (sum w)^2 / sum w^2 at the largest K: how many equal weights would vary as
+    little (Kong 1992). Batches are so small that many samples of each image are decoded together.
     """
+    size = max(1, min(500, DECODED_AT_ONCE // min(at[-1], 128)))
+    nll_PN, effective_N = torch.zeros(len(at), 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    # All that the numbers depend on beside weights and data, so that none is taken for another.
+    noise = f"{split.device.type}-s{split.seed}"
+    name = f"importance-{noise}-n{len(split.images)}-b{size}-k{at[-1]}.safetensors"
+    file = None if split.scratch is None else split.scratch / name
+    if file is not None and file.is_file():
+        with contextlib.suppress(RunError):  # cut off while it was written: measured again
+            tensors, _ = files.read_tensors(file)
+            nll_PN, effective_N = tensors["nll"], tensors["effective"]
 
-    nll_PN: Tensor
-    effective_N: Tensor
+    def save() -> None:
+        if file is not None and len(effective_N):
+            files.write_tensors(file, {"nll": nll_PN, "effective": effective_N}, {})
 
-    @classmethod
-    def measured(cls, model: BuiltModel, split: Split, at: list[int]) -> Estimates:
-        """Measure every image of the split, in batches so small that many samples of each are decoded together."""
-        size = max(1, min(500, DECODED_AT_ONCE // min(at[-1], 128)))
-        estimates = cls(torch.zeros(len(at), 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
-        file = None
-        if split.scratch is not None:
-            # All that the numbers depend on beside weights and data, so that none is taken for another.
-            noise = f"{split.device.type}-s{split.seed}"
-            name = f"importance-{noise}-n{len(split.images)}-b{size}-k{at[-1]}.safetensors"
-            file = split.scratch / name
-            with contextlib.suppress(RunError):  # cut off while it was written: measured again
-                tensors, _ = files.read_tensors(file) if file.is_file() else ({}, {})
-                estimates = cls(tensors["nll"], tensors["effective"]) if tensors else estimates
-        saved = time.monotonic()
-        try:
-            for x_BCHW in split.batches(size, start=len(estimates.effective_N) // size):
-                nll_PB, effective_B = _of_batch(model, x_BCHW, at)
-                estimates.nll_PN = torch.cat([estimates.nll_PN, nll_PB], 1)
-                estimates.effective_N = torch.cat([estimates.effective_N, effective_B])
-                split.tell(len(estimates.effective_N), len(split.images))
-                if time.monotonic() - saved > SAVE_SECONDS:
-                    estimates._save(file)
-                    saved = time.monotonic()
-        except BaseException:  # KeyboardInterrupt too: no batch is measured twice
-            estimates._save(file)
-            raise
-        return estimates
-
-    def _save(self, file: Path | None) -> None:
-        if file is not None and len(self.effective_N):
-            files.write_tensors(file, {"nll": self.nll_PN, "effective": self.effective_N}, {})
+    saved = time.monotonic()
+    try:
+        for x_BCHW in split.batches(size, start=len(effective_N) // size):
+            nll_PB, effective_B = _of_batch(model, x_BCHW, at)
+            nll_PN = torch.cat([nll_PN, nll_PB], 1)
+            effective_N = torch.cat([effective_N, effective_B])
+            split.tell(len(effective_N), len(split.images))
+            if time.monotonic() - saved > SAVE_SECONDS:
+                save()
+                saved = time.monotonic()
+    except BaseException:  # KeyboardInterrupt too: no batch is measured twice
+        save()
+        raise
+    return nll_PN, effective_N
 
 
 def _of_batch(model: BuiltModel, x_BCHW: Tensor, at: list[int]) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from nelbo.core.distributions import PriorModule
 from nelbo.dists.base import LOG_2PI, exact
 from nelbo.dists.normal import DiagonalNormal, StandardNormalModule
-from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric, nothing, unheard
+from nelbo.metrics.base import Missing, Number, Split, TellCount, Value, Values, metric, nothing, unheard
 from nelbo.models import BuiltModel
 
 SAMPLED = 10_000  # images of which a sample is taken; the mixture is always of the whole split
@@ -20,11 +19,12 @@ AT_ONCE_ELSEWHERE = 2**24
 PRIOR_AT_ONCE = 500  # samples; a prior may itself be a mixture of many
 NEAR_LIMIT_NATS = 0.5
 NAMES = ("mutual_information", "aggregate_kl", "total_correlation", "dimension_wise_kl")
+NUMBERS = {"aggregate_kl": Number("Aggregate KL"), "dimension_wise_kl": Number("Dimension-wise KL")}
 
 
 @torch.no_grad()
 def mixture_log_density(
-    z_MZ: Tensor, mean_NZ: Tensor, log_var_NZ: Tensor, tell: Callable[[int, int], None] = unheard
+    z_MZ: Tensor, mean_NZ: Tensor, log_var_NZ: Tensor, tell: TellCount = unheard
 ) -> tuple[Tensor, Tensor]:
     """Return log q(z) of shape M and log q(z_j) of shape MZ, q being the mixture of N diagonal Gaussians.
 
@@ -51,44 +51,17 @@ def mixture_log_density(
     return joint_M - math.log(n), each_MZ - math.log(n)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Densities:
-    """Log densities in nats, float64, of one posterior sample of each of M images.
-
-    own_M        log q(z | x) of the sample's own image
-    mixture_M    log q(z)
-    marginal_MZ  log q(z_j)
-    prior_M      log p(z)
-    prior_MZ     log p(z_j), or None where the prior's marginals are not known
-    """
-
-    own_M: Tensor
-    mixture_M: Tensor
-    marginal_MZ: Tensor
-    prior_M: Tensor
-    prior_MZ: Tensor | None
-
-
-def densities(
-    model: BuiltModel,
-    mean_NZ: Tensor,
-    log_var_NZ: Tensor,
-    seed: int,
-    tell: Callable[[int, int], None] = unheard,
-) -> Densities:
-    """Draw one sample of each posterior (of 10,000 where there are more), and return its log densities."""
-    n = len(mean_NZ)
+def posterior_samples(mean_NZ: Tensor, log_var_NZ: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return one sample z_MZ of each posterior (of 10,000 where there are more), and its own log q(z | x), shape M."""
     stream = torch.Generator().manual_seed(seed)
-    chosen_M = torch.randperm(n, generator=stream)[:SAMPLED].sort().values
+    chosen_M = torch.randperm(len(mean_NZ), generator=stream)[:SAMPLED].sort().values
     # Drawn at once, on the CPU: the numbers depend neither on the batch size nor on the device.
     noise_MZ = torch.randn(len(chosen_M), mean_NZ.shape[1], generator=stream, dtype=torch.float64)
     noise_MZ, chosen_M = noise_MZ.to(mean_NZ.device), chosen_M.to(mean_NZ.device)
     log_var_MZ = log_var_NZ[chosen_M]
     z_MZ = mean_NZ[chosen_M] + (0.5 * log_var_MZ).exp() * noise_MZ
     own_M = -0.5 * (noise_MZ.square() + log_var_MZ + LOG_2PI).sum(1)  # the noise is (z - mean) / std
-    mixture_M, marginal_MZ = mixture_log_density(z_MZ, mean_NZ, log_var_NZ, tell)
-    prior_M, prior_MZ = prior_log_density(model.prior, z_MZ)
-    return Densities(own_M, mixture_M, marginal_MZ, prior_M, prior_MZ)
+    return z_MZ, own_M
 
 
 @torch.no_grad()
@@ -102,12 +75,7 @@ def prior_log_density(prior: PriorModule, z_MZ: Tensor) -> tuple[Tensor, Tensor 
     return torch.cat([exact(prior.log_prob(z_RZ)) for z_RZ in few]).to(z_MZ.device), None
 
 
-@metric(
-    order=40,
-    depends_on_k=False,
-    learns=False,
-    numbers={"aggregate_kl": Number("Aggregate KL"), "dimension_wise_kl": Number("Dimension-wise KL")},
-)
+@metric(order=40, depends_on_k=False, learns=False, numbers=NUMBERS)
 def information(model: BuiltModel, split: Split) -> Values:
     """I(x; z), KL(q(z) || p(z)), total correlation and dimension-wise KL under the aggregate posterior, nats.
 
@@ -129,9 +97,11 @@ def information(model: BuiltModel, split: Split) -> Values:
         return
     mean_NZ = torch.cat([exact(posterior.mean) for posterior in gaussians])
     log_var_NZ = torch.cat([exact(posterior.log_var) for posterior in gaussians])
-    at = densities(model, mean_NZ, log_var_NZ, split.seed, split.tell)
-    n, m = len(split.images), len(at.own_M)
-    mutual_M = at.own_M - at.mixture_M
+    z_MZ, own_M = posterior_samples(mean_NZ, log_var_NZ, split.seed)
+    mixture_M, marginal_MZ = mixture_log_density(z_MZ, mean_NZ, log_var_NZ, split.tell)
+    prior_M, prior_MZ = prior_log_density(model.prior, z_MZ)
+    n, m = len(split.images), len(z_MZ)
+    mutual_M = own_M - mixture_M
     near = math.log(n) - float(mutual_M.mean()) < min(NEAR_LIMIT_NATS, 0.1 * math.log(n))
     samples = "" if m == n else f"sampled at {m} images; "
     plain = f"{samples}mixture of all {n} posteriors, which the standard error takes as given"
@@ -140,13 +110,13 @@ def information(model: BuiltModel, split: Split) -> Values:
         limit = f"at its limit log N = {math.log(n):.2f}: nearly every image can be told from every other"
         about = f"I(x; z) is at its limit: what it cannot count is counted here; {plain}"
     yield "mutual_information", _mean(mutual_M, n, f"{limit}; {plain}")
-    yield "aggregate_kl", _mean(at.mixture_M - at.prior_M, n, about)
-    yield "total_correlation", _mean(at.mixture_M - at.marginal_MZ.sum(1), n, about)
-    if at.prior_MZ is None:
+    yield "aggregate_kl", _mean(mixture_M - prior_M, n, about)
+    yield "total_correlation", _mean(mixture_M - marginal_MZ.sum(1), n, about)
+    if prior_MZ is None:
         why_not = "needs a prior whose dimensions are independent, the standard normal"
         yield "dimension_wise_kl", Value.none("nats", Missing("not measured", why_not))
     else:
-        yield "dimension_wise_kl", _mean((at.marginal_MZ - at.prior_MZ).sum(1), n, plain)
+        yield "dimension_wise_kl", _mean((marginal_MZ - prior_MZ).sum(1), n, plain)
 
 
 def _mean(each_M: Tensor, n: int, note: str) -> Value:

@@ -18,6 +18,7 @@ NO_CLOSED_FORM = Missing("no closed form", "of the KL of this posterior to this 
 BY_GROUPS = "not of single dimensions"
 LISTED = 20  # groups whose KL is written
 WARM_UP_EPOCHS, FREE_BITS = 25, 0.1  # the advice against collapse, here and by the doctor
+NUMBERS = {"kl_per_dimension": Number("KL per dimension")}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,13 +129,7 @@ def latent_statistics(model: BuiltModel, split: Split) -> LatentStatistics:
     return sums.result()
 
 
-@metric(
-    order=30,
-    quick=True,
-    depends_on_k=False,
-    learns=False,
-    numbers={"kl_per_dimension": Number("KL per dimension")},
-)
+@metric(order=30, quick=True, depends_on_k=False, learns=False, numbers=NUMBERS)
 def latent(model: BuiltModel, split: Split) -> Values:
     """Active units and the KL of each latent dimension (Burda et al. 2016, section 5.2)."""
     statistics = latent_statistics(model, split)

@@ -31,12 +31,9 @@ IMAGES_AT_ONCE = 1000  # through the networks, when they are not asked in batche
 class Model(Spec, abc.ABC):
     """A model's configuration; `build(shape)` returns the module for images of (C, H, W).
 
-    A model without a field `posterior` declares these facts of a posterior itself (`posteriors.base.Posterior`):
+    A model without a field `posterior` declares `has_density`, `factorises` and `reparametrised` as a posterior does.
 
-    has_density   False for a point: no KL, no importance weights
-    factorises    dimensions are independent given x
-
-    quantises     latents are codes, and no gradient of a bound brings the encoder to them: its objective must commit
+    quantises   latents are codes, and no gradient of a bound brings the encoder to them: its objective must commit
     """
 
     axis: ClassVar[str] = "model"
@@ -124,9 +121,8 @@ class BuiltModel(nn.Module, abc.ABC):
     def log_prob(self, x_BCHW: Tensor, k: int = 100) -> Tensor:
         """Return an importance-weighted estimate of log p(x), nats, for each image: shape (B,).
 
-        log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), a lower bound in expectation that tightens with k
-        (Burda et al. 2016, eq. 8). Memory is bounded whatever k is. Raises NotABound where samples do not
-        come from the density.
+        log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), a lower bound in expectation that tightens with k (Burda et al.
+        2016, eq. 8). Memory is bounded whatever k is. Raises NotABound where samples do not come from the density.
         """
         sums_B = (log_w_KB.logsumexp(0) for log_w_KB in self.log_weight_pieces(x_BCHW, k))
         return functools.reduce(torch.logaddexp, sums_B) - math.log(k)  # Burda et al. 2016, eq. 8

@@ -57,8 +57,7 @@ class VQVAE(Model):
     @classmethod
     def _of_these_codes(cls, prior: Prior | None, info: ValidationInfo) -> Prior | None:
         """Fill in the categories: they are the codes, and need not be given again."""
-        fields = set() if prior is None else type(prior).model_fields.keys() - prior.model_fields_set
-        if prior is None or "categories" not in fields:
+        if prior is None or "categories" not in type(prior).model_fields.keys() - prior.model_fields_set:
             return prior
         return prior.model_copy(update={"categories": info.data.get("codes", 2)})
 

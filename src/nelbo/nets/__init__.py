@@ -3,5 +3,6 @@
 from nelbo.nets.base import Activation, Net
 from nelbo.nets.conv import Conv
 from nelbo.nets.mlp import MLP
+from nelbo.nets.residual import Residual
 
-__all__ = ["MLP", "Activation", "Conv", "Net"]
+__all__ = ["MLP", "Activation", "Conv", "Net", "Residual"]

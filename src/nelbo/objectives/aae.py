@@ -18,9 +18,8 @@ class AAE(Owner):
         encoder, decoder   -log p(x|z) + weight * -log D(z)       z ~ q(z|x)
         critic             -log D(z') - log(1 - D(z))             z' ~ p(z), z detached
 
-    No KL is minimised: the aggregated posterior, not each q(z|x), is moved to the prior. Any prior that can be
-    sampled will do, and a posterior that is a point. Without a density there is no bound; with one, the ELBO is
-    reported and is not what was trained.
+    No KL is minimised: the aggregated posterior, not each q(z|x), is moved to any prior that can be sampled. Of a
+    posterior that is a point there is no bound; of one with a density the ELBO is reported, which was not trained.
 
     weight  of the adversarial term, beside nats of the reconstruction
     critic  of latents
@@ -38,13 +37,9 @@ class AAE(Owner):
     def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
         assert module is not None
         parts, bound_B = halves(draw)
-        z_KBZ = draw.z_KBZ
-        fooled_B = taken_for_real(module(z_KBZ)).mean(0)  # the encoder plays the generator's part
+        fooled_B = taken_for_real(module(draw.z_KBZ)).mean(0)  # the encoder plays the generator's part
         # The critic's own loss must not move the encoder: z is a constant to it.
-        critic_B = told_apart(module(prior_draws(draw)), module(z_KBZ.detach())).mean(0)
-        return Terms(
-            loss_B=parts["reconstruction"] + self.weight * fooled_B,
-            bound_B=bound_B,
-            parts=parts | {"adversarial": fooled_B, "critic_loss": critic_B},
-            critic_loss_B=critic_B,
-        )
+        critic_B = told_apart(module(prior_draws(draw)), module(draw.z_KBZ.detach())).mean(0)
+        loss_B = parts["reconstruction"] + self.weight * fooled_B
+        parts |= {"adversarial": fooled_B, "critic_loss": critic_B}
+        return Terms(loss_B, bound_B, parts, critic_loss_B=critic_B)

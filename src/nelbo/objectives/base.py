@@ -130,8 +130,7 @@ def halves(draw: Draw, *, closed_form: bool = True) -> tuple[dict[str, Tensor], 
     """Return the two halves of the ELBO as parts, nats an image of shape B, and the bound that they make, or None.
 
     reconstruction   -log p(x|z), mean over the samples
-    kl               KL(q || p): in closed form where there is one, otherwise by the samples. Where samples do not
-                     come from the density it is called `surrogate_kl`; a point has none
+    kl               KL(q || p): in closed form where there is one, otherwise by the samples; a point has none
     """
     # The mean of one sample would be a kernel more in every step of a plain VAE.
     reconstruction_B = -(draw.log_px_KB[0] if len(draw.log_px_KB) == 1 else draw.log_px_KB.mean(0))
@@ -140,7 +139,7 @@ def halves(draw: Draw, *, closed_form: bool = True) -> tuple[dict[str, Tensor], 
         return parts, None
     kl_BG = draw.kl_BG if closed_form else None
     kl_B = (draw.log_qz_KB - draw.log_pz_KB).mean(0) if kl_BG is None else kl_BG.sum(-1)
-    # Where samples do not come from the density, its KL is a surrogate and is not called one.
+    # Where samples do not come from the density, its KL is a surrogate, and is called that.
     parts["surrogate_kl" if draw.not_a_bound else "kl"] = kl_B
     if kl_BG is not None:
         parts |= {name: kl_BG[:, groups].sum(-1) for name, groups in draw.posterior.kl_groups.items()}

@@ -57,10 +57,6 @@ class ImageCritic(Critic):
     hidden: tuple[Width, ...] = (64,)
     net: Net = MLP(hidden=(128,), activation="leaky-relu")
 
-    def build_for(self, shape: Shape) -> ImageCriticModule:
-        """Return a critic of images (..., C, H, W)."""
-        return ImageCriticModule(self, shape)
-
 
 class ImageCriticModule(nn.Module):
     """Images (..., C, H, W) -> features (..., F) of layer l -> logits (...)."""

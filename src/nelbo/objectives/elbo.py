@@ -49,49 +49,39 @@ class ELBO(Objective):
             # Only a built model knows which KLs have a closed form: it draws for one small image, and leaves no trace
             # in the random stream.
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                draw = model.build((1, 32, 32)).eval().draw(torch.zeros(1, 1, 32, 32))
-                kl_BG = self._closed_form(draw.kl_BG)
-            if self.free_bits:
-                self._together(kl_BG.shape[-1], draw.z_KBZ.shape[-1])
+                self(model.build((1, 32, 32)).eval().draw(torch.zeros(1, 1, 32, 32)), Progress())
         except ConfigError as error:
             raise ValueError(str(error)) from None
 
     def __call__(self, draw: Draw, progress: Progress) -> Terms:
         beta = self.beta(progress)
-        if self.kl == "closed-form":
-            self._closed_form(draw.kl_BG)
-        parts, bound_B = halves(draw, closed_form=self.kl != "monte-carlo")
-        charged_B = self._charged(draw, kl_of(parts))
-        return Terms(loss_B=parts["reconstruction"] + beta * charged_B, bound_B=bound_B, parts=parts)
-
-    def _charged(self, draw: Draw, kl_B: Tensor) -> Tensor:
-        """Return the KL of each image as the loss counts it."""
-        if not self.free_bits:
-            return kl_B
-        kl_BG = self._closed_form(draw.kl_BG)
-        together = self._together(kl_BG.shape[-1], draw.z_KBZ.shape[-1])
-        kl_G = kl_BG.mean(0).view(-1, together).sum(-1)  # the mean over the batch first: eq. 15
-        return kl_G.clamp_min(self.free_bits).sum().expand_as(kl_B)
-
-    def _closed_form(self, kl_BG: Tensor | None) -> Tensor:
-        """Return the closed-form KL; raise ConfigError where there is none."""
-        if kl_BG is None:
+        if (self.free_bits or self.kl == "closed-form") and draw.kl_BG is None:
             field, way = ("free-bits", "0") if self.free_bits else ("kl", "auto")
             raise ConfigError(
                 f"objective.{field} needs a closed-form KL, and this posterior and prior have none; use "
                 f"--objective.{field} {way}, or the posterior diagonal-gaussian and the prior standard-normal"
             )
-        return kl_BG
+        parts, bound_B = halves(draw, closed_form=self.kl != "monte-carlo")
+        charged_B = self._charged(draw, kl_of(parts))
+        return Terms(loss_B=parts["reconstruction"] + beta * charged_B, bound_B=bound_B, parts=parts)
 
-    def _together(self, parts: int, latent_dim: int) -> int:
-        """Return how many of the `parts` KLs share free bits; raise ConfigError where groups do not fit."""
-        if self.group == 1 and parts > 1:  # which need not be of one size
-            return 1
-        size, uneven = divmod(latent_dim, parts)  # latents of a part: 1, or all if they are dependent
-        if uneven or latent_dim % self.group or self.group % size:
-            fits = [1] if uneven else [n for n in range(size, latent_dim + 1, size) if latent_dim % n == 0]
-            raise ConfigError(
-                f"objective.group: {self.group} latent dimensions cannot share free bits where the closed-form KL of "
-                f"{latent_dim} comes in {parts} part{'s' * (parts > 1)}; use one of {', '.join(map(str, fits))}"
-            )
-        return self.group // size
+    def _charged(self, draw: Draw, kl_B: Tensor) -> Tensor:
+        """Return the KL of each image as the loss counts it; raise ConfigError where groups do not fit."""
+        if not self.free_bits:
+            return kl_B
+        kl_BG = draw.kl_BG
+        assert kl_BG is not None
+        parts, latent_dim, together = kl_BG.shape[-1], draw.z_KBZ.shape[-1], 1
+        if self.group > 1 or parts == 1:  # parts that share nothing need not be of one size
+            size, uneven = divmod(latent_dim, parts)  # latents of a part: 1, or all if they are dependent
+            if uneven or latent_dim % self.group or self.group % size:
+                fits = (
+                    [1] if uneven else [n for n in range(size, latent_dim + 1, size) if latent_dim % n == 0]
+                )
+                raise ConfigError(
+                    f"objective.group: {self.group} latent dimensions cannot share free bits where the closed-form KL "
+                    f"of {latent_dim} comes in {parts} part{'s' * (parts > 1)}; use one of {', '.join(map(str, fits))}"
+                )
+            together = self.group // size
+        kl_G = kl_BG.mean(0).view(-1, together).sum(-1)  # the mean over the batch first: eq. 15
+        return kl_G.clamp_min(self.free_bits).sum().expand_as(kl_B)

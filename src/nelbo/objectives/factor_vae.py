@@ -39,12 +39,9 @@ class FactorVAE(Owner):
         z_KBZ = draw.z_KBZ.detach()
         # The paper permutes the latents of a second batch; these are of the same one, which halves the encoder's work.
         critic_B = told_apart(module(z_KBZ), module(permuted(z_KBZ))).mean(0)
-        return Terms(
-            loss_B=parts["reconstruction"] + kl_of(parts) + self.gamma * correlation_B,  # eq. 2
-            bound_B=bound_B,
-            parts=parts | {"total_correlation": correlation_B, "critic_loss": critic_B},
-            critic_loss_B=critic_B,
-        )
+        loss_B = parts["reconstruction"] + kl_of(parts) + self.gamma * correlation_B  # eq. 2
+        parts |= {"total_correlation": correlation_B, "critic_loss": critic_B}
+        return Terms(loss_B, bound_B, parts, critic_loss_B=critic_B)
 
 
 def permuted(z_KBZ: Tensor) -> Tensor:

@@ -47,13 +47,12 @@ def prior_draws(draw: Draw) -> Tensor:
 
 
 def kernel_of(kind: Kernel, a: Tensor, b: Tensor) -> Tensor:
-    """Return a sum of kernels k(a, b) of seven widths, some of which see the distance whatever it is.
+    """Return a sum of kernels k(a, b), (..., M, Z), (..., N, Z) -> (..., M, N): of seven widths, to see any distance.
 
         imq   C / (C + |a - b|^2): latents far out still have a slope (Tolstikhin et al. 2018, section 4)
         rbf   exp(-|a - b|^2 / C)
 
-    C = 2 Z times each of SCALES; 2 Z is the mean of |a - b|^2 for two draws of N(0, I). (..., M, Z) and (..., N, Z)
-    give (..., M, N).
+    C = 2 Z times each of SCALES; 2 Z is the mean of |a - b|^2 for two draws of N(0, I).
     """
     # Not |a|^2 + |b|^2 - 2 a b: the product would be rounded to bfloat16 where the step runs in it.
     square_MN = (a.unsqueeze(-2) - b.unsqueeze(-3)).square().sum(-1)

@@ -16,9 +16,8 @@ from nelbo.schedules import Constant, Schedule
 class MSSSIM(Owner):
     """(1 - weight) * -log p(x|z) + weight * D * (1 - MS-SSIM(x, E[x|z])) + beta * KL. Wang et al. 2003, eq. 7.
 
-    As a loss of autoencoders: Snell et al. 2017.
-    D = C H W numbers of an image: a pixel's full dissimilarity weighs one nat. The bound reported is the ELBO, without
-    similarity. What it owns has no weights; it is what the size of the images decides.
+    As a loss of autoencoders: Snell et al. 2017. D = C H W: a pixel's full dissimilarity weighs one nat. The bound
+    reported is the ELBO, without similarity. What it owns has no weights; it is what the size of the images decides.
 
     weight          share of the dissimilarity, from 0 (the ELBO) to 1 (no likelihood is trained)
     beta            weight of the KL: a number or a schedule

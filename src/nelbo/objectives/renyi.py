@@ -13,8 +13,7 @@ class Renyi(ImportanceWeighted):
     most log p(x) in expectation; with alpha < 0 it may lie above and is no bound (their theorems 1 and 2).
     What is reported is the importance-weighted bound of the same samples, for every alpha.
 
-    alpha  below 0 it covers mass, above 1 it seeks modes; near 1 float32 loses 1e-7 / (1 - alpha) of the spread of
-           log w
+    alpha  below 0 it covers mass, above 1 it seeks modes; near 1 float32 loses 1e-7 / (1 - alpha) of log w's spread
     """
 
     alpha: float = 0.5

@@ -40,8 +40,7 @@ def moments(a: Tensor, b: Tensor, weights: list[float]) -> tuple[Tensor, Tensor,
 def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
     """Return the structural similarity of images on [0, 1], float64 of shape N, at most 1. Wang et al. 2004, eq. 13.
 
-    Means, variances and covariance under a Gaussian window of 11 x 11 and sigma 1.5 at every position where it
-    lies inside the image, then the mean over positions and channels.
+    By moments under a Gaussian window of 11 x 11 and sigma 1.5; the mean over its positions and over channels.
     """
     weights = window(window_for(*a_NCHW.shape[-2:]))
     # In float64: a variance is a small difference of squares, and C2 is 9e-4.

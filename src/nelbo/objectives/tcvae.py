@@ -80,10 +80,7 @@ def log_weights(log_q_KBBZ: Tensor, images: int, estimator: Estimator) -> Tensor
 
 
 def taken_apart(draw: Draw, log_q_KBBZ: Tensor, log_weights_BB: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mutual information, total correlation and dimension-wise KL of each image, nats, (B,) each.
-
-    Means over the image's samples, by eq. 2.
-    """
+    """Return MI, TC and dimension-wise KL of each image (eq. 2), nats, (B,) each: means over its samples."""
     log_q_KBZ = log_q_KBBZ.diagonal(dim1=1, dim2=2).transpose(1, 2)  # log q(z_j | x) of the image itself
     # Relative to it, near 0 where it matters: the pieces are small differences.
     beside_KBBZ = log_q_KBBZ - log_q_KBZ.unsqueeze(2)

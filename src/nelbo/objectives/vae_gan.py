@@ -38,7 +38,7 @@ class VAEGAN(Owner):
     critic: ImageCritic = ImageCritic(lr=1e-4)
 
     def build(self, latent_dim: int, shape: Shape) -> ImageCriticModule:
-        return self.critic.build_for(shape)
+        return ImageCriticModule(self.critic, shape)
 
     def terms(self, draw: Draw, progress: Progress, module: nn.Module | None) -> Terms:
         assert isinstance(module, ImageCriticModule)
@@ -57,13 +57,8 @@ class VAEGAN(Owner):
         error_B = error(module.features(draw.likelihood.mean))
         fooled_B = (taken_for_real(module.head(again_KBF)) + taken_for_real(module(fakes[1]))).mean(0)
         critic_B = told_apart(module.head(real_BF), *(module(fake.detach()) for fake in fakes)).mean(0)
-        return Terms(
-            # error_B reaches encoder and decoder with weight 1; the rest of the decoder's gamma is on detached latents
-            loss_B=self.beta(progress) * kl_of(parts)
-            + error_B
-            + (self.gamma - 1.0) * error(again_KBF)
-            + fooled_B,
-            bound_B=bound_B,
-            parts=parts | {"feature_error": error_B, "adversarial": fooled_B, "critic_loss": critic_B},
-            critic_loss_B=critic_B,
-        )
+        loss_B = self.beta(progress) * kl_of(parts) + error_B
+        # error_B reaches encoder and decoder with weight 1; the rest of the decoder's gamma is on detached latents.
+        loss_B = loss_B + (self.gamma - 1.0) * error(again_KBF) + fooled_B
+        parts |= {"feature_error": error_B, "adversarial": fooled_B, "critic_loss": critic_B}
+        return Terms(loss_B, bound_B, parts, critic_loss_B=critic_B)

@@ -1,7 +1,6 @@
 """The first epoch beside the best."""
 
 import functools
-from typing import Any
 
 from nelbo import plots
 from nelbo.pictures.base import Drawn, image_name, line_between, pairs_of_images, picture, reconstructed
@@ -32,21 +31,16 @@ def first_against_best(view: View) -> Drawn:
     ]
     span = ", -3 to 3" if view.model.latent_space.space == "real" else ""
     yield f"{stem}-traversal", beside(*moved, row_labels=[f"{view.directions[k]}{span}" for k in order])
-    yield from _latents(sides, f"{stem}-latents", titles=titles, title=title)
-
-
-def _latents(sides: tuple[View, View], stem: str, *, titles: tuple[str, str], title: str) -> Drawn:
-    """Draw the plane itself when Z = 2, otherwise principal axes, and t-SNE of at most 2,000 images."""
-    shared: dict[str, Any] = {"titles": titles, "class_names": sides[0].split.images.class_names}
-    labels = sides[0].labels_N
-    latents = [side.z_NZ.numpy() for side in sides]
-    if latents[0].shape[1] == 2:
-        yield stem, plots.two_scatters(latents[0], latents[1], labels, title=title, **shared)
+    scatters = functools.partial(plots.two_scatters, titles=titles, class_names=view.split.images.class_names)
+    classes_N = view.labels_N
+    first, best = (side.z_NZ.numpy() for side in sides)
+    if first.shape[1] == 2:  # the plane itself
+        yield f"{stem}-latents", scatters(first, best, classes_N, title=title)
         return
-    flat = [plots.project(z_NZ, "pca", max_points=None)[0] for z_NZ in latents]
-    shared["axis_labels"] = (("PC 1", "PC 2"), ("PC 1", "PC 2"))
-    yield stem, plots.two_scatters(flat[0], flat[1], labels, title=f"{title} · PCA", **shared)
-    (first, index), (best, _) = (side.tsne for side in sides)
-    labels = None if labels is None else labels[index]
-    shared |= {"axis_labels": (None, None), "title": f"{title} · t-SNE, {len(index)} images"}
-    yield f"{stem}-tsne", plots.two_scatters(first, best, labels, **shared)
+    first, best = (plots.project(z_NZ, "pca", max_points=None)[0] for z_NZ in (first, best))
+    axes = (("PC 1", "PC 2"), ("PC 1", "PC 2"))
+    yield f"{stem}-latents", scatters(first, best, classes_N, title=f"{title} · PCA", axis_labels=axes)
+    (first, tsne_index), (best, _) = (side.tsne for side in sides)
+    classes_N = None if classes_N is None else classes_N[tsne_index]
+    title = f"{title} · t-SNE, {len(tsne_index)} images"
+    yield f"{stem}-latents-tsne", scatters(first, best, classes_N, title=title, axis_labels=(None, None))

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from nelbo.core.files import atomic
-from nelbo.data import Images, materialise
-from nelbo.data.decode import decode_file
-from nelbo.data.transforms import apply_once
-from nelbo.errors import ConfigError, DataError
+from nelbo.data import materialise
+from nelbo.data.onefile import read_like
+from nelbo.errors import ConfigError
 from nelbo.metrics.latent import posteriors
 from nelbo.pictures.view import Pictures, View
 from nelbo.samplers import Sampler
@@ -59,31 +58,27 @@ def refer(view: View, text: str) -> Reference:
     return Reference(name, view.mean(x_CHW[None])[0], x_CHW)
 
 
-def _refer_all(view: View, texts: list[str]) -> list[Reference]:
-    """Return references with unique names: two files called 1.png become `1` and `1-2`."""
-    references: list[Reference] = []
+def _images(view: View, texts: list[str]) -> tuple[list[str], Tensor]:
+    """Return unique names (two files called 1.png become `1` and `1-2`) and the images of references to images."""
+    names: list[str] = []
+    images: list[Tensor] = []
     for text in texts:
         reference = refer(view, text)
-        used, name, count = {other.name for other in references}, reference.name, 1
-        while name in used:
+        if reference.x_CHW is None:
+            raise ConfigError(f"{text} is a latent, not an image; use example:CLASS")
+        name, count = reference.name, 1
+        while name in names:
             count += 1
             name = f"{reference.name}-{count}"
-        references.append(dataclasses.replace(reference, name=name))
-    return references
+        names.append(name)
+        images.append(reference.x_CHW)
+    return names, torch.stack(images)
 
 
 def from_file(view: View, file: Path) -> Tensor:
     """Read an image file as the model sees it, (C, H, W): with the run's preprocessing, without silent resizing."""
-    recipe, shape = view.run.recipe, view.splits.shape
-    array = decode_file(file, grey=shape[0] == 1, size=recipe.data.height_and_width())
-    decoded = torch.from_numpy(array.copy())  # Pillow's memory may not be written to; torch wants to
-    pixels = apply_once(decoded[None], recipe.data.transforms)
-    if tuple(pixels.shape[1:]) != shape:
-        raise DataError(
-            f"{file} is {pixels.shape[-2]} x {pixels.shape[-1]} pixels, but {view.run.name} was trained on images of "
-            f"{shape[1]} x {shape[2]}; resize it first"
-        )
-    return materialise(Images(pixels), recipe.data.transforms)[0]
+    recipe = view.run.recipe
+    return materialise(read_like(file, recipe.data, view.splits, view.run.name), recipe.data.transforms)[0]
 
 
 def _slug(text: str) -> str:
@@ -153,8 +148,7 @@ def sample_like(view: View, out: Folder, n: int, references: list[str], noise: f
     texts: list[str] = []
     for text in references:
         texts += [f"example:{label}" for label in view.classes] if text == "all" else [text]
-    images = _refer_all(view, texts)
-    x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
+    names, x_BCHW = _images(view, texts)
     z_NBZ, x_NBCHW = view.around(x_BCHW, n, noise)
     pictures = view.pictures(x_NBCHW.transpose(0, 1))
     some = pictures[:, :IN_A_ROW]
@@ -162,20 +156,15 @@ def sample_like(view: View, out: Folder, n: int, references: list[str], noise: f
     out.array("samples", pictures)
     out.array("samples-latents", z_NBZ.transpose(0, 1).numpy())
     digits = len(str(n - 1))
-    for position, reference in enumerate(images):
-        for index, image in enumerate(pictures[position]):
-            out.image(f"sample-{reference.name}-{index:0{digits}}", image)
+    for name, drawn in zip(names, pictures, strict=True):
+        for index, image in enumerate(drawn):
+            out.image(f"sample-{name}-{index:0{digits}}", image)
 
 
 def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float:
     """Write images decoded from posterior means: PNGs, an array, a grid of 100 below their inputs. Return the MSE."""
     if references:
-        images = _refer_all(view, references)
-        for text, reference in zip(references, images, strict=True):
-            if reference.x_CHW is None:
-                raise ConfigError(f"{text} is a latent, not an image; use example:CLASS")
-        names = [reference.name for reference in images]
-        x_BCHW = torch.stack([reference.x_CHW for reference in images if reference.x_CHW is not None])
+        names, x_BCHW = _images(view, references)
     else:
         _positive("n", n)
         names, x_BCHW = [f"image{index}" for index in range(min(n, len(view)))], view.images_at(slice(n))

@@ -3,7 +3,8 @@
 import numpy as np
 
 from nelbo import plots
-from nelbo.pictures.base import Drawn, image_name, picture, reconstructed, some_classes
+from nelbo.evaluation.samplers import chosen_for
+from nelbo.pictures.base import Drawn, classes_shown, image_name, picture, reconstructed, some_classes
 from nelbo.pictures.view import SHOWN, Pictures, View
 
 
@@ -27,9 +28,13 @@ def reconstructions(view: View) -> Drawn:
 
 @picture(group="images", order=3)
 def samples(view: View) -> Drawn:
-    """Decoded draws from the prior."""
+    """Decoded draws from the prior, and from the fitted sampler where one draws better (see nelbo samplers)."""
     _, x_NCHW = view.samples(64)
     yield "samples", plots.image_grid(view.pictures(x_NCHW), title=f"{view.title} · prior samples", columns=8)
+    if (sampler := chosen_for(view.run, view.model)) is not None:
+        _, x_NCHW = view.samples(64, sampler=sampler)
+        title = f"{view.title} · samples of a fitted {sampler.name}"
+        yield "samples-fitted", plots.image_grid(view.pictures(x_NCHW), title=title, columns=8)
 
 
 @picture(group="images", order=4)
@@ -47,7 +52,7 @@ def resampled(view: View) -> Drawn:
     """A row for each class: one example, then draws from its posterior."""
     rows = _draws_beside(view, [view.example(label) for label in some_classes(view)], SHOWN)
     row_labels = [view.class_name(label) for label in some_classes(view)]
-    title = f"{view.title} · one example of each class, resampled"
+    title = f"{view.title} · one example of each class, resampled{classes_shown(view)}"
     yield "resampled", plots.rows(rows, title=title, row_labels=row_labels, apart="first")
 
 

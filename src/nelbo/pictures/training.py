@@ -1,8 +1,11 @@
-"""The course of training."""
+"""The course of training, and the importance-weighted estimate of an evaluation."""
 
 import numpy as np
 
 from nelbo import plots
+from nelbo.core import layout
+from nelbo.evaluation import card
+from nelbo.metrics.importance import curve_points
 from nelbo.pictures.base import Drawn, picture
 from nelbo.pictures.view import NotApplicable, View
 
@@ -40,3 +43,26 @@ def steps(view: View) -> Drawn:
     if not losses:
         raise NotApplicable(f"{view.run.name} kept no loss of every step; train with --log-steps true")
     yield "steps", plots.step_curve(np.array(losses, dtype=float), title=f"{view.run.name} · training")
+
+
+@picture(group="estimates", order=1, in_report="chart")
+def iw_curve(view: View) -> Drawn:
+    """The importance-weighted NLL over the number of samples K (after `nelbo evaluate`)."""
+    saved = card.read(view.run, view.split_name, view.checkpoint, having="iw_nll_curve")
+    if not saved:
+        raise NotApplicable(
+            f"{view.run.name} has no importance-weighted estimate of this checkpoint and split yet; "
+            f"make one with: nelbo evaluate {view.run.name}"
+        )
+    metrics = saved["metrics"]
+    bound = card.read(view.run, view.split_name, view.checkpoint, having="nelbo")
+    notes = [
+        "nested samples of each image; where the curve still falls, more samples would lower it further",
+        "pixels between black and white: a cross-entropy, not a likelihood"
+        if card.is_grey(metrics["iw_nll"])
+        else "",
+    ]
+    nelbo = layout.number(bound["metrics"]["nelbo"]) if bound else None
+    title = f"{view.title} · importance-weighted NLL"
+    points, values = curve_points(saved["samples"]), layout.numbers(metrics["iw_nll_curve"])
+    yield "iw-curve", plots.estimate_curve(points, values, title=title, nelbo=nelbo, notes=notes)

@@ -8,16 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue
-from nelbo.core.spec import Spec
-from nelbo.dists.base import Space, full
+from nelbo.dists.base import LatentSpec, full
 
 SMALL = 0.01  # of their usual size: the weights of outputs that begin close to zero
 
 
-class Posterior(Spec, abc.ABC):
+class Posterior(LatentSpec):
     """q(z | x): `build(features, latent_dim)` returns a module from features_BF to a `PosteriorValue` over z_BZ.
 
-    space           where latents live; a prior must live there too
     has_density     False for a point: no KL, no importance weights
     factorises      dimensions are independent given x, and the value has `log_prob_each`
     reparametrised  samples have the gradient of their parameters, and log_prob(z) one by z. False: that of
@@ -25,18 +23,9 @@ class Posterior(Spec, abc.ABC):
     """
 
     axis: ClassVar[str] = "posterior"
-    space: ClassVar[Space] = "real"
     has_density: ClassVar[bool] = True
     factorises: ClassVar[bool] = False
     reparametrised: ClassVar[bool] = True
-
-    def check(self, latent_dim: int) -> None:
-        """Raise ValueError for a number of latent dimensions that there cannot be."""
-        self.blocks(latent_dim)
-
-    def blocks(self, latent_dim: int) -> tuple[int, ...]:
-        """Return the sizes of the one-hot vectors that the last latents are made of; the prior's must be the same."""
-        return ()
 
     @abc.abstractmethod
     def build(self, features: int, latent_dim: int) -> nn.Module:

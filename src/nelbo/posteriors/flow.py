@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import ClassVar
 
 from pydantic import Field, field_validator
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, Sample
 from nelbo.core.registry import lookup, names
-from nelbo.dists.flows import Chain, Stopped
+from nelbo.dists.flows import Chain
 from nelbo.posteriors.base import Posterior
 from nelbo.posteriors.diagonal_gaussian import DiagonalGaussian
 
@@ -21,7 +22,7 @@ class Pushforward(PosteriorValue):
     found by the inverse of f. There is no formula for E[y]: `mean` is the image of the base posterior's mean.
     """
 
-    def __init__(self, base: PosteriorValue, flow: Chain | Stopped, context_BF: Tensor) -> None:
+    def __init__(self, base: PosteriorValue, flow: Chain, context_BF: Tensor) -> None:
         self.base = base
         self.flow = flow
         self.context_BF = context_BF
@@ -52,9 +53,8 @@ class Pushforward(PosteriorValue):
         return self.base.log_prob(before) + log_det
 
     def detached(self) -> Pushforward:
-        if isinstance(self.flow, Stopped):
-            return self
-        return Pushforward(self.base.detached(), Stopped(self.flow), self.context_BF.detach())
+        constant = copy.deepcopy(self.flow).requires_grad_(False)
+        return Pushforward(self.base.detached(), constant, self.context_BF.detach())
 
     def kl_to(self, prior: object) -> Tensor | None:
         return None if self.flow.layers else self.base.kl_to(prior)  # a flow leaves no closed form

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, Sample, register_kl
-from nelbo.dists.base import LOG_2PI, full, product
+from nelbo.dists.base import LOG_2PI, product
 from nelbo.dists.normal import NormalPrior
-from nelbo.posteriors.base import SMALL, Posterior
+from nelbo.posteriors.base import LinearHead, Posterior
 
 
 class FullNormal(PosteriorValue):
@@ -18,6 +21,14 @@ class FullNormal(PosteriorValue):
         self.mean = mean_BZ
         self.log_var = log_var_BZ
         self.C_BZZ = C_BZZ
+
+    @classmethod
+    def of(cls, outputs: Tensor, latent_dim: int) -> Self:
+        mean, log_var, lower = outputs.tensor_split([latent_dim, 2 * latent_dim], dim=-1)
+        row, column = torch.tril_indices(latent_dim, latent_dim, offset=-1, device=lower.device)
+        empty = lower.new_zeros(*lower.shape[:-1], latent_dim**2)
+        N = empty.index_copy(-1, row * latent_dim + column, lower).view(*empty.shape[:-1], latent_dim, -1)
+        return cls(mean, log_var, N + torch.eye(latent_dim, dtype=lower.dtype, device=lower.device))
 
     @property
     def var(self) -> Tensor:
@@ -66,32 +77,10 @@ def kl_to_normal_prior(q: FullNormal, prior: NormalPrior) -> Tensor:
 class FullGaussian(Posterior):
     """N(mean, L L'), any covariance. Kingma & Welling 2019, sec. 2.5.1; Titsias & Lazaro-Gredilla 2014.
 
-    L = diag(exp(h / 2)) (I + N): h and the strictly lower triangular N are linear in the features, as the mean is,
-    Z (Z + 3) / 2 outputs in all. KL(q || N(0, I)) = 1/2 (|mean|^2 + |L|^2 - Z) - sum_j log L_jj.
+    L = diag(exp(h / 2)) (I + N): h and the strictly lower triangular N, which begins close to 0, are linear in the
+    features, as the mean is: Z (Z + 3) / 2 outputs. KL(q || N(0, I)) = 1/2 (|mean|^2 + |L|^2 - Z) - sum_j log L_jj.
     """
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
-        return FullGaussianHead(features, latent_dim)
-
-
-class FullGaussianHead(nn.Module):
-    """features_BF -> FullNormal over z_BZ; begins almost without correlations."""
-
-    places: Tensor
-
-    def __init__(self, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
-        pairs = torch.tril_indices(latent_dim, latent_dim, offset=-1)
-        self.register_buffer("places", pairs[0] * latent_dim + pairs[1], persistent=False)
-        self.linear = nn.Linear(features, 2 * latent_dim + len(self.places))
-        with torch.no_grad():
-            for weight in (self.linear.weight, self.linear.bias):
-                weight[2 * latent_dim :] *= SMALL  # of N
-
-    def forward(self, features_BF: Tensor) -> FullNormal:
-        Z = self.latent_dim
-        mean, log_var, lower = torch.split(full(self.linear(features_BF)), [Z, Z, len(self.places)], dim=-1)
-        entries = lower.new_zeros(*lower.shape[:-1], Z * Z).index_copy(-1, self.places, lower)
-        unit = torch.eye(Z, dtype=lower.dtype, device=lower.device)
-        return FullNormal(mean, log_var, entries.view(*entries.shape[:-1], Z, Z) + unit)
+        value = partial(FullNormal.of, latent_dim=latent_dim)
+        return LinearHead(features, latent_dim * (latent_dim + 3) // 2, value, small=2 * latent_dim)

@@ -7,8 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
-from nelbo.dists.base import Space
-from nelbo.dists.onehot import CategoricalPriorModule, OneHot, by_variable, variables_in
+from nelbo.dists.onehot import CategoricalPriorModule, OneHot, OneHotSpec, by_variable
 from nelbo.posteriors.base import LinearHead, Posterior
 
 
@@ -51,7 +50,7 @@ def kl_to_categorical(q: CategoricalValue, prior: CategoricalPriorModule) -> Ten
     return q.each.kl_to(prior.log_p)
 
 
-class GumbelSoftmax(Posterior):
+class GumbelSoftmax(OneHotSpec, Posterior):
     """Independent categorical variables as one-hot vectors, with Gumbel-softmax gradients. Jang et al. 2017, eq. 2.
 
     latent_dim = variables x categories. Samples are exact one-hot vectors, in training too, so that log q, the KL and
@@ -61,13 +60,8 @@ class GumbelSoftmax(Posterior):
     temperature   of the relaxation: lower is less biased and has more variance (2/3: Maddison et al. 2017)
     """
 
-    space: ClassVar[Space] = "one-hot"
     reparametrised: ClassVar[bool] = False
-    categories: int = Field(default=2, ge=2)
     temperature: float = Field(default=2.0 / 3.0, gt=0.0)
-
-    def blocks(self, latent_dim: int) -> tuple[int, ...]:
-        return (self.categories,) * variables_in(latent_dim, self.categories)
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
         value = partial(CategoricalValue.of, blocks=self.blocks(latent_dim), temperature=self.temperature)

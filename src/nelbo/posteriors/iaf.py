@@ -19,5 +19,4 @@ class IAF(FlowPosterior):
     hidden: int = Field(default=32, ge=1)
 
     def chain(self, latent_dim: int, context: int) -> Chain:
-        width = (self.hidden, self.hidden)
-        return flipping(lambda: InverseAutoregressive(latent_dim, width, context), self.layers)
+        return flipping(lambda: InverseAutoregressive(latent_dim, (self.hidden,) * 2, context), self.layers)

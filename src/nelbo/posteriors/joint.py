@@ -8,10 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
-from nelbo.dists.base import Space
-from nelbo.dists.joint import JointPriorModule, discrete_blocks
 from nelbo.dists.normal import DiagonalNormal
-from nelbo.dists.onehot import OneHot, by_variable
+from nelbo.dists.onehot import JointPriorModule, MixedSpec, OneHot, by_variable
 from nelbo.posteriors.base import LinearHead, Posterior
 
 
@@ -56,7 +54,7 @@ def kl_to_joint(q: JointValue, prior: JointPriorModule) -> Tensor:
     return torch.cat([continuous_BZ, q.discrete.kl_to(prior.discrete.log_p)], -1)
 
 
-class Joint(Posterior):
+class Joint(MixedSpec, Posterior):
     """Continuous latents beside categorical ones, independent given x. Dupont 2018 (JointVAE).
 
     The last variables x categories of the latents are one-hot vectors (`gumbel-softmax`), those before them a
@@ -67,14 +65,8 @@ class Joint(Posterior):
     temperature   of the relaxation whose gradient the categorical samples have
     """
 
-    space: ClassVar[Space] = "mixed"
     reparametrised: ClassVar[bool] = False
-    variables: int = Field(default=1, ge=1)
-    categories: int = Field(default=2, ge=2)
     temperature: float = Field(default=2.0 / 3.0, gt=0.0)
-
-    def blocks(self, latent_dim: int) -> tuple[int, ...]:
-        return discrete_blocks(latent_dim, self.variables, self.categories)
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
         blocks = self.blocks(latent_dim)

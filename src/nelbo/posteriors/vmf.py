@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nelbo.core.distributions import PosteriorValue, register_kl
 from nelbo.dists.base import Space
-from nelbo.dists.sphere import UniformSphereModule, check_sphere, log_area, unit
+from nelbo.dists.sphere import UniformSphereModule, log_area, unit
 from nelbo.posteriors.base import LinearHead, Posterior
 
 NODES = 160  # of the quadrature: its error is rounding, that of the distribution function between them 1e-9
@@ -179,9 +179,6 @@ class VMF(Posterior):
     """
 
     space: ClassVar[Space] = "sphere"
-
-    def check(self, latent_dim: int) -> None:
-        check_sphere(latent_dim)
 
     def build(self, features: int, latent_dim: int) -> nn.Module:
         return LinearHead(features, latent_dim + 1, VonMisesFisherValue.of)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from nelbo.core.distributions import PriorModule
-from nelbo.dists.base import Space
 from nelbo.dists.flows import MADE
-from nelbo.dists.onehot import variables_in
+from nelbo.dists.onehot import OneHotSpec
 from nelbo.nets.base import Width
 from nelbo.priors.base import Prior
 
 
-class AutoregressivePrior(Prior):
+class AutoregressivePrior(OneHotSpec, Prior):
     """p(z) = prod_v p(z_v | z_1 ... z_(v-1)) of one-hot variables z_v. Germain et al. 2015: MADE in blocks.
 
     What van den Oord et al. 2017, section 3.3, fit to the codes of a VQ-VAE (there by a PixelCNN, after training):
@@ -28,12 +26,7 @@ class AutoregressivePrior(Prior):
     """
 
     name: ClassVar[str] = "autoregressive"
-    space: ClassVar[Space] = "one-hot"
-    categories: int = Field(default=2, ge=2)
     hidden: tuple[Width, ...] = (128,)
-
-    def blocks(self, latent_dim: int) -> tuple[int, ...]:
-        return (self.categories,) * variables_in(latent_dim, self.categories)
 
     def build(self, latent_dim: int) -> AutoregressivePriorModule:
         return AutoregressivePriorModule(len(self.blocks(latent_dim)), self.categories, self.hidden)

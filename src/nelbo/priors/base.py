@@ -4,26 +4,13 @@ import abc
 from typing import ClassVar
 
 from nelbo.core.distributions import PriorModule
-from nelbo.core.spec import Spec
-from nelbo.dists.base import Space
+from nelbo.dists.base import LatentSpec
 
 
-class Prior(Spec, abc.ABC):
-    """p(z): `build(latent_dim)` returns a `PriorModule`, with `log_prob(z)` in nats and `sample(n)` -> z_NZ.
-
-    space   where latents live; the posterior must live there too
-    """
+class Prior(LatentSpec):
+    """p(z): `build(latent_dim)` returns a `PriorModule`, with `log_prob(z)` in nats and `sample(n)` -> z_NZ."""
 
     axis: ClassVar[str] = "prior"
-    space: ClassVar[Space] = "real"
-
-    def check(self, latent_dim: int) -> None:
-        """Raise ValueError for a number of latent dimensions that there cannot be."""
-        self.blocks(latent_dim)
-
-    def blocks(self, latent_dim: int) -> tuple[int, ...]:
-        """Return the sizes of the one-hot vectors that the last latents are; the posterior's must be the same."""
-        return ()
 
     @abc.abstractmethod
     def build(self, latent_dim: int) -> PriorModule:

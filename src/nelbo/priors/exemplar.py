@@ -10,20 +10,15 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from nelbo.core.distributions import PosteriorValue, PriorDensity, TrainingImages
+from nelbo.core.distributions import Encode, PriorDensity, TrainingImages
 from nelbo.core.vocabulary import Shape
 from nelbo.errors import ConfigError
 from nelbo.priors.base import Prior
 from nelbo.priors.mixture import GaussianComponents, log_mixture
 
-Encode = Callable[[Tensor], PosteriorValue]
 SEED = 20_201_206  # of the choice of images, of their noise where they are frozen, and of the signatures
 ENCODED_AT_ONCE = 1000
 SAME = 1e-4  # of two signatures, in units of the deviation that they have over images of random pixels
-UNSEEN = (
-    "an exemplar prior is made of training images and has none: call model.observe_training_images(batches), then "
-    "model.refresh(); training does both, and a trained model is saved with what it needs"
-)
 
 
 class Exemplar(Prior):
@@ -86,7 +81,7 @@ class ExemplarModule(GaussianComponents):
             return
         stream = Generator(self.mean_NZ.device).manual_seed(SEED)
         pieces = torch.split(self.seen.rows_N, ENCODED_AT_ONCE)
-        self.mean_NZ = torch.cat([self.encoded(self.seen.take(rows, stream)) for rows in pieces])
+        self.mean_NZ = torch.cat([self.encoded(self.seen.images.take(rows, stream)) for rows in pieces])
 
     def get_extra_state(self) -> Tensor:
         return self.mean_NZ
@@ -109,7 +104,11 @@ class ExemplarModule(GaussianComponents):
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mixture of all exemplars, as they were when last refreshed."""
         if not len(self.mean_NZ):
-            raise ConfigError(UNSEEN)
+            raise ConfigError(
+                "an exemplar prior is made of training images and has none: call "
+                "model.observe_training_images(batches), then model.refresh(); training does both, and a trained "
+                "model is saved with what it needs"
+            )
         return self.mixture(self.mean_NZ)
 
     def mixture(self, mean_MZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,7 +136,7 @@ class ExemplarModule(GaussianComponents):
 
 
 class Seen:
-    """The training images that are exemplars: `images.take(rows)` of `rows_N`. Copies of a prior look at the same."""
+    """The training images that are exemplars: `rows_N` of `images`. Copies of a prior look at the same."""
 
     def __init__(self, images: TrainingImages, rows_N: Tensor) -> None:
         self.images, self.rows_N = images, rows_N
@@ -145,16 +144,13 @@ class Seen:
     def __deepcopy__(self, memo: object) -> Seen:
         return self  # a weight average copies the model; the images need no second one
 
-    def take(self, rows_M: Tensor, stream: Generator | None = None) -> Tensor:
-        return self.images.take(rows_M, stream)
-
     def drawn(self, n: int) -> Tensor:
         """Return n images at random, with replacement; from torch's own stream."""
-        return self.take(self.rows_N[torch.randint(len(self.rows_N), (n,), device=self.rows_N.device)])
+        return self.images.take(self.rows_N[torch.randint(len(self.rows_N), (n,), device=self.rows_N.device)])
 
     def some(self, n: int) -> Tensor:
         """Return n images at random, or each once where there are no more."""
-        return self.drawn(n) if len(self.rows_N) > n else self.take(self.rows_N)
+        return self.drawn(n) if len(self.rows_N) > n else self.images.take(self.rows_N)
 
 
 class Without:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from nelbo.dists.base import Space
-from nelbo.dists.sphere import UniformSphereModule, check_sphere
+from nelbo.dists.sphere import UniformSphereModule
 from nelbo.priors.base import Prior
 
 
@@ -11,9 +11,6 @@ class UniformSphere(Prior):
     """p(z) = 1 / area of the unit sphere in R^Z, 2 pi^(Z/2) / Gamma(Z/2). Davidson et al. 2018."""
 
     space: ClassVar[Space] = "sphere"
-
-    def check(self, latent_dim: int) -> None:
-        check_sphere(latent_dim)
 
     def build(self, latent_dim: int) -> UniformSphereModule:
         return UniformSphereModule(latent_dim)

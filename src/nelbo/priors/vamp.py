@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
-from nelbo.core.distributions import PosteriorValue, PriorModule, TrainingImages
+from nelbo.core.distributions import Encode, PosteriorValue, PriorModule, TrainingImages
 from nelbo.core.vocabulary import Shape
 from nelbo.dists.base import exact
 from nelbo.dists.normal import DiagonalNormal
 from nelbo.priors.base import Prior
 from nelbo.priors.mixture import AT_ONCE, log_mixture
 
-Encode = Callable[[Tensor], PosteriorValue]
 FIRST_IMAGES = 20_180_409  # seed of the choice of training images
 START_WIDTH = 0.1  # deviation of noise to begin with, as a share of the range
 ENCODED_AT_ONCE = 1000
@@ -79,8 +77,9 @@ class VampModule(PriorModule):
             return
         rows_C = torch.arange(self.components) % images.n  # where there are fewer, some twice
         if images.n > self.components:
-            stream = torch.Generator().manual_seed(FIRST_IMAGES)
-            rows_C = torch.randperm(images.n, generator=stream)[: self.components]
+            rows_C = torch.randperm(images.n, generator=Generator().manual_seed(FIRST_IMAGES))[
+                : self.components
+            ]
         device = self.inputs_CCHW.device
         with torch.no_grad():
             x_CCHW = images.take(rows_C.to(device), Generator(device).manual_seed(FIRST_IMAGES))

@@ -58,8 +58,16 @@ def draw(view: View, chosen: Sequence[str], budget: int, tell: Tell) -> tuple[li
 
     for name in sorted(chosen, key=lambda name: (*position(lookup("picture", name)), name)):
         tell(PictureBegun(name))
+        picture: Picture = lookup("picture", name)
         try:
-            encoded = _encoded(name, view)
+            encoded = [
+                dataclasses.replace(
+                    encode(drawn), stem=stem, picture=name, words=docline(picture), group=picture.group
+                )
+                for stem, drawn in picture(view)
+                if not isinstance(drawn, bytes)  # an animation, which also has its still picture
+                and (picture.in_report == "picture" or stem != name)  # the page has a chart of it
+            ]
         except NelboError as error:
             left_out[name] = str(error)
             continue
@@ -89,17 +97,6 @@ def grouped(drawings: Sequence[Drawing]) -> dict[str, list[tuple[Drawing, bool]]
         explained.add(drawing.picture)
         groups.setdefault(heading(drawing.group), []).append((drawing, first))
     return groups
-
-
-def _encoded(name: str, view: View) -> list[Drawing]:
-    picture: Picture = lookup("picture", name)
-    words = docline(picture)
-    return [
-        dataclasses.replace(encode(drawn), stem=stem, picture=name, words=words, group=picture.group)
-        for stem, drawn in picture(view)
-        if not isinstance(drawn, bytes)  # an animation, which also has its still picture
-        and (picture.in_report == "picture" or stem != name)  # the page has a chart of it
-    ]
 
 
 def encode(figure: Figure) -> Drawing:

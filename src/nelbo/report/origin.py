@@ -62,6 +62,7 @@ def surroundings(facts: Facts) -> tuple[Pairs, Pairs, Pairs]:
         ("Pixels", pixels_in_words(data["pixels"], shape[0]) if shape and "pixels" in data else None),
         ("Hash", data.get("hash")),
         ("Classes", ", ".join(data.get("class_names") or ()) or None),
+        ("Said of them", "; ".join(data.get("notes") or ()) or None),
     ]
     return rows, trained, measured
 

@@ -253,14 +253,13 @@ def latents_of_another_space_are_refused(spec: Sampler) -> str | Evidence:
 
 
 def every_setting_changes_something(spec: Sampler) -> str | Evidence:
+    def outcome(spec: Sampler) -> Outcome:
+        _, fitted = fit(spec)
+        with fixed_seed(SEED, CPU):
+            return {"samples": fitted.sample(30), "spaces": ", ".join(spec.spaces)}
+
     # The settings of a prior are held to this law on their own axis.
-    return settings_change_something(quick(spec), _outcome, apart=("prior",))
-
-
-def _outcome(spec: Sampler) -> Outcome:
-    _, fitted = fit(spec)
-    with fixed_seed(SEED, CPU):
-        return {"samples": fitted.sample(30), "spaces": ", ".join(spec.spaces)}
+    return settings_change_something(quick(spec), outcome, apart=("prior",))
 
 
 LAWS: tuple[Law[Sampler], ...] = (

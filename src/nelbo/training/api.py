@@ -12,15 +12,16 @@ from nelbo.core.distributions import PosteriorValue
 from nelbo.core.layout import DataFacts
 from nelbo.core.vocabulary import Shape
 from nelbo.data import Splits
+from nelbo.data.survey import survey
 from nelbo.errors import ConfigError, DataError, RunError, TrainingFailed
 from nelbo.metrics import Split
 from nelbo.metrics.base import EVALUATION_BATCH
 from nelbo.models import BuiltModel
 from nelbo.models.base import must_be
-from nelbo.training import events, store
+from nelbo.training import events, fitting, store
 from nelbo.training.events import Tell, quiet
 from nelbo.training.loop import fit
-from nelbo.training.recipe import Recipe, registered, resolve
+from nelbo.training.recipe import Recipe, Resolved, resolve, resolved
 from nelbo.training.store import Run
 
 FROM_PYTHON = "python"  # the data source of a run whose images came as an object
@@ -32,12 +33,14 @@ class Plan:
 
     overwrite  a run in the folder is replaced
     finished   the folder holds a finished run of this recipe already, which `train` returns as it is
+    reasons    what was chosen for these data and why, one line each
     """
 
     recipe: Recipe
     folder: Path
     overwrite: bool = False
     finished: bool = False
+    reasons: tuple[str, ...] = ()
 
 
 def plan(
@@ -48,18 +51,31 @@ def plan(
     runs: str | Path = "runs",
     name: str | None = None,
     overwrite: bool = False,
+    data_dir: str | Path | None = None,
 ) -> Plan:
     """Resolve a recipe and its run folder; raise here for every mistake that can be noticed without data."""
-    resolved = resolve(recipe, overrides)
+    start = resolved(recipe, overrides, data=data, data_dir=Path(data_dir) if data_dir else None)
+    final = start.recipe
+    if start.base is not None and start.survey is None:
+        fitting.check(final, start.base, start.given, data)
     if data is not None:
-        resolved = resolve(resolved, {"data.source": FROM_PYTHON})
+        final = resolve(final, {"data.source": FROM_PYTHON})
     else:
-        resolved.data.check_source()
-        if (path := resolved.data.path()) is not None:  # so that the run can be measured from anywhere
-            resolved = resolve(resolved, {"data.source": str(path.resolve())})
-    folder = Path(runs) / store.check_name(name or store.default_name(resolved, registered(resolved.recipe)))
-    store.check_free(resolved, folder, overwrite=overwrite)
-    return Plan(resolved, folder, overwrite, finished=not overwrite and Run(folder).finished)
+        final.data.check_source()
+        if (path := final.data.path()) is not None:  # so that the run can be measured from anywhere
+            final = resolve(final, {"data.source": str(path.resolve())})
+    folder = Path(runs) / store.check_name(name or _own_name(final, start))
+    store.check_free(final, folder, overwrite=overwrite)
+    return Plan(final, folder, overwrite, not overwrite and Run(folder).finished, start.reasons)
+
+
+def _own_name(recipe: Recipe, start: Resolved) -> str:
+    """Return the name of a run that was given none; of a recipe that looked at its data it has the name of the data."""
+    if start.base is None or start.survey is None:
+        return store.default_name(recipe, start.base)
+    same_data = start.base.data.model_copy(update={"source": recipe.data.source})
+    base = start.base.model_copy(update={"data": same_data})
+    return store.default_name(recipe, base, "-".join(start.survey.name.split()))
 
 
 def train(
@@ -92,7 +108,9 @@ def train(
             raise ConfigError(f"a Plan has overrides, name and overwrite in it; {way_out}")
         planned = recipe
     else:
-        planned = plan(recipe, overrides, data=data, runs=runs, name=name, overwrite=overwrite)
+        planned = plan(
+            recipe, overrides, data=data, runs=runs, name=name, overwrite=overwrite, data_dir=data_dir
+        )
     place = engine.pick_device(device)
     engine.check_precision(place, planned.recipe.precision)
     begun = time.perf_counter()  # the first clock of the summary: `data`
@@ -121,7 +139,7 @@ def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun
     kind, bound = observation_kind(recipe), recipe.objective.bound_name
     tell(
         events.DataRead(
-            splits.name, splits.shape, facts["n"], splits.pixels, splits.hash, kind, bound, splits.note
+            splits.name, splits.shape, facts["n"], splits.pixels, splits.hash, kind, bound, splits.notes
         )
     )
     tell(built)
@@ -175,6 +193,19 @@ def outline(recipe: Recipe, shape: Shape) -> events.ModelBuilt:
     return events.ModelBuilt(shape, tuple(z_BZ.shape[1:]), tuple(decoded.shape[1:]), weights)
 
 
+def shape_without_loading(recipe: Recipe, data_dir: str | Path | None = None) -> Shape:
+    """Return (C, H, W) that the model will see, from the headers of the data; raise DataError where sizes differ."""
+    data = recipe.data
+    facts = survey(data, Path(data_dir) if data_dir else None)
+    size = data.height_and_width() or facts.largest
+    if not facts.one_size and data.size is None:
+        raise DataError(
+            f"{facts.name}: images have different sizes, from {facts.smallest[0]} x {facts.smallest[1]} to "
+            f"{facts.largest[0]} x {facts.largest[1]}; choose one with --data.size 64"
+        )
+    return data.shape_of(facts.channels, *size)
+
+
 def observation_kind(recipe: Recipe) -> str | None:
     """Return the set that the likelihood is a probability on: binary, levels or density."""
     likelihood = recipe.model.setting("likelihood")
@@ -205,11 +236,13 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
     likelihood = recipe.model.setting("likelihood")
     support = None if likelihood is None else likelihood.support
     low, high = splits.range
+    # Transforms that leave the range of the likelihood were refused with the configuration: these are the source's.
     if likelihood is not None and support and (low < support[0] or high > support[1]):
+        way = recipe.data.way_into_range(*splits.span_before_transforms())
         raise DataError(
             f"{splits.name}: pixels lie in [{low:g}, {high:g}], but a {likelihood.name} likelihood needs them in "
-            f"[{support[0]:g}, {support[1]:g}]; say so with --data.range {low:g},{high:g}, "
-            "or use --model.likelihood gaussian"
+            f"[{support[0]:g}, {support[1]:g}]; {way} "
+            "(or take a density: --model.likelihood gaussian)"
         )
     if likelihood is not None and observation_kind(recipe) == "levels" and not splits.eight_bit:
         raise DataError(
@@ -226,6 +259,7 @@ def describe_data(splits: Splits) -> DataFacts:
     if images.factors_NF is not None and images.factor_names is not None:
         columns = zip(images.factor_names, images.factors_NF.T, strict=True)
         factors = {name: len(values.unique()) for name, values in columns}
+    left_out: DataFacts = {"unreadable": list(splits.unreadable)} if splits.unreadable else {}
     return {
         "name": splits.name,
         "hash": splits.hash,
@@ -234,11 +268,19 @@ def describe_data(splits: Splits) -> DataFacts:
         "n": {
             "train": len(images),
             "validation": len(splits.validation) if splits.validation is not None else 0,
-            "test": len(splits.test),
+            "test": len(splits.test) if splits.test is not None else 0,
         },
         "class_names": list(images.class_names) if images.class_names else None,
         "factors": factors,
+        "notes": list(splits.notes),
+        **left_out,
     }
+
+
+def measured_split(run: Run) -> str:
+    """Return the split that a run is measured on where none is named: test, else validation, else train."""
+    n = run.read_json("env.json", missing={}).get("data", {}).get("n", {})
+    return next((split for split in ("test", "validation") if n.get(split, 1)), "train")
 
 
 def _same_data(run: Run, splits: Splits) -> None:

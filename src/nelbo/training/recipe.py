@@ -4,16 +4,18 @@
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from nelbo.core import config
-from nelbo.core.registry import lookup, register
+from nelbo.core.registry import lookup, names, register
 from nelbo.core.spec import Spec, kebab
 from nelbo.data import Data
+from nelbo.data.survey import Survey, survey
 from nelbo.data.transforms import decisive
 from nelbo.errors import ConfigError, UnknownName
 from nelbo.models import VAE, Model
@@ -83,6 +85,43 @@ class Recipe(Spec):
 RecipeFunction = Callable[[], Recipe]
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A recipe that was chosen for some data, and the reasons in words, one line each."""
+
+    recipe: Recipe
+    reasons: tuple[str, ...]
+
+
+@dataclass
+class RecipeForData:
+    """A recipe that looks at the data: `choose` returns it for a survey of them.
+
+    Called without data, as every other recipe is, it returns the recipe for `example`.
+    """
+
+    name: str
+    choose: Callable[[Survey], Chosen]
+    example: Survey
+
+    def __post_init__(self) -> None:
+        functools.update_wrapper(self, self.choose)  # its name and its docstring, which is its promise
+
+    def __call__(self) -> Recipe:
+        return self.choose(self.example).recipe.model_copy(update={"recipe": self.name})
+
+
+def recipe_for_data(example: Survey) -> Callable[[Callable[[Survey], Chosen]], RecipeForData]:
+    """Register a function from a survey to a recipe under the function's name; see `RecipeForData`."""
+
+    def registered(function: Callable[[Survey], Chosen]) -> RecipeForData:
+        name = kebab(function.__name__)
+        entry: RecipeForData = register("recipe", name, RecipeForData(name, function, example))
+        return entry
+
+    return registered
+
+
 def recipe(function: RecipeFunction) -> RecipeFunction:
     """Register a function as the recipe of its own name; its docstring is its promise."""
     name = kebab(function.__name__)
@@ -98,30 +137,97 @@ PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim")
 """Fields of the model that overrides may name without their prefix."""
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A resolved recipe.
+
+    base      the registered recipe that it started from, None for a Recipe or a whole file
+    given     the dotted fields that were laid over the base
+    survey    the survey that the base was chosen by, of a recipe that looks at its data
+    reasons   what was chosen and why, one line each; empty where nothing was
+    """
+
+    recipe: Recipe
+    base: Recipe | None = None
+    given: frozenset[str] = frozenset()
+    survey: Survey | None = None
+    reasons: tuple[str, ...] = ()
+
+
+FOR_FOLDERS = "images"
+"""The recipe of `nelbo train FOLDER`."""
+
+
 def resolve(recipe: str | Path | Recipe, overrides: Mapping[str, object] | None = None) -> Recipe:
-    """Return a recipe, from its name, a TOML file or a Recipe, with dotted overrides; raise ConfigError.
+    """Return a recipe, from its name, a TOML file, a path to images or a Recipe, with overrides; see `resolved`."""
+    return resolved(recipe, overrides).recipe
+
+
+def resolved(
+    recipe: str | Path | Recipe,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    data: object | None = None,
+    data_dir: Path | None = None,
+) -> Resolved:
+    """Return a recipe with dotted overrides, and what it started from; raise ConfigError, or DataError for bad data.
 
     Parts of the model need no `model.`. A file may start from a recipe: `recipe = "fashion-mlp"` and the changes.
+    A name that is none, but a path to images, stands for the recipe `images` on them.
+
+    data   images in memory that replace the source; a recipe that looks at its data looks at them
     """
+    layers = [(_with_model(overrides or {}), "these flags")] if overrides else []
+    reasons: list[str] = []
     if isinstance(recipe, Recipe):
-        base = recipe
-    elif str(recipe).endswith(".toml"):
-        file = Path(recipe)
-        table = config.read_toml(file)
-        name = table.get("recipe", "custom")
+        return Resolved(_laid_over(recipe, layers))
+    name = str(recipe)
+    if name.endswith(".toml"):
+        table = config.read_toml(Path(recipe))
+        name = str(table.get("recipe", "custom"))
         # A resolved file (a run's own config.toml) leaves out what is none, so it must not be laid over a recipe.
         complete = set(config.to_dict(Recipe())) <= set(table)
         if name == "custom" or complete:
-            base = config.build(Recipe, table, str(file))
-        else:
-            base = config.override(named(str(name)), flatten(table), str(file))
-    else:
-        base = named(str(recipe))
-    whole = {
+            return Resolved(_laid_over(config.build(Recipe, table, str(recipe)), layers))
+        layers.insert(0, (flatten(table), str(recipe)))
+    elif kebab(name) not in names("recipe") and Path(name).expanduser().exists():
+        if any("data.source" in layer or "data" in layer for layer, _ in layers):
+            raise ConfigError(
+                f"{name} and --data both name images; give one: nelbo train {FOR_FOLDERS} --data PATH"
+            )
+        layers.insert(0, ({"data.source": name}, name))
+        name = FOR_FOLDERS
+    elif Path(name).is_dir():
+        reasons.append(f"{name} is the recipe of that name; for the folder write ./{name}")
+    entry = lookup("recipe", name)
+    given = frozenset(field for layer, _ in layers for field in layer)
+    if not isinstance(entry, RecipeForData):
+        base = named(name)
+        return Resolved(_laid_over(base, layers), base, given, reasons=tuple(reasons))
+    # Its other fields decide nothing about the data, and some of them may only fit the recipe that is chosen.
+    about_data = [
+        ({k: v for k, v in layer.items() if k.partition(".")[0] == "data"}, of) for layer, of in layers
+    ]
+    source = _laid_over(entry(), [layer for layer in about_data if layer[0]]).data
+    facts = survey(source, data_dir, data)
+    chosen = entry.choose(facts)
+    its_data = chosen.recipe.data.model_copy(update={"source": source.source})
+    base = chosen.recipe.model_copy(update={"recipe": entry.name, "data": its_data})
+    return Resolved(_laid_over(base, layers), base, given, facts, (*reasons, *chosen.reasons))
+
+
+def _with_model(overrides: Mapping[str, object]) -> dict[str, object]:
+    return {
         f"model.{key}" if key.partition(".")[0] in PARTS_OF_THE_MODEL else key: value
-        for key, value in (overrides or {}).items()
+        for key, value in overrides.items()
     }
-    return config.override(base, whole) if whole else base
+
+
+def _laid_over(base: Recipe, layers: Sequence[tuple[Mapping[str, object], str]]) -> Recipe:
+    """Return the recipe with one layer of dotted fields after another; each has the words for where it is from."""
+    for layer, source in layers:
+        base = config.override(base, layer, source)
+    return base
 
 
 def named(name: str) -> Recipe:

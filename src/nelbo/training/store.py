@@ -182,9 +182,12 @@ def find(name: str | Path | Run, runs: Path = Path("runs")) -> Run:
     raise RunError(f"no run is called {str(name)!r}; {hint}")
 
 
-def default_name(recipe: Recipe, plain: Recipe | None) -> str:
-    """Return `fashion-mlp-s0`; a run that differs from its recipe in more than the seed gets a short hash."""
-    stem = f"{recipe.recipe}-s{recipe.seed}"
+def default_name(recipe: Recipe, plain: Recipe | None, data: str = "") -> str:
+    """Return `fashion-mlp-s0`; a run that differs from its recipe in more than the seed gets a short hash.
+
+    data   the name of the data, for a recipe that is another one for each: `images-photos-s0`
+    """
+    stem = "-".join(filter(None, [recipe.recipe, data, f"s{recipe.seed}"]))
     if plain is not None and recipe == plain.model_copy(update={"seed": recipe.seed}):
         return stem
     # By content, so that the same command finds its own folder again.

@@ -1,13 +1,10 @@
 """Normalising flows: invertible maps with known determinants, for posteriors and priors."""
 
-from nelbo.dists.flows.autoregressive import InverseAutoregressive
-from nelbo.dists.flows.base import Chain, Flip, Stopped, flipping
-from nelbo.dists.flows.coupling import AffineCoupling
-from nelbo.dists.flows.masked import MaskedAutoregressive
+from nelbo.dists.flows.amortised import PlanarFlow, RadialFlow
+from nelbo.dists.flows.autoregressive import InverseAutoregressive, MaskedAutoregressive
+from nelbo.dists.flows.base import Chain, Flip, flipping
+from nelbo.dists.flows.coupling import AffineCoupling, SplineCoupling
 from nelbo.dists.flows.networks import MADE
-from nelbo.dists.flows.planar import PlanarFlow
-from nelbo.dists.flows.radial import RadialFlow
-from nelbo.dists.flows.spline import SplineCoupling
 
 __all__ = [
     "MADE",
@@ -19,6 +16,5 @@ __all__ = [
     "PlanarFlow",
     "RadialFlow",
     "SplineCoupling",
-    "Stopped",
     "flipping",
 ]

@@ -2,11 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-
-from nelbo.dists.base import full
 
 SMALL = 0.01  # of their usual size: the weights that lead away from the identity, at first
 
@@ -38,11 +34,7 @@ class Chain(Flow):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(
-        self, z: Tensor, context: Tensor | None = None, backwards: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        if backwards:  # `functional_call` of `Stopped` reaches no other method than this one
-            return self.inverse(z, context)
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = z.new_zeros(z.shape[:-1])
         for layer in self.layers:
             z, more = layer(z, context)
@@ -74,45 +66,3 @@ def flipping(make: Callable[[], Flow], layers: int) -> Chain:
     for _ in range(layers):
         flows += [Flip(), make()] if flows else [make()]
     return Chain(flows)
-
-
-class Stopped:
-    """The same maps with their weights as constants, in the same memory: nothing learns through them."""
-
-    def __init__(self, flow: Chain) -> None:
-        self.flow = flow
-        self.layers = flow.layers
-        self.weights = {name: weight.detach() for name, weight in flow.named_parameters()}
-
-    def __call__(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return functional_call(self.flow, self.weights, (z, context))  # type: ignore[no-any-return]
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return functional_call(self.flow, self.weights, (y, context, True))  # type: ignore[no-any-return]
-
-
-class Amortised(nn.Module):
-    """The parameters of a map, a number of them for each context: linear in it; without a context free weights.
-
-    `identity` of them, the first, begin close to zero.
-    """
-
-    def __init__(self, count: int, context: int = 0, identity: int = 0) -> None:
-        super().__init__()
-        if context:
-            self.linear: nn.Linear | None = nn.Linear(context, count)
-            free = self.linear.bias
-        else:
-            self.linear, self.free = None, nn.Parameter(torch.empty(count))
-            free = self.free
-        with torch.no_grad():
-            nn.init.normal_(free)  # layers that began alike would follow the same gradient
-            for weight in (free, self.linear.weight) if self.linear else (free,):
-                weight[:identity] *= SMALL
-
-    def forward(self, context: Tensor | None = None) -> Tensor:
-        """Return the parameters of context_BF, (B, count); without a context (count,)."""
-        if self.linear is None:
-            return full(self.free)
-        assert context is not None, "this flow was built with a context"
-        return full(self.linear(context.to(self.linear.weight.dtype)))

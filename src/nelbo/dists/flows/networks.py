@@ -32,12 +32,7 @@ class Perceptron(nn.Module):
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        hidden: Sequence[int] = (64, 64),
-        context: int = 0,
-        degrees: Sequence[Tensor] = (),
+        self, inputs: int, outputs: int, hidden: Sequence[int], context: int, degrees: Sequence[Tensor] = ()
     ) -> None:
         super().__init__()
         sizes = list(itertools.pairwise((inputs, *hidden, outputs)))
@@ -72,12 +67,7 @@ class MADE(Perceptron):
     """
 
     def __init__(
-        self,
-        latents: int,
-        parameters: int,
-        hidden: Sequence[int] = (64, 64),
-        context: int = 0,
-        width: int = 1,
+        self, latents: int, parameters: int, hidden: Sequence[int], context: int = 0, width: int = 1
     ) -> None:
         lowest = min(1, latents - 1) if not context else 0  # a unit of degree 0 sees the context alone
         degrees = [lowest + torch.arange(units) % (latents - lowest or 1) for units in hidden]

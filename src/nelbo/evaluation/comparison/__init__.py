@@ -5,19 +5,6 @@
 
 from nelbo.evaluation.comparison.compared import compare
 from nelbo.evaluation.comparison.drawing import default_file, draw
-from nelbo.evaluation.comparison.intervals import Interval
-from nelbo.evaluation.comparison.values import Caution, Cell, Comparison, Difference, Group, MetricRow, RunRow
+from nelbo.evaluation.comparison.values import Comparison
 
-__all__ = [
-    "Caution",
-    "Cell",
-    "Comparison",
-    "Difference",
-    "Group",
-    "Interval",
-    "MetricRow",
-    "RunRow",
-    "compare",
-    "default_file",
-    "draw",
-]
+__all__ = ["Comparison", "compare", "default_file", "draw"]

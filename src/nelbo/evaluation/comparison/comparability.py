@@ -76,9 +76,7 @@ def cautions(
         *apart,
         *_no_number(groups),
         *_not_measured(groups),
-        *([] if explained else _trained_on_others(groups, differences)),
-        *_repeated_seeds(groups),
-        *_provenance(groups),
+        *_to_read_with_care(groups, differences, explained),
     ]
 
 
@@ -166,12 +164,13 @@ def _not_measured(groups: Groups) -> Iterator[Caution]:
     every = dict.fromkeys(name for card in cards for name, metrics in card["sections"].items() if metrics)
     lacking: dict[str, list[str]] = {}
     for group, members in groups.items():
-        without = {one.name: [name for name in every if name not in one.card["sections"]] for one in members}
+        without = {
+            one.row.name: [name for name in every if name not in one.card["sections"]] for one in members
+        }
         if all(without.values()):
             lacking[group] = [name for name in every if any(name in names for names in without.values())]
         else:
             lacking |= {f"{run} ({group})": names for run, names in without.items() if names}
-    lacking = {place: names for place, names in lacking.items() if names}
     if not lacking:
         return
     missing = [name for name in every if any(name in names for names in lacking.values())]
@@ -183,25 +182,21 @@ def _not_measured(groups: Groups) -> Iterator[Caution]:
     yield Caution("not measured", message, (), dict(lacking))
 
 
-# --- what only needs care ---------------------------------------------------------------------
+def _to_read_with_care(groups: Groups, differences: Differences, explained: bool) -> Iterator[Caution]:
+    """Yield what keeps no number apart: other training images, repeated seeds, other code, hardware or selection.
 
-
-def _trained_on_others(groups: Groups, differences: Differences) -> Iterator[Caution]:
-    """Yield the groups that were measured on the same images and trained on others."""
+    explained   another caution tells already that the training images differ
+    """
     trained = {name: sorted({one.card["data_hash"] for one in members}) for name, members in groups.items()}
     measured = {name: {one.card["images_hash"] for one in members} for name, members in groups.items()}
     concerned: set[str] = set()
     for a, b in combinations(groups, 2):
         if measured[a] & measured[b] and trained[a] != trained[b]:
             concerned |= {a, b}
-    if concerned:
-        values = {group: hashes for group, hashes in trained.items() if group in concerned}
-        message = f"Trained on different images ({_data_fields(values, differences)}), measured on the same"
-        yield Caution("training data", message, (), dict(values))
-
-
-def _repeated_seeds(groups: Groups) -> Iterator[Caution]:
-    """Yield the groups that repeat a seed of another one."""
+    if concerned and not explained:
+        trained = {group: hashes for group, hashes in trained.items() if group in concerned}
+        message = f"Trained on different images ({_data_fields(trained, differences)}), measured on the same"
+        yield Caution("training data", message, (), dict(trained))
     for a, b in combinations(groups, 2):
         if groups[a][0].settings == groups[b][0].settings:
             yield Caution(
@@ -209,18 +204,14 @@ def _repeated_seeds(groups: Groups) -> Iterator[Caution]:
                 f"{b} has the configuration of {a} with seeds that {a} has already: a repetition of a seed is no "
                 "replication, so they are kept apart",
             )
-
-
-def _provenance(groups: Groups) -> Iterator[Caution]:
-    """Yield what differs in how the runs came about: the choice of the best checkpoint, the code, the hardware."""
     members = [member for of_group in groups.values() for member in of_group]
     checks: dict[str, tuple[str, Callable[[Member], object]]] = {
         "selection": (
             "The best checkpoint was chosen differently:",
-            lambda run: run.summary.get("selection"),
+            lambda one: one.summary.get("selection"),
         ),
-        "code": ("Trained by different code:", lambda run: run.code),
-        "hardware": ("Speeds come from different hardware:", lambda run: run.hardware),
+        "code": ("Trained by different code:", lambda one: one.row.code),
+        "hardware": ("Speeds come from different hardware:", lambda one: one.row.hardware),
     }
     if any(member.card["checkpoint"] != "best" for member in members):
         del checks["selection"]  # the measured weights were not selected

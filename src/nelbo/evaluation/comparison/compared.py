@@ -9,9 +9,10 @@ import numpy as np
 from nelbo.evaluation import labels
 from nelbo.evaluation.card import position
 from nelbo.evaluation.comparison import comparability, intervals, members, words
+from nelbo.evaluation.comparison.comparability import Groups
 from nelbo.evaluation.comparison.intervals import Floats, Interval
 from nelbo.evaluation.comparison.members import Ask, Member
-from nelbo.evaluation.comparison.values import Cell, Comparison, Difference, Group, MetricRow, RunRow
+from nelbo.evaluation.comparison.values import Cell, Comparison, Difference, Group, MetricRow
 from nelbo.training.events import Tell, quiet
 from nelbo.training.store import Run
 
@@ -52,16 +53,13 @@ def compare(
     groups = dict(zip(words.letters(len(gathered)), gathered, strict=True))
     differences = words.differences({name: group[0].settings for name, group in groups.items()})
     sections = _sections(everyone)
-    bases = {
-        metric: {
-            name: [comparability.basis(member, metric) for member in group] for name, group in groups.items()
+    bases: dict[str, dict[str, list[comparability.Basis | None]]] = {}
+    rows: list[MetricRow] = []
+    for metric, section in sections.items():
+        bases[metric] = {
+            name: [comparability.basis(one, metric) for one in group] for name, group in groups.items()
         }
-        for metric in sections
-    }
-    rows = [
-        _row(groups, metric, section, comparability.classes(bases[metric]))
-        for metric, section in sections.items()
-    ]
+        rows.append(_row(groups, metric, section, comparability.classes(bases[metric])))
     baseline, *others = groups
     paired = [
         _difference(groups, row, group, baseline)
@@ -70,16 +68,14 @@ def compare(
         if any({group, baseline} <= set(comparable) for comparable in row.classes)
     ]
     cards = [member.card for group in gathered for member in group]
-    titles = words.labels(differences, {name: [m.name for m in group] for name, group in groups.items()})
+    titles = words.labels(differences, {name: [m.row.name for m in group] for name, group in groups.items()})
     return Comparison(
         split=split,
         checkpoint=checkpoint,
         n=_common({card["n"] for card in cards}),
         samples=_common({card["samples"] for card in cards if "importance" in card["sections"]}),
         baseline=baseline,
-        groups=tuple(
-            _group(name, label, group) for (name, group), label in zip(groups.items(), titles, strict=True)
-        ),
+        groups=tuple(map(_group, groups, titles, gathered)),
         differences=differences,
         metrics=tuple(rows),
         paired=tuple(paired),
@@ -104,29 +100,11 @@ def _sections(everyone: Sequence[Member]) -> dict[str, str]:
 
 
 def _group(name: str, label: str, group: Sequence[Member]) -> Group:
-    rows = [
-        RunRow(
-            name=member.name,
-            path=str(member.run.path),
-            seed=member.seed,
-            epochs=member.summary["epochs"],
-            best_epoch=member.summary.get("best_epoch"),
-            epoch=member.card["epoch"],
-            weights=member.weights,
-            train_seconds=member.summary["seconds"]["train"],
-            images_per_second=member.summary["images_per_second"],
-            hardware=member.hardware,
-            code=member.code,
-        )
-        for member in group
-    ]
     log_px = " | ".join(dict.fromkeys(str(member.card["log_px"]) for member in group))
-    return Group(name, label, log_px, tuple(rows))
+    return Group(name, label, log_px, tuple(member.row for member in group))
 
 
-def _row(
-    groups: Mapping[str, Sequence[Member]], metric: str, section: str, classes: tuple[tuple[str, ...], ...]
-) -> MetricRow:
+def _row(groups: Groups, metric: str, section: str, classes: tuple[tuple[str, ...], ...]) -> MetricRow:
     baseline = next(iter(groups))
     with_baseline = next(names for names in classes if baseline in names)
     cells: dict[str, Cell] = {}
@@ -151,11 +129,7 @@ def _row(
 
 
 def _best(
-    groups: Mapping[str, Sequence[Member]],
-    metric: str,
-    candidates: Sequence[str],
-    cells: Mapping[str, Cell],
-    better: str,
+    groups: Groups, metric: str, candidates: Sequence[str], cells: Mapping[str, Cell], better: str
 ) -> tuple[str | None, Literal["seeds", "images", ""]]:
     """Return the group that beats every other comparable one: all intervals between them exclude zero.
 
@@ -181,9 +155,7 @@ def _best(
     return winner, "images" if "images" in over else "seeds"
 
 
-def _difference(
-    groups: Mapping[str, Sequence[Member]], row: MetricRow, group: str, baseline: str
-) -> Difference:
+def _difference(groups: Groups, row: MetricRow, group: str, baseline: str) -> Difference:
     a, b = groups[group], groups[baseline]
     images, note = _over_images(a, b, row.name)
     value = (row.cells[group].mean or 0.0) - (row.cells[baseline].mean or 0.0)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nelbo.evaluation.comparison.values import Cell, Comparison
+from nelbo.evaluation.comparison.values import Comparison
 from nelbo.evaluation.comparison.words import listed
 
 if TYPE_CHECKING:
@@ -23,18 +23,17 @@ def draw(comparison: Comparison) -> tuple[Figure | None, str]:
     distortion, rate = comparison.metric("reconstruction"), comparison.metric("kl")
     if distortion is None or rate is None:
         return None, "no rate-distortion plane: the cards hold no bound (--metrics bound)"
-    numbered = [
-        [name for name in names if _has(rate.cells.get(name)) and _has(distortion.cells.get(name))]
-        for names in distortion.classes
-    ]
+    rated, distorted = (
+        {name for name, cell in row.cells.items() if cell.mean is not None} for row in (rate, distortion)
+    )
+    numbered = [[name for name in names if name in rated & distorted] for names in distortion.classes]
     names = max(numbered, key=len)  # of equally many the first, with which the baseline is compared
     if not names:
         return None, "no rate-distortion plane: no run has both a KL and a reconstruction"
     from nelbo.plots import rate_distortion  # here: matplotlib takes long to import
 
-    drawable = [name for comparable in numbered for name in comparable]
-    apart = [name for name in drawable if name not in names]
-    without = [group.name for group in comparison.groups if group.name not in drawable]
+    apart = [name for comparable in numbered for name in comparable if name not in names]
+    without = [group.name for group in comparison.groups if group.name not in rated & distorted]
     several = any(len(comparison.group(name).runs) > 1 for name in names)
     notes = [
         "Dashed: equal NELBO = rate + distortion; lower left is better."
@@ -60,7 +59,3 @@ def default_file(comparison: Comparison) -> Path:
     digest = hashlib.sha256(json.dumps(compared).encode()).hexdigest()[:6]
     folder = f"{runs[0].name.rpartition('/')[2]}-and-{len(runs) - 1}-{digest}"
     return Path(runs[0].path).parent / "comparisons" / folder / "rate-distortion.png"
-
-
-def _has(cell: Cell | None) -> bool:
-    return cell is not None and cell.mean is not None

@@ -11,6 +11,7 @@ from nelbo.core.layout import Card, Environment, Summary, number
 from nelbo.core.registry import lookup, names
 from nelbo.errors import ConfigError, DataError, RunError, did_you_mean
 from nelbo.evaluation import card
+from nelbo.evaluation.comparison.values import RunRow
 from nelbo.training import api, store
 from nelbo.training.events import RunMeasured, Tell
 from nelbo.training.store import Run
@@ -52,41 +53,37 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """A run with its card. `settings` is its configuration as plain tables, without the seed."""
+    """A run with its row and its card. `settings` is its configuration as plain tables, without the seed."""
 
     run: Run
-    name: str
-    seed: int
+    row: RunRow
     settings: dict[str, object]
     card: Card
     per_image: Mapping[str, Tensor]
-    weights: int
-    environment: Environment
     summary: Summary
 
     def value(self, metric: str) -> float | None:
         """Return its number of this metric, or None without one."""
         return number(self.card["metrics"].get(metric))
 
-    @property
-    def hardware(self) -> str:
-        """The hardware that it was trained on: the device, and the threads of a CPU."""
-        device = str(self.summary.get("device", self.environment.get("device", "cpu")))
-        if device.startswith("cuda") and self.environment.get("gpus"):
-            index = int(device.partition(":")[2] or 0)
-            return str(self.environment["gpus"][min(index, len(self.environment["gpus"]) - 1)])
-        threads = self.summary.get("threads", self.environment.get("threads"))
-        processor = self.environment.get("processor", "unknown")
-        words = f"{processor}, {threads} thread{'' if threads == 1 else 's'}"
-        return words if device == "cpu" else f"{device}, {words}"
 
-    @property
-    def code(self) -> str:
-        """The versions that trained it."""
-        packages = self.environment.get("packages", {})
-        commit = self.environment.get("git")
-        at = f" at {commit}" if commit else ""
-        return f"nelbo {packages.get('nelbo', '?')}{at}, torch {packages.get('torch', '?')}"
+def _hardware(summary: Summary, environment: Environment) -> str:
+    """Return the hardware that a run was trained on: the device, and the threads of a CPU."""
+    device = str(summary.get("device", environment.get("device", "cpu")))
+    if device.startswith("cuda") and environment.get("gpus"):
+        index = int(device.partition(":")[2] or 0)
+        return str(environment["gpus"][min(index, len(environment["gpus"]) - 1)])
+    threads = summary.get("threads", environment.get("threads"))
+    processor = environment.get("processor", "unknown")
+    words = f"{processor}, {threads} thread{'' if threads == 1 else 's'}"
+    return words if device == "cpu" else f"{device}, {words}"
+
+
+def _code(environment: Environment) -> str:
+    """Return the versions that trained a run."""
+    packages, commit = environment.get("packages", {}), environment.get("git")
+    at = f" at {commit}" if commit else ""
+    return f"nelbo {packages.get('nelbo', '?')}{at}, torch {packages.get('torch', '?')}"
 
 
 def find(names_of: Sequence[str | Path | Run], runs: Path) -> tuple[list[Run], dict[str, str]]:
@@ -145,21 +142,26 @@ def measured(runs: Sequence[Run], ask: Ask, tell: Tell) -> tuple[list[Member], d
             settings = config.to_dict(recipe)
             settings.pop("seed")  # runs that differ in nothing else are one group
             card_of_run = _card(run, name, ask, card.fingerprint(model), tell)
-            member = Member(
-                run=run,
-                name=name,
-                seed=recipe.seed,
-                settings=settings,
-                card=card_of_run,
-                per_image=card.read_per_image(run, card_of_run),
-                weights=sum(parameter.numel() for parameter in model.parameters()),
-                environment=run.read_json("env.json", missing={}),
-                summary=run.summary,
-            )
+            per_image = card.read_per_image(run, card_of_run)
+            environment: Environment = run.read_json("env.json", missing={})
+            summary = run.summary
         except (RunError, DataError, ConfigError) as error:
             left_out[name] = f"cannot be measured: {error}"
-        else:
-            members.append(member)
+            continue
+        row = RunRow(
+            name=name,
+            path=str(run.path),
+            seed=recipe.seed,
+            epochs=summary["epochs"],
+            best_epoch=summary.get("best_epoch"),
+            epoch=card_of_run["epoch"],
+            weights=sum(parameter.numel() for parameter in model.parameters()),
+            train_seconds=summary["seconds"]["train"],
+            images_per_second=summary["images_per_second"],
+            hardware=_hardware(summary, environment),
+            code=_code(environment),
+        )
+        members.append(Member(run, row, settings, card_of_run, per_image, summary))
     return members, left_out
 
 
@@ -196,7 +198,7 @@ def grouped(members: Iterable[Member]) -> list[list[Member]]:
     groups: list[list[Member]] = []
     for member in members:
         same = (group for group in groups if group[0].settings == member.settings)
-        home = next((group for group in same if member.seed not in [one.seed for one in group]), None)
+        home = next((group for group in same if member.row.seed not in [one.row.seed for one in group]), None)
         if home is None:
             groups.append([member])
         else:

@@ -60,21 +60,12 @@ def configuration(comparison: Comparison) -> Table | None:
 def metrics(comparison: Comparison) -> Table:
     """Return the table of all metrics, one column a group, in the sections of a card."""
     names = tuple(group.name for group in comparison.groups)
-    sections = tuple(
-        Section(
-            tuple(
-                Row((
-                    Cell(_name(row, comparison)),
-                    *(Cell(_mean(row, name), kind="number") for name in names),
-                    Cell(row.unit),
-                ))
-                for row in comparison.metrics
-                if row.section == section
-            ),
-            section_label(section),
-        )
-        for section in dict.fromkeys(row.section for row in comparison.metrics)
-    )  # fmt: skip
+    rows: dict[str, list[Row]] = {}
+    for row in comparison.metrics:
+        means = [Cell(_mean(row, name), kind="number") for name in names]
+        cells = (Cell(_name(row, comparison)), *means, Cell(row.unit))
+        rows.setdefault(row.section, []).append(Row(cells))
+    sections = tuple(Section(tuple(of_section), section_label(name)) for name, of_section in rows.items())
     sizes = {len(group.runs) for group in comparison.groups}
     size = f", n = {sizes.pop()}" if len(sizes) == 1 else ""
     caption = "metrics" if size == ", n = 1" else f"metrics: mean ± standard error over seeds{size}"

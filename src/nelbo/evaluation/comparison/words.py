@@ -105,9 +105,6 @@ def labels(differing: Mapping[str, Mapping[str, object]], runs: Mapping[str, Seq
 
 def _briefly(value: object) -> str:
     """Return a setting as `shown` does, but only the name of a component."""
-    match value:
-        case Mapping():
-            return str(value.get("name", shown(value)))
-        case list() if value:
-            return ",".join(map(_briefly, value))
-    return shown(value)
+    if isinstance(value, Mapping):
+        return str(value.get("name", shown(value)))
+    return ",".join(map(_briefly, value)) if value and isinstance(value, list) else shown(value)
