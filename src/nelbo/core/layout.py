@@ -10,12 +10,16 @@ LOGGED: tuple[Logged, ...] = ("train", "validation")
 
 
 class DataFacts(TypedDict, total=False):
-    """The data of a run; `n` counts the images of each split, `factors` the values of each known factor."""
+    """The data of a run; `n` counts the images of each split, `factors` the values of each known factor.
+
+    `range` holds the smallest and the largest value that a model may see; runs of an older nelbo do not have it.
+    """
 
     name: str
     hash: str
     shape: list[int]
-    pixels: str
+    pixels: Literal["binary", "dequantised", "grey", "real"]
+    range: list[float]
     n: dict[str, int]
     class_names: list[str] | None
     factors: dict[str, int] | None
@@ -100,12 +104,16 @@ class Entry(TypedDict):
 
 
 class Card(TypedDict, total=False):
-    """An evaluation; see `nelbo.evaluate`. `earlier` holds the environment of sections that were measured before."""
+    """An evaluation; see `nelbo.evaluate`. `earlier` holds the environment of sections that were measured before.
+
+    `other_data` is the name of data that the run was not trained on; it is absent on a card of the run's own.
+    """
 
     run: str
     checkpoint: str
     epoch: int
     split: str
+    other_data: str
     n: int
     samples: int
     seed: int

@@ -108,6 +108,11 @@ class Data(Spec):
 
         Raises DataError for missing or damaged data, ConfigError for settings that leave no images.
         """
+        name, loaded = self.read(data_dir, obj)
+        return self.prepared(name, self.split(loaded))
+
+    def read(self, data_dir: Path | None = None, obj: object | None = None) -> tuple[str, Loaded]:
+        """Return the name of the source and its images at their `size`, with the splits of the source alone."""
         check_order(self.transforms)
         if obj is None:
             self.check_source()
@@ -121,7 +126,10 @@ class Data(Spec):
             loaded = (
                 load_array_file(path) if path.is_file() else load_folder(path, size=size, data_dir=data_dir)
             )
-        raw = self._split(self._resized(loaded.each(Images.numbered)))
+        return name, self._resized(loaded.each(Images.numbered))
+
+    def prepared(self, name: str, raw: tuple[Images, Images | None, Images]) -> Splits:
+        """Return splits after what applies once; raise DataError where they do not fit each other."""
         train, validation, test = (None if images is None else self._once(images) for images in raw)
         assert train is not None
         assert test is not None
@@ -188,7 +196,7 @@ class Data(Spec):
 
         return loaded.each(fit)
 
-    def _split(self, loaded: Loaded) -> tuple[Images, Images | None, Images]:
+    def split(self, loaded: Loaded) -> tuple[Images, Images | None, Images]:
         """Return train, validation and test; what the source lacks comes from one permutation of its train."""
         n = len(loaded.train)
         n_test = 0 if loaded.test is not None else _count(self.test, n)

@@ -38,6 +38,7 @@ class Splits:
     eight_bit   whether every value that a model sees is a level / 255: then a probability of levels is one of them
     range       (low, high) of the values that a model sees
     transforms  those that `Batches` and `materialise` still have to apply to each batch
+    whole       images that were not split: `train` and `test` are all of them, and the one split is called all
     """
 
     name: str
@@ -49,6 +50,7 @@ class Splits:
     range: tuple[float, float]
     transforms: tuple[Transform, ...] = ()
     eight_bit: bool = False
+    whole: bool = False
 
     @property
     def note(self) -> str:
@@ -64,7 +66,16 @@ class Splits:
         return self.train.shape
 
     def split(self, name: str) -> Images:
-        """Return the split called train, validation or test; raise ConfigError for another or an absent one."""
+        """Return the split called train, validation or test; raise ConfigError for another or an absent one.
+
+        Images that are a `whole` have one split, called all.
+        """
+        if self.whole:
+            if name != "all":
+                raise ConfigError(
+                    f"{self.name} has no splits, and so no {name} split; leave --split out, or say all"
+                )
+            return self.train
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         if name not in splits:
             raise ConfigError(f"no split is called {name!r}; {did_you_mean(name, splits)}")

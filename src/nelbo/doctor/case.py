@@ -40,6 +40,7 @@ class Case:
     source         what names the subject on a command line (`runs/x/config.toml`, `fashion-mlp`, `photos`); where it
                    has no name there, an expression of Python, and `in_python` is true
     images         those that were passed from Python
+    moved          the new place of the data, where it is not that of the configuration any more
     size           height and width to which data alone was resized
     """
 
@@ -54,6 +55,7 @@ class Case:
     weights: BuiltModel | None = None
     in_python: bool = False
     images: object | None = None
+    moved: str = ""
     data_dir: Path | None = None
     size: int | None = None
     imports: tuple[str, ...] = ()
@@ -114,6 +116,7 @@ class Case:
         folder = self.run.path.parent if self.run is not None else Path("runs")
         flags = {"runs": "" if folder == Path("runs") else str(folder), "name": name}
         passed = self._images_are_passed
+        changes = {"data.source": self.moved, **changes} if self.moved else changes
         return Change(self.source, dict(changes), flags, self.imports, self.in_python, with_images=passed)
 
     def resume(self) -> Change:

@@ -47,6 +47,10 @@ def open_case(
             case "config":
                 case = _of_config(what, data_dir, data, place)
             case "data":
+                if data is not None:
+                    raise ConfigError(
+                        f"{what} is read as data, so --data {data} has no meaning; leave one of them out"
+                    )
                 spec = config.build(Data, {"source": str(what), "size": size}, "data")
                 _must_be_present(spec, data_dir)
                 case = _of_data(str(what), spec.load(data_dir), size, place)
@@ -90,7 +94,9 @@ def also(what: str, kind: Kind, runs: Path) -> list[Kind]:
 
 
 def _of_run(run: Run, data_dir: Path | None, data: object | None, device: torch.device) -> Case:
-    recipe = run.recipe
+    recipe, moved = run.recipe, str(data) if isinstance(data, str | Path) else ""
+    if moved:
+        recipe = resolve(recipe, {"data.source": moved})
     from_python = recipe.data.source == api.FROM_PYTHON
     missing: dict[Part, str] = {}
     splits: Splits | None = None
@@ -100,6 +106,8 @@ def _of_run(run: Run, data_dir: Path | None, data: object | None, device: torch.
             _must_be_present(recipe.data, data_dir)
         splits = api.load_same_data(run, data_dir, data)
     except (DataError, ConfigError) as error:
+        if moved:  # the caller says that it is the data
+            raise
         missing["data"] = f"the data is not at hand: {error}"
     failed = not run.finished and run.history("failed")
     try:
@@ -113,7 +121,7 @@ def _of_run(run: Run, data_dir: Path | None, data: object | None, device: torch.
     file = str(run.path / "config.toml")
     return Case(
         run.name, "run", repr(file) if from_python else file, device, missing, recipe, splits, run, model,
-        in_python=from_python, images=data,
+        in_python=from_python, images=None if moved else data, moved=moved,
     )  # fmt: skip
 
 
@@ -121,7 +129,9 @@ def _of_config(
     what: str | Path | Run | Recipe, data_dir: Path | None, data: object | None, device: torch.device
 ) -> Case:
     what = what.path / "config.toml" if isinstance(what, Run) else what
-    recipe = resolve(what)
+    recipe, moved = resolve(what), ""
+    if isinstance(data, str | Path):
+        recipe, data, moved = resolve(recipe, {"data.source": str(data)}), None, str(data)
     missing: dict[Part, str] = {"history": NONE_YET, "weights": NONE_YET}
     splits = None
     try:
@@ -139,7 +149,9 @@ def _of_config(
             is_named = False
         if not is_named:  # by no command line either: the remedies are lines of Python about `recipe`
             source, in_python = "recipe", True
-    return Case(word, "config", source, device, missing, recipe, splits, in_python=in_python, images=data)
+    return Case(
+        word, "config", source, device, missing, recipe, splits, in_python=in_python, images=data, moved=moved
+    )
 
 
 def _of_data(subject: str, splits: Splits, size: int | None, device: torch.device) -> Case:

@@ -91,7 +91,7 @@ def of_card(card: Card) -> Table:
         for section, names in card["sections"].items()
         if names
     )
-    caption = f"{card['run']} · {_checkpoint(card)} · {card['split']}, n = {card['n']}"
+    caption = f"{card['run']} · {_checkpoint(card)} · {_images(card)}, n = {card['n']}"
     return Table(caption, ("metric", "value", "unit"), sections, whole=None)
 
 
@@ -104,7 +104,7 @@ def of_two_cards(first: Card, other: Card) -> Table:
             _row(labels.label(name), entry, _number(before) if before else Cell(NONE), _number(entry))
         )
     heads = ("metric", _checkpoint(first), _checkpoint(other), "unit")
-    caption = f"{other['run']} · {other['split']}, n = {other['n']}"
+    caption = f"{other['run']} · {_images(other)}, n = {other['n']}"
     return Table(caption, heads, (Section(tuple(rows)),), whole=None)
 
 
@@ -113,6 +113,11 @@ def warnings(card: Card) -> list[str]:
     return [
         entry["warning"] for entry in card["metrics"].values() if entry.get("warning")
     ]  # older cards: no key
+
+
+def _images(card: Card) -> str:
+    """Return the split; of other data than the run's own their name before it."""
+    return f"other data: {card['other_data']} ({card['split']})" if "other_data" in card else card["split"]
 
 
 def _checkpoint(card: Card) -> str:

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from nelbo.core.files import atomic
 from nelbo.data import Images, materialise
-from nelbo.data.decode import decode_file
-from nelbo.data.transforms import apply_once
-from nelbo.errors import ConfigError, DataError
+from nelbo.data.decode import decode_file, read_header
+from nelbo.errors import ConfigError
 from nelbo.metrics.latent import posteriors
 from nelbo.pictures.view import Pictures, View
 from nelbo.samplers import Sampler
+from nelbo.training import looking
 
 IN_A_GRID, IN_A_ROW = 1000, 100  # pictures at most: a larger grid is too small to see
 
@@ -74,16 +74,12 @@ def _refer_all(view: View, texts: list[str]) -> list[Reference]:
 
 def from_file(view: View, file: Path) -> Tensor:
     """Read an image file as the model sees it, (C, H, W): with the run's preprocessing, without silent resizing."""
-    recipe, shape = view.run.recipe, view.splits.shape
-    array = decode_file(file, grey=shape[0] == 1, size=recipe.data.height_and_width())
+    data = view.run.recipe.data
+    grey = view.splits.shape[0] == 1 and read_header(file).grey
+    array = decode_file(file, grey=grey, size=data.height_and_width())
     decoded = torch.from_numpy(array.copy())  # Pillow's memory may not be written to; torch wants to
-    pixels = apply_once(decoded[None], recipe.data.transforms)
-    if tuple(pixels.shape[1:]) != shape:
-        raise DataError(
-            f"{file} is {pixels.shape[-2]} x {pixels.shape[-1]} pixels, but {view.run.name} was trained on images of "
-            f"{shape[1]} x {shape[2]}; resize it first"
-        )
-    return materialise(Images(pixels), recipe.data.transforms)[0]
+    splits = looking.new_images(view.run, Images(decoded[None]), name=str(file))
+    return materialise(splits.train, data.transforms)[0]
 
 
 def _slug(text: str) -> str:

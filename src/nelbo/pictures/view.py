@@ -24,7 +24,7 @@ from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel
 from nelbo.samplers import Prior as FromPrior
 from nelbo.samplers import Sampler
-from nelbo.training import api
+from nelbo.training import api, looking
 from nelbo.training.store import Run
 
 Pictures = NDArray[np.float32]  # (..., H, W, C) in [0, 1]
@@ -58,20 +58,26 @@ class View:
         run: Run,
         *,
         checkpoint: str = "best",
-        split: str = "test",
+        split: str | None = None,
         device: str = "auto",
         data_dir: str | Path | None = None,
         data: object | None = None,
         seed: int = 0,
+        images: bool = True,
     ) -> View:
-        """Load a checkpoint and a split of the data that it was trained on.
+        """Load a checkpoint and a split of the data that it was trained on, or of new images (`looking.new_images`).
+
+        split   test by default, and all images of those that have no splits
+        images  False reads none, where the run says what drawing needs of them
 
         Raises ConfigError for an unknown checkpoint or split, DataError where the data is gone or has changed.
         """
         if not 0 <= seed < 2**63:
             raise ConfigError(f"--seed {seed}: expected a number from 0 to 2^63 - 1")
         model = api.load(run, checkpoint=checkpoint, device=device)
-        splits = api.load_same_data(run, data_dir, data)
+        unread = None if images else looking.without_images(run)
+        splits = unread or looking.open_splits(run, data_dir, data)
+        split = split or looking.default_split(splits)
         splits.split(split)  # raises for an unknown or absent one
         return cls(run, checkpoint, split, splits, model, engine.pick_device(device), seed)
 
@@ -87,7 +93,19 @@ class View:
     @property
     def title(self) -> str:
         """The run, the checkpoint with its epoch and the split: the title of a picture."""
-        return f"{self.run.name} · {self.checkpoint} (epoch {self.epoch}) · {self.split_name}"
+        return f"{self.run.name} · {self.checkpoint} (epoch {self.epoch}) · {self.looked_at}"
+
+    @property
+    def looked_at(self) -> str:
+        """The split, and the name of the data where they are not those of the run."""
+        if self.is_own:
+            return self.split_name
+        return self.splits.name if self.splits.whole else f"{self.splits.name}, {self.split_name}"
+
+    @property
+    def is_own(self) -> bool:
+        """True if these are the data that the run was trained on."""
+        return looking.is_own(self.run, self.splits)
 
     @cached_property
     def epoch(self) -> int:
