@@ -28,7 +28,7 @@ Checkpoint = Annotated[Literal["best", "last", "first"], arg(help="the weights t
 SplitName = Annotated[str, arg(help="test, validation or train", metavar="NAME")]
 AnySplit = Annotated[
     str | None,
-    plain("test, validation or train; default: test, or all images of --data that has no splits", "NAME"),
+    plain("test, validation or train; default: test, or all for --data without splits", "NAME"),
 ]
 LookedAt = Annotated[
     str | None,

@@ -36,10 +36,11 @@ class OnView(Looking):
     seed: Annotated[int, arg(help="seed of every random choice", metavar="INT")] = 0
     out: Annotated[Path | None, plain("file or folder; default: a folder in the run", metavar="PATH")] = None
 
-    def view(self, images: bool = True) -> View:
+    def view(self, images: bool = True, several: bool = False) -> View:
         """Open the run; the folder of `--out` is checked first, which is quicker.
 
-        With `images=False` none is read, where the run says enough of its data: for drawing from the prior.
+        With `images=False` none is read, where the run says enough of its data: for drawing from the prior. With
+        `several`, --split all is every split.
         """
         from nelbo.cli import console
         from nelbo.pictures.view import View
@@ -49,11 +50,12 @@ class OnView(Looking):
             store.check_folder(self.folder_of_output(self.out), "--out")
         view = View.open(
             store.find(self.run_, self.runs), checkpoint=self.checkpoint, split=self.split, device=self.device,
-            data_dir=self.data_dir, data=self.data, seed=self.seed, images=images,
+            data_dir=self.data_dir, data=self.data, seed=self.seed, images=images, several=several,
         )  # fmt: skip
         if not view.is_own:
             about = f"{view.splits.name} is not the data that {view.run.name} was trained on"
-            console.say(f"{about}: {len(view)} new images ({view.split_name})")
+            n = sum(len(part.images) for part in view.parts.values())
+            console.say(f"{about}: {n} new images ({view.split_name})")
         return view
 
     def folder_of_output(self, out: Path) -> Path:

@@ -40,6 +40,15 @@ class NotApplicable(NelboError):
     exit_code = 2
 
 
+def pictures_of(x: Tensor, span: tuple[float, float]) -> Pictures:
+    """Convert images (..., C, H, W) whose values span a range to pictures (..., H, W, C) in [0, 1]."""
+    low, high = span
+    scaled = (x.detach().float().cpu() - low).div_(high - low).clamp_(0.0, 1.0)
+    array: Pictures = scaled.movedim(-3, -1).numpy()
+    # A fourth channel is transparency. What is neither grey nor colour is shown by its first channel.
+    return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
+
+
 @dataclasses.dataclass
 class View:
     """A checkpoint and a split of a run. See `View.open`."""
@@ -64,11 +73,13 @@ class View:
         data: object | None = None,
         seed: int = 0,
         images: bool = True,
+        several: bool = False,
     ) -> View:
         """Load a checkpoint and a split of the data that it was trained on, or of new images (`looking.new_images`).
 
         split   test by default, and all images of those that have no splits
         images  False reads none, where the run says what drawing needs of them
+        several split all is every split that there is: for `parts` alone
 
         Raises ConfigError for an unknown checkpoint or split, DataError where the data is gone or has changed.
         """
@@ -78,7 +89,8 @@ class View:
         unread = None if images else looking.without_images(run)
         splits = unread or looking.open_splits(run, data_dir, data)
         split = split or looking.default_split(splits)
-        splits.split(split)  # raises for an unknown or absent one
+        if not (several and split == "all"):
+            splits.split(split)  # raises for an unknown or absent one
         return cls(run, checkpoint, split, splits, model, engine.pick_device(device), seed)
 
     def at(self, checkpoint: str) -> View:
@@ -117,6 +129,18 @@ class View:
         """The split as metrics take it."""
         images = self.splits.split(self.split_name)
         return Split(images, self.splits, self.device)
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The split by its name; with all of data that has splits, every one of them."""
+        if self.split_name != "all" or self.splits.whole:
+            return {self.split_name: self.split}
+        every = {"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}
+        return {
+            name: Split(images, self.splits, self.device)
+            for name, images in every.items()
+            if images is not None
+        }
 
     @cached_property
     def x_NCHW(self) -> Tensor:
@@ -187,11 +211,7 @@ class View:
 
     def pictures(self, x: Tensor) -> Pictures:
         """Convert images (..., C, H, W) on the model's scale to pictures (..., H, W, C) in [0, 1]."""
-        low, high = self.splits.range
-        scaled = (x.detach().float().cpu() - low).div_(high - low).clamp_(0.0, 1.0)
-        array: Pictures = scaled.movedim(-3, -1).numpy()
-        # A fourth channel is transparency. What is neither grey nor colour is shown by its first channel.
-        return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
+        return pictures_of(x, self.splits.range)
 
     def inputs(self, index: Index) -> Pictures:
         """Return the images at these positions as pictures."""
