@@ -4,8 +4,8 @@
 
 Trains the network of `fashion-mlp` on 20,000 images of Fashion-MNIST, and of MNIST, with two likelihoods; scores 300
 test images of each set, beside 300 validation images. AUROC is the chance that an image of the other set is stranger
-than one of the own: 0.5 is a coin, and below it other images look more usual than the own. Needs both sets (NELBO_DATA).
-Writes benchmarks/records/outliers.json and the table in docs/outliers.md.
+than one of the own: 0.5 is a coin, and below it other images look more usual than the own. Needs both sets
+(NELBO_DATA). Writes benchmarks/records/outliers.json and the table in docs/outliers.md.
 """
 
 from __future__ import annotations
