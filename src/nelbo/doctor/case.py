@@ -1,6 +1,7 @@
 """The case that the doctor examines: the parts of a run, a configuration or data that are at hand."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -133,6 +134,12 @@ class Case:
             return Change("'digits'", changes, in_python=True, with_images=True)
         size = {} if self.size is None else {"data.size": self.size}
         return Change("digits", {"data": self.source, **size, **changes}, imports=self.imports)
+
+    def scores_of(self, split: str) -> str:
+        """Return the line that scores the images of a split by this run."""
+        assert self.run is not None
+        words = ["nelbo", "score", str(self.run.path), "--split", split]
+        return shlex.join([*words, "--data", self.moved] if self.moved else words)
 
     def without_copies(self) -> str:
         """Return the line that makes the data without blank and repeated images."""

@@ -35,10 +35,18 @@ def fingerprints(images: Images) -> NDArray[np.uint64]:
     return np.fromiter((int.from_bytes(h.digest(), "little") for h in hashes), np.uint64, len(images))
 
 
-def exact_copies(images: Images) -> list[int]:
-    """Return the positions of images that are the same as an earlier one."""
-    first = np.unique(fingerprints(images), return_index=True)[1]
-    return np.setdiff1d(np.arange(len(images)), first, assume_unique=True).tolist()  # type: ignore[no-any-return]
+def exact_copies(images: Images) -> dict[int, int]:
+    """Return the position of each image that is the same as an earlier one -> the position of that one."""
+    _, first_U, which_N = np.unique(fingerprints(images), return_index=True, return_inverse=True)
+    originals: list[int] = first_U[which_N].tolist()
+    return {copy: original for copy, original in enumerate(originals) if copy != original}
+
+
+def shared_images(images: Images, others: Images) -> dict[int, int]:
+    """Return the position of each image that is also among the others -> its first position there."""
+    place = {int(mark): at for at, mark in reversed(list(enumerate(fingerprints(others))))}
+    marks = fingerprints(images).tolist()
+    return {at: place[mark] for at, mark in enumerate(marks) if mark in place}
 
 
 def shrunk(images: Images) -> Tensor:
