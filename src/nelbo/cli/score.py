@@ -101,6 +101,10 @@ class Score(Looking):
             f"\np < {STRANGE:g}: {few:,} of {n:,} images; {STRANGE * n:.3g} are expected of images like the "
             f"held-out ones ({scores.reference})"
         )
+        if scores.n_reference + 1 <= 1 / STRANGE:
+            console.say(
+                f"of {scores.n_reference} held-out images no p-value can be below {1 / (scores.n_reference + 1):.2g}"
+            )
         for name, why in scores.missing.items():
             console.say(f"no {name}: {why}")
         console.show_files(files)

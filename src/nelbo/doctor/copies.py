@@ -38,15 +38,20 @@ def fingerprints(images: Images) -> NDArray[np.uint64]:
 def exact_copies(images: Images) -> dict[int, int]:
     """Return the position of each image that is the same as an earlier one -> the position of that one."""
     _, first_U, which_N = np.unique(fingerprints(images), return_index=True, return_inverse=True)
-    originals: list[int] = first_U[which_N].tolist()
-    return {copy: original for copy, original in enumerate(originals) if copy != original}
+    original_N = first_U[which_N]
+    copies = np.flatnonzero(
+        original_N != np.arange(len(images))
+    )  # few: a dictionary of all would take a gigabyte
+    return dict(zip(copies.tolist(), original_N[copies].tolist(), strict=True))
 
 
 def shared_images(images: Images, others: Images) -> dict[int, int]:
     """Return the position of each image that is also among the others -> its first position there."""
-    place = {int(mark): at for at, mark in reversed(list(enumerate(fingerprints(others))))}
-    marks = fingerprints(images).tolist()
-    return {at: place[mark] for at, mark in enumerate(marks) if mark in place}
+    known_U, first_U = np.unique(fingerprints(others), return_index=True)
+    marks_N = fingerprints(images)
+    which_N = np.searchsorted(known_U, marks_N).clip(max=len(known_U) - 1)
+    shared = np.flatnonzero(known_U[which_N] == marks_N)
+    return dict(zip(shared.tolist(), first_U[which_N[shared]].tolist(), strict=True))
 
 
 def shrunk(images: Images) -> Tensor:
