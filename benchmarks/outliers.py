@@ -39,6 +39,7 @@ TITLES = {"fashion-mnist": "Fashion-MNIST", "mnist": "MNIST"}
 def data_of(name: str, images: int) -> Loaded:
     """Return the first training and validation images of a set, and its first test images."""
     splits = Data(source=name).load(data_root(None))
+    assert splits.test is not None
     train = splits.train.select(torch.arange(TRAINED + VALIDATION))
     return Loaded(
         train.select(torch.arange(TRAINED)),

@@ -273,7 +273,7 @@ def test_a_table_reads_back_from_every_format(tmp_path):
 
 def test_without_pyarrow_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"needs pyarrow: pip install 'nelbo\[parquet\]'; or write \.csv"):
+    with pytest.raises(ConfigError, match=r"needs pyarrow: pip install 'nelbo\[files\]'; or write \.csv"):
         columns.check_file(tmp_path / "z.parquet", (".csv", ".parquet"), overwrite=False)
     (tmp_path / "z.csv").mkdir()
     with pytest.raises(ConfigError, match="this is a folder"):

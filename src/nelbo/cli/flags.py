@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
 from tyro.conf import Positional, Suppress, UseAppendAction, arg
+
+from nelbo.errors import ConfigError
 
 if TYPE_CHECKING:
     from nelbo.cli.verb import Verb
@@ -101,6 +104,19 @@ def dotted(words: list[str]) -> Settings:
 def names_in(text: str) -> list[str]:
     """Return the names of a list with commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def data_fields(overrides: Mapping[str, object], size: object) -> dict[str, object]:
+    """Return the fields of `[data]` that flags set (`--data.range 0,4095`, `--size 64`); refuse others."""
+    fields: dict[str, object] = {} if size is None else {"size": size}
+    for key, value in overrides.items():
+        table, _, name = key.partition(".")
+        if table != "data" or name in ("", "source"):
+            raise ConfigError(
+                f"--{key.replace('_', '-')}: only fields of data are known here, as --data.range 0,4095"
+            )
+        fields[name] = value
+    return fields
 
 
 def is_flag(word: str) -> bool:

@@ -96,32 +96,34 @@ class Train(OnRuns):
         return Answer(table, lambda: print(text, end=""))
 
     def _conclude(self, run: Run) -> Answer:
-        """Measure the best checkpoint on the test split, draw the pictures, and say where to look."""
+        """Measure the best checkpoint on the test split, or what there is; draw the pictures; say where to look."""
         from nelbo import pictures
         from nelbo.cli import console
         from nelbo.evaluation import card as cards
         from nelbo.pictures.view import View
+        from nelbo.training import api
 
-        summary = run.summary
+        summary, split = run.summary, api.measured_split(run)
         if "evaluate" not in summary["seconds"]:  # a finished run that is started again is not measured again
             begun = time.perf_counter()
             # The metrics of a few seconds; K = 0, for the estimate costs K passes of the decoder an image.
             card = cards.evaluate(
-                run, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir
+                run, split=split, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir
             )
             summary["metrics"] = card["metrics"]
             summary["seconds"]["evaluate"] = time.perf_counter() - begun
             if not self.no_figures:
                 begun = time.perf_counter()
-                view = View.open(run, device=self.device, data_dir=self.data_dir)
+                view = View.open(run, split=split, device=self.device, data_dir=self.data_dir)
                 files, _ = pictures.draw(view, [], run.path / "figures")  # none named: all that apply
                 summary["seconds"]["figures"] = time.perf_counter() - begun
                 console.say(f"{len(files)} pictures in {run.path / 'figures'}")
             run.write_json("summary.json", summary)
 
         def show() -> None:
-            console.show_card(cards.read(run, samples=0))
+            console.show_card(cards.read(run, split=split, samples=0))
             rate = f"{summary['images_per_second']:,.0f} images/s in training"
-            print(f"{rate}. Next:  nelbo evaluate {run.path}")
+            flag = "" if split == "test" else f" --split {split}"
+            print(f"{rate}. Next:  nelbo evaluate {run.path}{flag}")
 
         return Answer({"run": run.name, "path": str(run.path), **summary}, show)

@@ -90,6 +90,6 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except (ImportError, RuntimeError, OSError):
         raise ConfigError(
-            "a .parquet file needs pyarrow: pip install 'nelbo[parquet]'; or write .csv, .npz or .json"
+            "a .parquet file needs pyarrow: pip install 'nelbo[files]'; or write .csv, .npz or .json"
         ) from None
     return pyarrow, pyarrow.parquet

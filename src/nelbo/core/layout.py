@@ -12,7 +12,10 @@ LOGGED: tuple[Logged, ...] = ("train", "validation")
 class DataFacts(TypedDict, total=False):
     """The data of a run; `n` counts the images of each split, `factors` the values of each known factor.
 
-    `range` holds the smallest and the largest value that a model may see; runs of an older nelbo do not have it.
+    range  the smallest and the largest value that a model may see, and `dtype` that of the pixels before transforms of
+           batches; runs of an older nelbo have neither
+    notes  lines for people: what of the data is left out or not used, and where large ones stay
+    unreadable  image files that were left out because they cannot be read
     """
 
     name: str
@@ -20,9 +23,12 @@ class DataFacts(TypedDict, total=False):
     shape: list[int]
     pixels: Literal["binary", "dequantised", "grey", "real"]
     range: list[float]
+    dtype: str
     n: dict[str, int]
     class_names: list[str] | None
     factors: dict[str, int] | None
+    notes: list[str]
+    unreadable: list[str]
 
 
 class Environment(TypedDict, total=False):

@@ -136,6 +136,8 @@ def repeated_images(case: Case) -> Iterator[Finding]:
 def leaked_images(case: Case) -> Iterator[Finding]:
     """Test images that were trained on, exactly or nearly: the test number is then one of training."""
     train, test = case.raw.train, case.raw.test
+    if test is None:
+        raise NotLooked("there is no test split: data.test is 0")
     index = spaced(len(test), min(QUERIES, len(test)))
     distance_Q = nearest(shrunk(test.select(index)), shrunk_training_images(case))
     leaks = shared_images(test, train)

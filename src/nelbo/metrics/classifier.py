@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 
 from nelbo.core import files
-from nelbo.data import Splits, frozen, materialise
+from nelbo.data import Images, Splits, frozen, materialise
 from nelbo.engine import CACHE, cache_folder, fixed_seed
 from nelbo.errors import RunError
 from nelbo.metrics.base import Missing
@@ -93,7 +93,7 @@ class Classifier(nn.Module):
 
 def why_none(splits: Splits) -> Missing | None:
     """Return the reason why there can be no classifier of these data, or None."""
-    if splits.train.labels_N is None:
+    if not len(splits.train.labelled()):
         return Missing(
             "no labels",
             "image quality is measured in the features of a classifier of the data set; a folder for each class has "
@@ -129,9 +129,16 @@ def _blank(splits: Splits) -> Classifier:
         return Classifier(splits.shape, splits.range, _classes(splits))
 
 
+def _labelled(splits: Splits) -> Images:
+    """Return the training images that have a label."""
+    train, labelled = splits.train, splits.train.labelled()
+    return train if train.labels_N is None or len(labelled) == len(train) else train.select(labelled)
+
+
 def _labels(splits: Splits) -> Tensor:
-    assert splits.train.labels_N is not None
-    return splits.train.labels_N
+    labels_N = _labelled(splits).labels_N
+    assert labels_N is not None
+    return labels_N
 
 
 def _classes(splits: Splits) -> Tensor:
@@ -175,7 +182,7 @@ def train(splits: Splits, tell: Tell) -> Classifier:
 
 def _order(splits: Splits) -> Iterator[Tensor]:
     """Yield the images of each step. Batches are full, since batch norm cannot do with one image."""
-    n = len(splits.train)
+    n = len(_labelled(splits))
     _, height, width = splits.shape
     fewest, most = IMAGES
     remaining = min(EPOCHS * n, max(fewest, min(most, PIXELS // (height * width))))
@@ -189,7 +196,7 @@ def _order(splits: Splits) -> Iterator[Tensor]:
 
 def _presented(splits: Splits) -> Callable[[Tensor], Tensor]:
     """Return the images at given positions as evaluation sees them: random transforms are frozen once for all."""
-    images = frozen(splits.train, splits.transforms)
+    images = frozen(_labelled(splits), splits.transforms)
     deterministic = [transform for transform in splits.transforms if not transform.random]
     return lambda index_B: materialise(images.select(index_B), deterministic)
 

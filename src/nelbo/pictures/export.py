@@ -17,15 +17,14 @@ from torch import Tensor
 
 from nelbo.core import columns
 from nelbo.core.files import atomic
-from nelbo.data import Images, materialise
-from nelbo.data.decode import decode_file, read_header
+from nelbo.data import materialise
+from nelbo.data.onefile import read_like
 from nelbo.errors import ConfigError
 from nelbo.evaluation.scoring import Scores, names_of, which
 from nelbo.metrics.latent import encode as encoded
 from nelbo.metrics.latent import posteriors
 from nelbo.pictures.view import Pictures, View, pictures_of
 from nelbo.samplers import Sampler
-from nelbo.training import looking
 
 IN_A_GRID, IN_A_ROW = 1000, 100  # pictures at most: a larger grid is too small to see
 
@@ -77,12 +76,8 @@ def _refer_all(view: View, texts: list[str]) -> list[Reference]:
 
 def from_file(view: View, file: Path) -> Tensor:
     """Read an image file as the model sees it, (C, H, W): with the run's preprocessing, without silent resizing."""
-    data = view.run.recipe.data
-    grey = view.splits.shape[0] == 1 and read_header(file).grey
-    array = decode_file(file, grey=grey, size=data.height_and_width())
-    decoded = torch.from_numpy(array.copy())  # Pillow's memory may not be written to; torch wants to
-    splits = looking.new_images(view.run, Images(decoded[None]), name=str(file))
-    return materialise(splits.train, data.transforms)[0]
+    recipe = view.run.recipe
+    return materialise(read_like(file, recipe.data, view.splits, view.run.name), recipe.data.transforms)[0]
 
 
 def _slug(text: str) -> str:

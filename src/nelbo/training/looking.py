@@ -46,7 +46,7 @@ def new_images(run: Run, source: object, data_dir: str | Path | None = None, nam
         with contextlib.suppress(
             ConfigError, DataError
         ):  # too few to split, for example: then they are others
-            splits = spec.prepared(name, spec.split(loaded))
+            splits = spec.prepared(name, loaded, spec.split(loaded))
             if is_own(run, splits):
                 return splits
     fitting = loaded.each(lambda images: _in_channels(images, int(facts["shape"][0])))
@@ -81,9 +81,10 @@ def without_images(run: Run) -> Splits | None:
     Its splits are empty; names, range and kind of pixels are those of the data.
     """
     facts = _facts(run)
-    if "range" not in facts:
+    if "range" not in facts or "dtype" not in facts:
         return None
-    none = Images(torch.zeros(0, *facts["shape"], dtype=torch.uint8))
+    dtype = torch.uint8 if facts["dtype"] == "uint8" else torch.float32
+    none = Images(torch.zeros(0, *facts["shape"], dtype=dtype))
     low, high = facts["range"]
     return Splits(
         name=facts["name"], train=none, validation=None, test=none, hash=facts["hash"], pixels=facts["pixels"],
@@ -112,7 +113,7 @@ def _checked(run: Run, name: str, spec: Data, facts: DataFacts, loaded: Loaded) 
     test = loaded.train if whole else loaded.test
     if test is None:
         raise DataError(f"{name} has a validation split and no test split; give one of its splits alone")
-    splits = spec.prepared(name, (loaded.train, loaded.validation, test))
+    splits = spec.prepared(name, loaded, (loaded.train, loaded.validation, test))
     shape, own_shape = splits.shape, tuple(facts["shape"])
     if shape[0] != own_shape[0]:
         raise DataError(
