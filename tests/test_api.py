@@ -177,8 +177,9 @@ def test_objects_train_and_are_measured_when_they_are_passed_again(tmp_path, ima
     assert card["metrics"]["nelbo"]["value"] > 0
     with pytest.raises(DataError, match="passed from Python; pass them again as data="):
         nelbo.evaluate(run, device="cpu")
-    with pytest.raises(DataError, match="was trained on data with hash"):
-        nelbo.evaluate(run, data=images["x_test"], device="cpu")
+    other = nelbo.evaluate(run, data=images["x_test"], samples=0, device="cpu")
+    assert (other["other_data"], other["n"], other["split"]) == ("object", 40, "all")
+    assert card_of.read(run) == card  # the card of the run's own data stays
     assert nelbo.train(short(), data=data, runs=tmp_path, name="mine", device="cpu").path == run.path
 
 

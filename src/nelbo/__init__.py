@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from nelbo.evaluation.card import evaluate
     from nelbo.evaluation.comparison import compare
     from nelbo.evaluation.samplers import sampler
+    from nelbo.evaluation.scoring import score
     from nelbo.training.api import load, train
     from nelbo.training.recipe import Recipe
     from nelbo.training.store import Run
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "sampler", "train"]
+__all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "sampler", "score", "train"]
 
 _HOMES = {
     "train": "training.api",
@@ -32,6 +33,7 @@ _HOMES = {
     "compare": "evaluation.comparison",
     "diagnose": "doctor",
     "sampler": "evaluation.samplers",
+    "score": "evaluation.scoring",
     "Recipe": "training.recipe",
     "Run": "training.store",
 }

@@ -280,6 +280,8 @@ class Measuring:
                 self.bar.reset(self.task, description=f"measuring {event.name}", total=None)
             case events.MetricGoesOn():
                 self.bar.update(self.task, completed=event.done, total=event.total)
+            case events.Warned():
+                self.bar.console.print(event.message, markup=False, highlight=False, soft_wrap=True)
 
 
 def cell(value: object) -> str:

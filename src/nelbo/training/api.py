@@ -229,7 +229,10 @@ def _check_fits(recipe: Recipe, splits: Splits) -> None:
 def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
     """Return the recipe's splits, checked against its likelihood."""
     if data is None and recipe.data.source == FROM_PYTHON:
-        raise DataError("this run was trained on images passed from Python; pass them again as data=...")
+        raise DataError(
+            "this run was trained on images passed from Python; pass them again as data=..., or save them "
+            "(numpy.save; with labels numpy.savez with images=... and labels=...) and say --data FILE.npy"
+        )
     splits = recipe.data.load(Path(data_dir) if data_dir else None, data)
     if recipe.patience is not None and splits.validation is None:
         raise ConfigError("patience needs a validation split; set --data.validation 0.1")
@@ -265,6 +268,8 @@ def describe_data(splits: Splits) -> DataFacts:
         "hash": splits.hash,
         "shape": list(splits.shape),
         "pixels": splits.pixels,
+        "range": list(splits.range),
+        "dtype": str(images.dtype).removeprefix("torch."),
         "n": {
             "train": len(images),
             "validation": len(splits.validation) if splits.validation is not None else 0,
@@ -338,8 +343,26 @@ def open_split(
     )  # fmt: skip
 
 
+def _check_present(run: Run, path: Path | None) -> None:
+    """Raise DataError where the folder or file that a run was trained on is gone."""
+    if path is not None and path != Path(FROM_PYTHON) and not path.exists():
+        raise DataError(
+            f"{run.name} was trained on {path}, and nothing is there now; where the data has moved, say so with "
+            '--data PATH (in Python data="PATH")'
+        )
+
+
 def load_same_data(run: Run, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
-    """Return the data a run was trained on; raises DataError where other data is there now."""
-    splits = load_data(run.recipe, data_dir, data)
+    """Return the data a run was trained on; `data` is its place where it has moved, or the images themselves.
+
+    Raises DataError where it is not there, or other data is there now.
+    """
+    recipe = run.recipe
+    if isinstance(data, str | Path):
+        moved = recipe.data.model_copy(update={"source": str(data)})
+        recipe, data = recipe.model_copy(update={"data": moved}), None
+    elif data is None:
+        _check_present(run, recipe.data.path())
+    splits = load_data(recipe, data_dir, data)
     _same_data(run, splits)
     return splits
