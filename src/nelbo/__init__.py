@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from nelbo.evaluation.card import evaluate
     from nelbo.evaluation.comparison import compare
     from nelbo.evaluation.samplers import sampler
-    from nelbo.training.api import load, train
+    from nelbo.training.api import train
+    from nelbo.training.loaded import load
     from nelbo.training.recipe import Recipe
     from nelbo.training.store import Run
 
@@ -27,7 +28,7 @@ __all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "sampler"
 
 _HOMES = {
     "train": "training.api",
-    "load": "training.api",
+    "load": "training.loaded",
     "evaluate": "evaluation.card",
     "compare": "evaluation.comparison",
     "diagnose": "doctor",
@@ -43,3 +44,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(f"nelbo.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

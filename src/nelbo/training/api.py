@@ -114,12 +114,13 @@ def train(
     place = engine.pick_device(device)
     engine.check_precision(place, planned.recipe.precision)
     begun = time.perf_counter()  # the first clock of the summary: `data`
-    splits = load_data(planned.recipe, data_dir, data)
-    if not planned.overwrite:
-        _same_data(Run(planned.folder), splits)
-        if Run(planned.folder).finished:
-            return Run(planned.folder)
-    return _train(planned, splits, place, tell, begun)
+    with engine.as_found(place):  # between two trainings a caller draws on as if there were none
+        splits = load_data(planned.recipe, data_dir, data)
+        if not planned.overwrite:
+            _same_data(Run(planned.folder), splits)
+            if Run(planned.folder).finished:
+                return Run(planned.folder)
+        return _train(planned, splits, place, tell, begun)
 
 
 def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun: float) -> Run:
