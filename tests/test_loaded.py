@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -169,3 +171,19 @@ def test_training_and_loading_leave_streams_and_default_dtype_as_they_were(tiny_
             torch.set_default_dtype(torch.float32)
 
     assert script(train) == script(lambda: None)
+
+
+def test_the_surface_is_listed():
+    assert set(nelbo.__all__) <= set(dir(nelbo))
+    assert all(callable(getattr(nelbo, name)) for name in nelbo.__all__)
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://no_such_package.backend"])
+def test_an_alien_matplotlib_backend_does_no_harm(backend, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", backend)
+    script = (
+        "import io, os; from nelbo.plots import PlotError; from nelbo.plots.style import new_figure; "
+        "file = io.BytesIO(); new_figure(1, 1).savefig(file, format='png'); "
+        f"assert file.getvalue()[1:4] == b'PNG' and os.environ['MPLBACKEND'] == {backend!r}"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
