@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from nelbo.evaluation.comparison import compare
     from nelbo.evaluation.samplers import sampler
     from nelbo.evaluation.scoring import score
-    from nelbo.training.api import load, train
+    from nelbo.training.api import train
+    from nelbo.training.loaded import load
     from nelbo.training.recipe import Recipe
     from nelbo.training.store import Run
 
@@ -28,7 +29,7 @@ __all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "sampler"
 
 _HOMES = {
     "train": "training.api",
-    "load": "training.api",
+    "load": "training.loaded",
     "evaluate": "evaluation.card",
     "compare": "evaluation.comparison",
     "diagnose": "doctor",
@@ -45,3 +46,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(f"nelbo.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

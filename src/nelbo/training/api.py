@@ -19,10 +19,11 @@ from nelbo.metrics.base import EVALUATION_BATCH
 from nelbo.models import BuiltModel
 from nelbo.models.base import must_be
 from nelbo.training import events, fitting, store
-from nelbo.training.events import Tell, quiet
+from nelbo.training.events import Tell
 from nelbo.training.loop import fit
 from nelbo.training.recipe import Recipe, Resolved, resolve, resolved
 from nelbo.training.store import Run
+from nelbo.training.telling import OnStderr
 
 FROM_PYTHON = "python"  # the data source of a run whose images came as an object
 
@@ -88,14 +89,15 @@ def train(
     device: str = "auto",
     data_dir: str | Path | None = None,
     overwrite: bool = False,
-    tell: Tell = quiet,
+    tell: Tell | None = None,
 ) -> Run:
     """Train a recipe and return its run folder; the same call goes on with an interrupted run.
 
     recipe     a registered name, a TOML file, a Recipe, or a Plan, which holds overrides, runs, name and overwrite
     overrides  dotted fields, as on the command line: {"model.latent_dim": 16, "objective.beta": 4}
     data       images instead of `recipe.data.source`: an array, a tensor, (images, labels), a torch data set
-    tell       hears the events of `nelbo.training.events`, from `DataRead` to `Warned`
+    tell       hears the events of `nelbo.training.events`, from `DataRead` to `Warned`; without one, a line an epoch
+               and warnings are written to stderr, and `nelbo.training.events.quiet` hears and says nothing
 
     The command line then also evaluates on the test split and draws the pictures (`nelbo.evaluate(run)`, `nelbo plot`).
 
@@ -113,13 +115,16 @@ def train(
         )
     place = engine.pick_device(device)
     engine.check_precision(place, planned.recipe.precision)
+    if tell is None:
+        tell = OnStderr(planned.recipe.epochs, planned.reasons)
     begun = time.perf_counter()  # the first clock of the summary: `data`
-    splits = load_data(planned.recipe, data_dir, data)
-    if not planned.overwrite:
-        _same_data(Run(planned.folder), splits)
-        if Run(planned.folder).finished:
-            return Run(planned.folder)
-    return _train(planned, splits, place, tell, begun)
+    with engine.as_found(place):  # between two trainings a caller draws on as if there were none
+        splits = load_data(planned.recipe, data_dir, data)
+        if not planned.overwrite:
+            _same_data(Run(planned.folder), splits)
+            if Run(planned.folder).finished:
+                return Run(planned.folder)
+        return _train(planned, splits, place, tell, begun)
 
 
 def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun: float) -> Run:
