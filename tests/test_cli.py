@@ -572,10 +572,21 @@ def test_noise_goes_with_like_alone_and_is_above_0(nelbo, run_copy):
         assert (code, words in err) == (2, True), err
 
 
-def test_library_prints_nothing(tiny_recipe, tmp_path, capsys):
+def test_library_prints_nothing_to_stdout_and_a_line_an_epoch_to_stderr(tiny_recipe, tmp_path, capsys, nelbo):
     from nelbo.evaluation import card as card_of
-    from nelbo.training import api
+    from nelbo.training import api, events
 
-    run = api.train(tiny_recipe({"epochs": 1}), runs=tmp_path, device="cpu")
+    recipe = tiny_recipe({"epochs": 2})
+    api.train(recipe, runs=tmp_path, name="quiet", device="cpu", tell=events.quiet)
+    assert capsys.readouterr() == ("", "")
+    run = api.train(recipe, runs=tmp_path, name="told", device="cpu")
+    out, told = capsys.readouterr()
+    assert out == ""
+    assert [line[:9] for line in told.splitlines() if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
+    assert "tiny: 96 training, 24 validation and 40 test images, 8 x 8 x 1" in told
+    assert "NELBO below is a cross-entropy plus KL" in told
+    (tmp_path / "own.toml").write_bytes((run.path / "config.toml").read_bytes())
+    printed = nelbo("train", "own.toml", "--name", "cli", "--device", "cpu", "--no-figures")[2]
+    assert printed.startswith(told)  # the same words on the command line
     card_of.evaluate(run, samples=2, device="cpu")
     assert capsys.readouterr() == ("", "")

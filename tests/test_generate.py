@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nelbo import plots
+from nelbo import evaluate, plots
 from nelbo.errors import ConfigError, DataError
 from nelbo.pictures import export
 from nelbo.pictures.export import Folder
@@ -222,17 +223,39 @@ def test_a_run_with_a_size_of_its_own_fits_any_file(tiny_recipe, tmp_path):
 # --- latents ----------------------------------------------------------------------------------
 
 
-def test_encode_npz_holds_means_deviations_and_labels(view, tmp_path):
+def test_encode_npz_holds_a_row_an_image(view, tmp_path):
     file = tmp_path / "new" / "latents.npz"
     shapes = export.encode(view, file)
-    assert shapes == {"mean": [40, 3], "std": [40, 3], "labels": [40]}
+    assert shapes == {"mean": [40, 3], "std": [40, 3]} | {
+        name: [40] for name in ("position", "split", "labels", "bound")
+    }
     with np.load(file, allow_pickle=False) as stored:
-        assert set(stored.files) == {"mean", "std", "labels"}
+        assert set(stored.files) == {*shapes}
         np.testing.assert_array_equal(stored["mean"], view.z_NZ.numpy())
         np.testing.assert_array_equal(stored["labels"], view.labels_N)
+        assert set(stored["split"]) == {"test"}
         posterior = view.posterior(view.x_NCHW)
         np.testing.assert_allclose(stored["std"], posterior.std.numpy(), rtol=1e-5)
         assert (stored["std"] > 0).all()
+        card = evaluate(view.run, samples=0, metrics=["bound"], device="cpu")
+        assert -stored["bound"].mean() == pytest.approx(card["metrics"]["nelbo"]["value"])
+
+
+def test_encode_csv_names_files_of_every_split(colour, tmp_path):
+    every = View.open(colour.run, split="all", several=True, device="cpu")
+    export.encode(every, tmp_path / "z.csv")
+    rows = list(csv.DictReader((tmp_path / "z.csv").read_text().splitlines()))
+    assert len(rows) == 40
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
+    assert {row["name"] for row in rows} == {f"class {i % 2}/{i:02}.png" for i in range(40)}
+    for row in rows:
+        assert row["label"] == row["name"].split("/")[0]
+    (first,) = (row for row in rows if row["split"] == "test" and row["name"] == colour.split.images.names[0])
+    means = [float(first[f"mean_{i}"]) for i in range(3)]
+    np.testing.assert_allclose(means, colour.z_NZ[0].numpy(), rtol=1e-6)
+    assert {"std_2", "bound", "position"} <= first.keys()
+    with pytest.raises(ConfigError, match="no split is called 'all'"):
+        View.open(colour.run, split="all", device="cpu")
 
 
 def test_encode_npy_holds_the_means(view, tmp_path):
@@ -243,7 +266,8 @@ def test_encode_npy_holds_the_means(view, tmp_path):
 def test_encode_without_labels_leaves_them_out(tiny_recipe, tmp_path):
     np.save(tmp_path / "plain.npy", np.random.RandomState(0).randint(0, 256, (30, 8, 8)).astype(np.uint8))
     run = api.train(tiny_recipe({"data.source": str(tmp_path / "plain.npy"), "epochs": 1}), runs=tmp_path)
-    assert set(export.encode(View.open(run), tmp_path / "latents.npz")) == {"mean", "std"}
+    shapes = export.encode(View.open(run), tmp_path / "latents.npz")
+    assert set(shapes) == {"position", "split", "mean", "std", "bound"}
 
 
 def test_encode_a_split_of_any_size(view, tmp_path):

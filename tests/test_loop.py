@@ -399,7 +399,7 @@ def test_the_best_epoch_has_the_best_validation_bound_at_beta_1_while_beta_chang
     best = run.summary["best_epoch"]
     assert best == 1 + bounds.index(max(bounds))
     assert best != 1 + totals.index(min(totals))  # the weighted loss would have chosen another
-    assert run.summary["selection"] == "lowest validation grey cross-entropy plus KL, at beta 1"
+    assert run.summary["selection"] == "lowest validation cross-entropy plus KL, at beta 1"
     assert run.load("best")[1] == {"epoch": best}
     assert run.load("last")[1]["best_bound"] == max(bounds)
 

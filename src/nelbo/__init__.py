@@ -18,20 +18,23 @@ if TYPE_CHECKING:
     from nelbo.evaluation.card import evaluate
     from nelbo.evaluation.comparison import compare
     from nelbo.evaluation.samplers import sampler
-    from nelbo.training.api import load, train
+    from nelbo.evaluation.scoring import score
+    from nelbo.training.api import train
+    from nelbo.training.loaded import load
     from nelbo.training.recipe import Recipe
     from nelbo.training.store import Run
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "sampler", "train"]
+__all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "sampler", "score", "train"]
 
 _HOMES = {
     "train": "training.api",
-    "load": "training.api",
+    "load": "training.loaded",
     "evaluate": "evaluation.card",
     "compare": "evaluation.comparison",
     "diagnose": "doctor",
     "sampler": "evaluation.samplers",
+    "score": "evaluation.scoring",
     "Recipe": "training.recipe",
     "Run": "training.store",
 }
@@ -43,3 +46,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(f"nelbo.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -106,7 +106,7 @@ def test_what_checks_look_at_is_read_in_parts(array, monkeypatch):
     pixels = torch.from_numpy(np.load(array))[:, None]
     images = Images(pixels)
     whole = exact_copies(images), blank(images).tolist(), fingerprints(images).tolist()
-    assert whole[0][-1] == 599
+    assert max(whole[0]) == 599
     assert sum(whole[1]) == 30
     monkeypatch.setattr("nelbo.data.images.CHUNK", 1000)
     assert (exact_copies(images), blank(images).tolist(), fingerprints(images).tolist()) == whole

@@ -38,6 +38,12 @@ def shared_with_test(lab: Any, run: Run, digits: tuple[np.ndarray, np.ndarray]) 
     return lab.npz(images=digits[0], x_test=np.concatenate([digits[1][:90], digits[0][:10]]))
 
 
+def upside_down(lab: Any, run: Run, digits: tuple[np.ndarray, np.ndarray]) -> Any:
+    images = digits[0].copy()
+    images[[70, 700]] = 255 - images[[70, 700]]
+    return lab.npz(images=images, x_test=digits[1])
+
+
 def films(lab: Any, run: Run, digits: tuple[np.ndarray, np.ndarray]) -> Any:
     """Every fifth image is the one before it, one grey level brighter: no two are equal."""
     images = digits[0].copy()
@@ -111,6 +117,7 @@ PLANTED: dict[str, Plant] = {
     "train-test-gap": by_heart,
     "unbounded-sigma": configured(model__posterior__parametrisation="raw-sigma"),
     "unfinished": unfinished,
+    "unusual-images": upside_down,
     "worse-than-a-fixed-image": collapsed,
 }
 

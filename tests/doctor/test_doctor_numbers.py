@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import nelbo
 from nelbo.core import Progress
@@ -407,3 +408,31 @@ def test_blank_after_binarising_is_put_down_to_the_transform(lab, digits):
     finding = lab.found(nelbo.diagnose(lab.config({"data.source": str(file)})), "blank-images")
     assert "a transform made them so" in finding.remedy
     assert finding.command.endswith("--data.transforms none")
+
+
+def test_images_are_named_by_their_files(lab, digits, tmp_path):
+    """Blank, copied, leaked and unusual images: a name that can be opened, not a position in a shuffled split."""
+    images, test = digits
+    folder = tmp_path / "photos"
+    odd = {
+        "train/7.png": np.full_like(images[0], 80),
+        "train/9.png": 255 - images[9],
+        "train/12.png": images[3],
+    }
+    for split, some in (("train", images[:400]), ("test", test[:40])):
+        (folder / split).mkdir(parents=True)
+        for number, image in enumerate(some):
+            name = f"{split}/{number}.png"
+            leaked = images[30] if name in ("test/1.png", "test/2.png") else image
+            Image.fromarray(odd.get(name, leaked).astype(np.uint8)).save(folder / name)
+    for number in range(40, 60):
+        (folder / f"train/{number}.png").write_bytes((folder / "train/12.png").read_bytes())
+    for number in range(20, 26):
+        (folder / f"train/{number + 200}.png").write_bytes((folder / "train/7.png").read_bytes())
+    found = {finding.check: finding.evidence for finding in nelbo.diagnose(folder, kind="data").findings}
+    # Sorted as the files are listed: 12 comes before 3.
+    names = [f"train/{number}.png" for number in range(220, 225)]
+    assert f"{', '.join(names)} and 2 more" in found["blank-images"]
+    assert "(train/221.png = train/220.png, " in found["repeated-images"]
+    assert "test/1.png = train/30.png, test/2.png = train/30.png" in found["leaked-images"]
+    assert found["unusual-images"].endswith("train/9.png")

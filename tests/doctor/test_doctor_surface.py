@@ -279,7 +279,7 @@ def test_a_name_that_could_be_several_is_said(capsys, monkeypatch, tmp_path):
     assert capsys.readouterr().err == "digits is read as a config; as data: --kind data\n"
     assert main(["doctor", "digits", "--kind", "data"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("digits, a set of images\n\nNothing found. Looked at 6:")
+    assert out.startswith("digits, a set of images\n\nNothing found. Looked at 7:")
     assert err == ""
 
 

@@ -16,12 +16,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
-from nelbo.core.layout import LOGGED, Card, EpochRow
+from nelbo.core.layout import Card
 from nelbo.errors import Interrupted
 from nelbo.evaluation import tables
 from nelbo.evaluation.tables import NONE, Row, Table
 from nelbo.training import events
 from nelbo.training.events import Event
+from nelbo.training.telling import Lines
 
 if TYPE_CHECKING:
     from nelbo.data import Data
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
 NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
 LISTED = 12  # files named after a verb; the rest is counted
-
-QUANTITIES = {"total": "loss", "reconstruction": "recon", "kl": "KL"}
 
 
 def to_stdout() -> Console:
@@ -166,7 +165,7 @@ class Training:
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
-        self.bound = "NELBO"
+        self.lines = Lines(epochs)
         self.bar: Progress | None = None
         self.task = TaskID(0)
         self.read_at = 0.0
@@ -187,29 +186,9 @@ class Training:
             self.bar.stop()
 
     def __call__(self, event: Event) -> None:
+        for line in self.lines.of(event):
+            self._say(line)
         match event:
-            case events.DataRead():
-                self.bound = event.bound
-                channels, height, width = event.shape
-                self._say(
-                    f"{event.name}: {event.n['train']} training, {event.n['validation']} validation and "
-                    f"{event.n['test']} test images, {height} x {width} x {channels}, "
-                    f"{event.pixels_in_words} pixels, "
-                    f"hash {event.hash}"
-                )
-                for note in event.notes:
-                    self._say(note)
-                if event.pixels != "binary" and event.observation_kind == "binary":
-                    self._say(
-                        "pixels between black and white under a Bernoulli: "
-                        "NELBO below is a cross-entropy plus KL, not a likelihood"
-                    )
-            case events.ModelBuilt():
-                self._say(str(event))
-            case events.Resumed():
-                self._say(f"going on with epoch {event.epoch}, batch {event.batch + 1}")
-            case events.TrainingBegun(compiles=True):
-                self._say("compiling the training step: some seconds, and saved for the next run")
             case events.StepDone() if self.bar:
                 self.bar.update(self.task, completed=event.batch, total=event.batches)
                 # Reading a loss waits for the device, so it is read four times a second and only for a person.
@@ -217,29 +196,9 @@ class Training:
                     self.read_at = time.monotonic()
                     loss = float(event.measured.sums_SQ[-1, 0]) / event.measured.counts[-1]
                     self.bar.update(self.task, loss=f"loss {loss:.2f}")
-            case events.EpochDone():
-                self._epoch(event.row)
-            case events.Warned():
-                self._say(f"warning: {event.message}")
-
-    def _epoch(self, row: EpochRow) -> None:
-        parts = [f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
-        if row.get("beta", 1.0) != 1.0:
-            parts.append(f"beta {row['beta']:.3g}")
-        for split in LOGGED:
-            terms = row.get(split, {})
-            values = [(name, terms[key]) for key, name in QUANTITIES.items() if key in terms]
-            if "bound" in terms:
-                values.append((self.bound, -terms["bound"]))
-            if values:
-                parts.append(f"{split} " + ", ".join(f"{name} {value:.2f}" for name, value in values))
-        if "latent" in row:
-            parts.append(f"{row['latent']['active_units']}/{row['latent']['dimensions']} active")
-        if row.get("best_epoch") == row["epoch"] and "validation" in row:
-            parts.append("best")
-        self._say(" | ".join(parts))
-        if self.bar:
-            self.bar.update(self.task, description=f"epoch {min(row['epoch'] + 1, self.epochs)}", completed=0)
+            case events.EpochDone() if self.bar:
+                following = min(event.row["epoch"] + 1, self.epochs)
+                self.bar.update(self.task, description=f"epoch {following}", completed=0)
 
     def _say(self, line: str) -> None:
         if self.bar:
@@ -282,6 +241,8 @@ class Measuring:
                 self.bar.reset(self.task, description=f"measuring {event.name}", total=None)
             case events.MetricGoesOn():
                 self.bar.update(self.task, completed=event.done, total=event.total)
+            case events.Warned():
+                self.bar.console.print(event.message, markup=False, highlight=False, soft_wrap=True)
 
 
 def cell(value: object) -> str:

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
-from nelbo.cli.verb import Answer, OnRuns
+from nelbo.cli.verb import Answer, Looking
 from nelbo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ KINDS = {"run": "a run", "config": "a configuration", "data": "a set of images"}
 
 
 @dataclass
-class Doctor(OnRuns):
+class Doctor(Looking):
     """Diagnose a run, a configuration or data: faults with their evidence, and the changes that repair them.
 
     A name of both a run and something else is the run; a name of both a recipe and data is the recipe.
@@ -67,7 +67,7 @@ class Doctor(OnRuns):
         if self.distinct is not None:
             return self._write_distinct(self.distinct)
         diagnosis = doctor.diagnose(
-            self.subject, kind=self.kind, runs=self.runs, data_dir=self.data_dir,
+            self.subject, kind=self.kind, runs=self.runs, data_dir=self.data_dir, data=self.data,
             data_fields=flags.data_fields(self.overrides, self.size), device=self.device,
             imports=tuple(map(str, self.import_)),
         )  # fmt: skip

@@ -7,11 +7,11 @@ from tyro.conf import arg
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
-from nelbo.cli.verb import Answer, OnRuns
+from nelbo.cli.verb import Answer, Looking
 
 
 @dataclass
-class Evaluate(OnRuns):
+class Evaluate(Looking):
     """Measure a checkpoint on a split: bound, importance-weighted NLL, what the latent carries, image quality."""
 
     usage = "evaluate RUN"
@@ -20,7 +20,7 @@ class Evaluate(OnRuns):
 
     run_: flags.RunName
     checkpoint: flags.Checkpoint = "best"
-    split: flags.SplitName = "test"
+    split: flags.AnySplit = None
     samples: Annotated[int, arg(help="K of the importance-weighted NLL, or 0 for none", metavar="INT")] = 500
     metrics: Annotated[
         str, arg(help="all, or some: bound,importance (see nelbo list metric)", metavar="NAMES")
@@ -41,7 +41,7 @@ class Evaluate(OnRuns):
             cards = {
                 name: cards_of.evaluate(
                     run, checkpoint=name, split=self.split, samples=self.samples, metrics=chosen,
-                    device=self.device, data_dir=self.data_dir, tell=listener,
+                    device=self.device, data_dir=self.data_dir, data=self.data, tell=listener,
                 )
                 for name in names
             }  # fmt: skip

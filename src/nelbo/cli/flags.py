@@ -29,6 +29,16 @@ RunNames = Positional[
 Size = Annotated[int | None, plain("height and width of the resized images, as train's --data.size", "INT")]
 Checkpoint = Annotated[Literal["best", "last", "first"], arg(help="the weights to use")]
 SplitName = Annotated[str, arg(help="test, validation or train", metavar="NAME")]
+AnySplit = Annotated[
+    str | None,
+    plain("test, validation or train; default: test, or all for --data without splits", "NAME"),
+]
+LookedAt = Annotated[
+    str | None,
+    plain(
+        "other images, with the preprocessing of the run: a folder, file or set; or its data, moved", "PATH"
+    ),
+]
 Json = Annotated[bool, plain("one JSON object on stdout and nothing else; progress stays on stderr")]
 Runs = Annotated[Path, arg(help="folder that holds the runs", metavar="DIR")]
 DataDir = Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from nelbo.cli.on_run import A_REFERENCE, OnView
+from nelbo.cli.on_run import A_REFERENCE, OnView, only_files
 from nelbo.cli.verb import Answer
 
 
@@ -22,7 +22,7 @@ class Interpolate(OnView):
     steps: Annotated[int, arg(help="points on the line, both ends included", metavar="INT")] = 10
 
     def run(self) -> Answer:
-        view = self.view()
+        view = self.view(images=self.data is not None or not only_files(self.a, self.b))
         from nelbo.pictures import export
 
         out = self.folder(view)

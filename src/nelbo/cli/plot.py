@@ -30,6 +30,7 @@ class Plot(OnView):
         from nelbo import pictures
         from nelbo.cli import console
         from nelbo.core.registry import lookup
+        from nelbo.training import looking
 
         formats = tuple(dict.fromkeys(names_in(self.format.lower())))
         if not formats or not set(formats) <= set(FORMATS):
@@ -39,7 +40,7 @@ class Plot(OnView):
         for name in self.pictures:
             lookup("picture", name)  # a misspelled name is refused before the run is opened
         view = self.view()
-        folder = self.out or view.run.path / "figures"
+        folder = self.out or looking.folder_of(view.run, "figures", view.splits)
         files, left_out = pictures.draw(view, list(self.pictures), folder, formats=formats)
         for name, why in left_out.items():
             console.say(f"left out {name}: {why}")

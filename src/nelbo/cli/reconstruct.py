@@ -6,7 +6,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from nelbo.cli.flags import plain
-from nelbo.cli.on_run import OnView
+from nelbo.cli.on_run import OnView, only_files
 from nelbo.cli.verb import Answer
 
 
@@ -24,7 +24,7 @@ class Reconstruct(OnView):
     n: Annotated[int, arg(aliases=("-n",), help="images, when none is named", metavar="INT")] = 16
 
     def run(self) -> Answer:
-        view = self.view()
+        view = self.view(images=self.data is not None or not only_files(*self.images))
         from nelbo.pictures import export
 
         out = self.folder(view)

@@ -8,7 +8,7 @@ from tyro.conf import UseAppendAction, arg
 
 from nelbo.cli import flags
 from nelbo.cli.flags import plain
-from nelbo.cli.on_run import OnView
+from nelbo.cli.on_run import OnView, only_files
 from nelbo.cli.verb import Answer
 from nelbo.errors import ConfigError, did_you_mean
 
@@ -36,9 +36,9 @@ class Sample(OnView):
     ] = ()
     noise: Annotated[
         float | None,
-        arg(
-            help="with --like: standard deviation of noise added to the posterior mean, in place of draws from the "
-            "posterior",
+        plain(
+            "with --like: standard deviation of noise that is added to the posterior mean; default: draws from the "
+            "posterior itself",
             metavar="FLOAT",
         ),
     ] = None
@@ -60,12 +60,25 @@ class Sample(OnView):
 
         settings = self._sampler_settings()
         samplers.check_name(self.sampler)  # before the run is opened
-        view = self.view()
-        out = self.folder(view)
         if self.like:
+            view = self.view(images=self.data is not None or not only_files(*self.like))
+            out = self.folder(view)
             export.sample_like(view, out, self.n, list(self.like), self.noise)
             return self.files_answer(view, out.files)
+        view = self.view(images=False)  # the prior needs none, and draws where they are gone
         spec = samplers.specified(self.sampler, settings, view.run, view.model)
+        if spec.fewest(view.model.latent_dim) > 0:
+            view = self.view()
+            if not view.is_own:
+                raise ConfigError(
+                    f"--sampler {spec.name} is fitted to the training images of {view.run.name}, which "
+                    f"--data {self.data} are not; give their place, where they have moved"
+                )
+        elif self.data is not None:
+            raise ConfigError(
+                f"--data {self.data}: draws from the prior look at no images; leave it out, or add --like 0"
+            )
+        out = self.folder(view)
         export.sample(view, out, self.n, sampler=spec)
         return self.files_answer(view, out.files, sampler=config.to_dict(spec))
 

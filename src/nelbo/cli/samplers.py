@@ -6,7 +6,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from nelbo.cli import flags
-from nelbo.cli.verb import Answer, OnRuns
+from nelbo.cli.verb import Answer, Looking
 from nelbo.core.layout import Entry, SamplerChoice, number
 
 TIMED = ("fit", "draw")
@@ -14,7 +14,7 @@ COLUMNS = ("precision", "recall", "density", "coverage")
 
 
 @dataclass
-class Samplers(OnRuns):
+class Samplers(Looking):
     """Fit every sampler to a run, measure each on validation images, and the best on test images.
 
     Afterwards `nelbo sample RUN --sampler chosen` draws with the best. Fields of samplers are flags:
@@ -44,7 +44,7 @@ class Samplers(OnRuns):
         with console.Measuring(resumes="the samplers that are left") as listener:
             table = samplers.compare(
                 self.run_, names, self.overrides, checkpoint=self.checkpoint, seed=self.seed, runs=self.runs,
-                device=self.device, data_dir=self.data_dir, tell=listener,
+                device=self.device, data_dir=self.data_dir, data=self.data, tell=listener,
             )  # fmt: skip
         return Answer(table, lambda: self._show(table))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from nelbo.cli.flags import names_in
-from nelbo.cli.on_run import A_REFERENCE, OnView
+from nelbo.cli.on_run import A_REFERENCE, OnView, only_files
 from nelbo.cli.verb import Answer
 from nelbo.errors import ConfigError
 
@@ -28,7 +28,7 @@ class Traverse(OnView):
         words = [] if self.dimensions == "all" else names_in(self.dimensions)  # none stands for every one
         if self.dimensions != "all" and not (words and all(word.isdecimal() for word in words)):
             raise ConfigError(f"--dimensions {self.dimensions}: expected numbers from 0, as in 0,3,4, or all")
-        view = self.view()
+        view = self.view(images=self.data is not None or not only_files(self.a))
         from nelbo.pictures import export
 
         out = self.folder(view)

@@ -95,3 +95,10 @@ class OnRuns(Measuring):
     """A verb that reads or writes runs."""
 
     runs: flags.Runs = Path("runs")
+
+
+@dataclass(kw_only=True)
+class Looking(OnRuns):
+    """A verb that shows images to a run: its own, or others."""
+
+    data: flags.LookedAt = None

@@ -12,6 +12,8 @@ LOGGED: tuple[Logged, ...] = ("train", "validation")
 class DataFacts(TypedDict, total=False):
     """The data of a run; `n` counts the images of each split, `factors` the values of each known factor.
 
+    range  the smallest and the largest value that a model may see, and `dtype` that of the pixels before transforms of
+           batches; runs of an older nelbo have neither
     notes  lines for people: what of the data is left out or not used, and where large ones stay
     unreadable  image files that were left out because they cannot be read
     """
@@ -19,7 +21,9 @@ class DataFacts(TypedDict, total=False):
     name: str
     hash: str
     shape: list[int]
-    pixels: str
+    pixels: Literal["binary", "dequantised", "grey", "real"]
+    range: list[float]
+    dtype: str
     n: dict[str, int]
     class_names: list[str] | None
     factors: dict[str, int] | None
@@ -119,9 +123,13 @@ class Measurement(TypedDict, total=False):
 
 
 class Card(Measurement, total=False):
-    """An evaluation; see `nelbo.evaluate`. `earlier` holds the environment of sections that were measured before."""
+    """An evaluation; see `nelbo.evaluate`. `earlier` holds the environment of sections that were measured before.
+
+    `other_data` is the name of data that the run was not trained on; it is absent on a card of the run's own.
+    """
 
     split: str
+    other_data: str
     n: int
     samples: int
     images_hash: str

@@ -39,8 +39,8 @@ class Flip(Transform):
         return self
 
     def batch(self, x_BCHW: Tensor, generator: Generator | None) -> Tensor:
-        for wanted, dimension in ((self.horizontal, 3), (self.vertical, 2)):
-            if wanted:
+        for chosen, dimension in ((self.horizontal, 3), (self.vertical, 2)):
+            if chosen:
                 mirrored_B = _uniform(x_BCHW, 1, generator)[:, 0] < 0
                 x_BCHW = torch.where(mirrored_B.view(-1, 1, 1, 1), x_BCHW.flip(dimension), x_BCHW)
         return x_BCHW
@@ -175,8 +175,8 @@ def _as_before(changed_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
     of_levels = ((levels_BD - flat_BD).abs() < 1e-6).all(1).view(-1, 1, 1, 1)
     binary = ((flat_BD == 0) | (flat_BD == 1)).all(1).view(-1, 1, 1, 1)
     rounded = changed_BCHW.mul(LEVELS - 1).round_().div_(LEVELS - 1)
-    kept = torch.where(of_levels, rounded, changed_BCHW)
-    return torch.where(binary, (changed_BCHW > 0.5).to(x_BCHW.dtype), kept)
+    levelled = torch.where(of_levels, rounded, changed_BCHW)
+    return torch.where(binary, (changed_BCHW > 0.5).to(x_BCHW.dtype), levelled)
 
 
 def _check_margin(name: str, pixels: int, shape: Shape) -> None:

@@ -33,8 +33,10 @@ def read_like(file: Path, data: Data, splits: Splits, name: str) -> Images:
             )
         how = replace(how, range=None)  # applied below
     elif floats:
-        low, high = splits.train.extremes()
-        if data.range is not None or low < 0 or high > 1:
+        bounded = (0.0, 1.0)
+        for transform in data.transforms:
+            bounded = transform.range(*bounded)
+        if data.range is not None or splits.range != bounded:
             known = "" if data.range is None else " and their data.range"
             raise DataError(
                 f"{file} holds {header.numbers} numbers, but {name} was trained on floating-point ones{known}: no "

@@ -120,12 +120,19 @@ class Data(Spec):
 
         Raises DataError for missing or damaged data, ConfigError for settings that leave no images.
         """
+        name, loaded = self.read(data_dir, obj)
+        return self.prepared(name, loaded, self.split(loaded))
+
+    def read(self, data_dir: Path | None = None, obj: object | None = None) -> tuple[str, Loaded]:
+        """Return the name of the source and its images at their `size`, with the splits of the source alone."""
         check_order(self.transforms)
         if obj is None:
             self.check_source()
-        name, loaded = self.read(data_dir, obj)
-        loaded = self._resized(loaded.each(Images.numbered), name)
-        raw = self._split(loaded)
+        name, loaded = self._read(data_dir, obj)
+        return name, self._resized(loaded.each(Images.numbered), name)
+
+    def prepared(self, name: str, loaded: Loaded, raw: tuple[Images, Images | None, Images | None]) -> Splits:
+        """Return the splits `raw` of loaded images after what applies once; raise DataError where they do not fit."""
         splits = self._once([images for images in raw if images is not None], name, done=loaded.ranged)
         train, *others = splits
         validation, test = (None if images is None else others.pop(0) for images in raw[1:])
@@ -168,7 +175,7 @@ class Data(Spec):
             unreadable=loaded.unreadable,
         )
 
-    def read(self, data_dir: Path | None, obj: object | None) -> tuple[str, Loaded]:
+    def _read(self, data_dir: Path | None, obj: object | None) -> tuple[str, Loaded]:
         """Return the name of the data and its images as the source has them."""
         reading = Reading(self.range, self.channels_last, self.height_and_width(), self.alpha)
         if obj is not None:
@@ -233,7 +240,7 @@ class Data(Spec):
 
         return loaded.each(fit)
 
-    def _split(self, loaded: Loaded) -> tuple[Images, Images | None, Images | None]:
+    def split(self, loaded: Loaded) -> tuple[Images, Images | None, Images | None]:
         """Return train, validation and test; what the source lacks comes from one permutation of its train."""
         n = len(loaded.train)
         n_test = 0 if loaded.test is not None else _count(self.test, n)

@@ -54,6 +54,7 @@ class Splits:
     eight_bit   whether every value that a model sees is a level / 255: then a probability of levels is one of them
     range       (low, high) of the values that a model sees
     transforms  those that `Batches` and `materialise` still have to apply to each batch
+    whole       images that were not split: `train` and `test` are all of them, and the one split is called all
     notes       lines for people about the data: what is left out, what is taken to mean what, where the pixels stay
     unreadable  files that were left out because they cannot be read
     """
@@ -67,6 +68,7 @@ class Splits:
     range: tuple[float, float]
     transforms: tuple[Transform, ...] = ()
     eight_bit: bool = False
+    whole: bool = False
     notes: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
 
@@ -80,7 +82,16 @@ class Splits:
         return span_of(images for images in (self.train, self.validation, self.test) if images is not None)
 
     def split(self, name: str) -> Images:
-        """Return the split called train, validation or test; raise ConfigError for another or an absent one."""
+        """Return the split called train, validation or test; raise ConfigError for another or an absent one.
+
+        Images that are a `whole` have one split, called all.
+        """
+        if self.whole:
+            if name != "all":
+                raise ConfigError(
+                    f"{self.name} has no splits, and so no {name} split; leave --split out, or say all"
+                )
+            return self.train
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         if name not in splits:
             raise ConfigError(f"no split is called {name!r}; {did_you_mean(name, splits)}")

@@ -17,6 +17,7 @@ from nelbo.data.folder import split_paths
 from nelbo.data.formats import unpacked
 from nelbo.data.imagefile import Header, Unreadable, decode_pages, read_headers
 from nelbo.data.images import Images
+from nelbo.data.levels import ranged
 from nelbo.data.spec import Data
 from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
@@ -82,7 +83,7 @@ def survey(data: Data, data_dir: Path | None = None, obj: object | None = None) 
     path = data.path()
     as_they_are = data.model_copy(update={"size": None})
     if obj is not None:
-        return _of_loaded("arrays", as_they_are.read(data_dir, obj)[1])
+        return _of_loaded("arrays", as_they_are.read(data_dir, obj)[1], data)
     if path is None:
         return _of_named(data)
     data.check_source()
@@ -90,7 +91,7 @@ def survey(data: Data, data_dir: Path | None = None, obj: object | None = None) 
         path = unpacked(path, data_root(data_dir) / "unpacked")
     if path.is_dir():
         return _of_folder(path, data)
-    return _of_loaded(path.name, as_they_are.read(data_dir, None)[1])
+    return _of_loaded(path.name, as_they_are.read(data_dir, None)[1], data)
 
 
 def _of_named(data: Data) -> Survey:
@@ -146,7 +147,7 @@ def _labels_of(folder: Path, listing: Listing) -> str:
     return f"{len({file.split('/')[0] for file in files})} classes" if in_folders else "no labels"
 
 
-def _of_loaded(name: str, loaded: Loaded) -> Survey:
+def _of_loaded(name: str, loaded: Loaded, data: Data) -> Survey:
     images = loaded.train
     channels, height, width = images.shape
     splits = {"validation": loaded.validation, "test": loaded.test}
@@ -154,7 +155,10 @@ def _of_loaded(name: str, loaded: Loaded) -> Survey:
         name, len(images), channels, (height, width), (height, width), "levels", labels=_classes(images),
         splits=tuple(split for split, there in splits.items() if there is not None),
     )  # fmt: skip
-    return _with_pixels(facts, images.rows(torch.from_numpy(_evenly(len(images)))))
+    some = images.select(torch.from_numpy(_evenly(len(images))))
+    if data.range is not None and not loaded.ranged:
+        some = ranged(some, data.range, name)
+    return _with_pixels(facts, some.pixels_NCHW)
 
 
 def _classes(images: Images) -> str:

@@ -156,7 +156,8 @@ def diagnose(
     what     a Run, a Recipe, images (an array, a tensor, a data set), or a text: a run folder, its name under
              `runs` or `latest`; a .toml file or a recipe's name; a folder, a file of images or a data set's name
     kind     how a text is read that could be several; auto takes them in the order above
-    data     the images of a run that was trained on an object in memory, or that a configuration is meant for
+    data     the images of a run that was trained on an object in memory, or that a configuration is meant for; or a
+             text, the place of either where it is not that of the configuration
     size     height and width to which data alone is resized
     data_fields  further fields of `[data]` for data alone, as {"range": (0, 4095)}
     imports  files that registered components, to repeat in the commands

@@ -1,6 +1,7 @@
 """The case that the doctor examines: the parts of a run, a configuration or data that are at hand."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,7 @@ class Case:
     source         what names the subject on a command line (`runs/x/config.toml`, `fashion-mlp`, `photos`); where it
                    has no name there, an expression of Python, and `in_python` is true
     images         those that were passed from Python
+    moved          the new place of the data, where it is not that of the configuration any more
     data_fields    the fields of `[data]` with which data alone was read: size, range
     """
 
@@ -54,6 +56,7 @@ class Case:
     weights: BuiltModel | None = None
     in_python: bool = False
     images: object | None = None
+    moved: str = ""
     data_dir: Path | None = None
     data_fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
     imports: tuple[str, ...] = ()
@@ -121,6 +124,7 @@ class Case:
         folder = self.run.path.parent if self.run is not None else Path("runs")
         flags = {"runs": "" if folder == Path("runs") else str(folder), "name": name}
         passed = self._images_are_passed
+        changes = {"data.source": self.moved, **changes} if self.moved else changes
         return Change(self.source, dict(changes), flags, self.imports, self.in_python, with_images=passed)
 
     def resume(self) -> Change:
@@ -137,6 +141,12 @@ class Case:
             return Change("'digits'", changes, in_python=True, with_images=True)
         fields = {f"data.{name}": value for name, value in self.data_fields.items()}
         return Change("digits", {"data": self.source, **fields, **changes}, imports=self.imports)
+
+    def scores_of(self, split: str) -> str:
+        """Return the line that scores the images of a split by this run."""
+        assert self.run is not None
+        words = ["nelbo", "score", str(self.run.path), "--split", split]
+        return shlex.join([*words, "--data", self.moved] if self.moved else words)
 
     def without_copies(self) -> str:
         """Return the line that makes the data without blank and repeated images."""

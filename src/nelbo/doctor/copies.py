@@ -35,10 +35,23 @@ def fingerprints(images: Images) -> NDArray[np.uint64]:
     return np.fromiter((int.from_bytes(h.digest(), "little") for h in hashes), np.uint64, len(images))
 
 
-def exact_copies(images: Images) -> list[int]:
-    """Return the positions of images that are the same as an earlier one."""
-    first = np.unique(fingerprints(images), return_index=True)[1]
-    return np.setdiff1d(np.arange(len(images)), first, assume_unique=True).tolist()  # type: ignore[no-any-return]
+def exact_copies(images: Images) -> dict[int, int]:
+    """Return the position of each image that is the same as an earlier one -> the position of that one."""
+    _, first_U, which_N = np.unique(fingerprints(images), return_index=True, return_inverse=True)
+    original_N = first_U[which_N]
+    copies = np.flatnonzero(
+        original_N != np.arange(len(images))
+    )  # few: a dictionary of all would take a gigabyte
+    return dict(zip(copies.tolist(), original_N[copies].tolist(), strict=True))
+
+
+def shared_images(images: Images, others: Images) -> dict[int, int]:
+    """Return the position of each image that is also among the others -> its first position there."""
+    known_U, first_U = np.unique(fingerprints(others), return_index=True)
+    marks_N = fingerprints(images)
+    which_N = np.searchsorted(known_U, marks_N).clip(max=len(known_U) - 1)
+    shared = np.flatnonzero(known_U[which_N] == marks_N)
+    return dict(zip(shared.tolist(), first_U[which_N[shared]].tolist(), strict=True))
 
 
 def shrunk(images: Images) -> Tensor:

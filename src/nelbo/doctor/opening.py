@@ -50,6 +50,10 @@ def open_case(
             case "config":
                 case = _of_config(what, data_dir, data, place)
             case "data":
+                if data is not None:
+                    raise ConfigError(
+                        f"{what} is read as data, so --data {data} has no meaning; leave one of them out"
+                    )
                 spec = config.build(Data, {"source": str(what), **fields}, "data")
                 _must_be_present(spec, data_dir)
                 case = _of_data(str(what), spec.load(data_dir), fields, place)
@@ -93,7 +97,9 @@ def also(what: str, kind: Kind, runs: Path) -> list[Kind]:
 
 
 def _of_run(run: Run, data_dir: Path | None, data: object | None, device: torch.device) -> Case:
-    recipe = run.recipe
+    recipe, moved = run.recipe, str(data) if isinstance(data, str | Path) else ""
+    if moved:
+        recipe = resolve(recipe, {"data.source": moved})
     from_python = recipe.data.source == api.FROM_PYTHON
     missing: dict[Part, str] = {}
     splits: Splits | None = None
@@ -103,6 +109,8 @@ def _of_run(run: Run, data_dir: Path | None, data: object | None, device: torch.
             _must_be_present(recipe.data, data_dir)
         splits = api.load_same_data(run, data_dir, data)
     except (DataError, ConfigError) as error:
+        if moved:  # the caller says that it is the data
+            raise
         missing["data"] = f"the data is not at hand: {error}"
     failed = not run.finished and run.history("failed")
     try:
@@ -116,7 +124,7 @@ def _of_run(run: Run, data_dir: Path | None, data: object | None, device: torch.
     file = str(run.path / "config.toml")
     return Case(
         run.name, "run", repr(file) if from_python else file, device, missing, recipe, splits, run, model,
-        in_python=from_python, images=data,
+        in_python=from_python, images=None if moved else data, moved=moved,
     )  # fmt: skip
 
 
@@ -124,7 +132,9 @@ def _of_config(
     what: str | Path | Run | Recipe, data_dir: Path | None, data: object | None, device: torch.device
 ) -> Case:
     what = what.path / "config.toml" if isinstance(what, Run) else what
-    recipe = resolve(what)
+    recipe, moved = resolve(what), ""
+    if isinstance(data, str | Path):
+        recipe, data, moved = resolve(recipe, {"data.source": str(data)}), None, str(data)
     missing: dict[Part, str] = {"history": NONE_YET, "weights": NONE_YET}
     splits = None
     try:
@@ -142,7 +152,9 @@ def _of_config(
             is_named = False
         if not is_named:  # by no command line either: the remedies are lines of Python about `recipe`
             source, in_python = "recipe", True
-    return Case(word, "config", source, device, missing, recipe, splits, in_python=in_python, images=data)
+    return Case(
+        word, "config", source, device, missing, recipe, splits, in_python=in_python, images=data, moved=moved
+    )
 
 
 def _of_data(subject: str, splits: Splits, fields: Mapping[str, object], device: torch.device) -> Case:

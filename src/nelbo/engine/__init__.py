@@ -5,7 +5,7 @@ from nelbo.engine.devices import in_pieces, pick_device, place, synchronise, thr
 from nelbo.engine.environment import CACHE, cache_folder, command_line, describe
 from nelbo.engine.interruption import interruption
 from nelbo.engine.precision import Precision, autocast, check_precision, pick_precision, products
-from nelbo.engine.random import fixed_seed, random_state, seed_streams, set_random_state
+from nelbo.engine.random import as_found, fixed_seed, random_state, seed_streams, set_random_state
 from nelbo.engine.stepping import Gradient, Measured, Now, Step
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Now",
     "Precision",
     "Step",
+    "as_found",
     "autocast",
     "cache_folder",
     "check_precision",

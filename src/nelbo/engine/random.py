@@ -1,8 +1,10 @@
 """Random streams: fixed for a block, saved and put back."""
 
 import contextlib
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 
@@ -44,3 +46,21 @@ def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> No
         torch.cuda.set_rng_state(state["cuda"], device)
     elif device.type == "mps" and "mps" in state:
         torch.mps.set_rng_state(state["mps"])
+
+
+@contextlib.contextmanager
+def as_found(device: torch.device) -> Iterator[None]:
+    """Run a block in float32, and put the caller's random streams and default dtype back afterwards.
+
+    The streams are torch's of the CPU and of the device, NumPy's and Python's. The block starts with them as they are.
+    """
+    dtype, streams = torch.get_default_dtype(), random_state(device)
+    numpy_stream, python_stream = np.random.get_state(), random.getstate()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        set_random_state(streams, device)
+        np.random.set_state(numpy_stream)
+        random.setstate(python_stream)

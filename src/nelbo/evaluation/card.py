@@ -3,6 +3,7 @@
 evaluation/{split}-{checkpoint}-k{samples}.json          the card
 evaluation/{split}-{checkpoint}-k{samples}.safetensors   the numbers of single images, for paired comparisons
 evaluation/unfinished/{split}-k{samples}-{weights}/      the finished part of an interrupted measurement
+evaluation/of-{data}-{hash}/                             the same of other data than the run's own
 """
 
 import contextlib
@@ -21,14 +22,14 @@ from nelbo.core import files
 from nelbo.core.catalogue import entries
 from nelbo.core.layout import Card, Entry
 from nelbo.core.registry import lookup, names
-from nelbo.data import Batches
+from nelbo.data import Batches, Splits
 from nelbo.errors import ConfigError, RunError
 from nelbo.metrics import Metric, Split, Value
 from nelbo.metrics.base import under
 from nelbo.metrics.bound import GREY, likelihood_kind, note_for
 from nelbo.models import BuiltModel
-from nelbo.training import api, store
-from nelbo.training.events import MetricBegun, MetricGoesOn, Tell, quiet
+from nelbo.training import api, looking, store
+from nelbo.training.events import MetricBegun, MetricGoesOn, Tell, Warned, quiet
 from nelbo.training.store import Run
 
 PRECISION = "fp32"  # of every measurement (`metrics.base.exactly`)
@@ -45,7 +46,7 @@ def evaluate(
     run: str | Path | Run,
     *,
     checkpoint: str = "best",
-    split: str = "test",
+    split: str | None = None,
     samples: int = 500,
     metrics: Sequence[str] | None = None,
     device: str = "auto",
@@ -56,8 +57,11 @@ def evaluate(
 ) -> Card:
     """Measure a checkpoint on a split: {run, checkpoint, split, n, data_hash, metrics: {name: {value, ...}}}.
 
+    split     test by default; of images without splits there is one, all
     samples   K of the importance-weighted estimate; 0 leaves it out
     metrics   names of registered metrics (`nelbo list metric`); all by default
+    data      the place of the run's data, where it has moved; or new images (`nelbo.training.looking.new_images`).
+              Their card has `other_data`, its own folder, and no metric that learns from training images
     tell      hears `MetricBegun` when one begins and `MetricGoesOn` while it runs
 
     The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same weights;
@@ -66,24 +70,26 @@ def evaluate(
     """
     if not 0 <= samples <= MOST_SAMPLES:
         raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
-    sections = sorted(metrics or names("metric"), key=position)
-    chosen: dict[str, Metric] = {name: lookup("metric", name) for name in sections}
+    chosen = _named(metrics)
     opened = store.find(run, Path(runs))
     place = engine.pick_device(device)
     model = api.load(opened, checkpoint=checkpoint, device=device)
     weights = fingerprint(model)
+    splits = looking.open_splits(opened, data_dir, data)
+    split = split or looking.default_split(splits)
+    images = splits.split(split)  # raises for an unknown or absent one, before a word is said
+    if other := not looking.is_own(opened, splits):
+        chosen = _without_learning(chosen, opened, splits, tell, named=bool(metrics))
     # Named by the weights, so that an interrupted measurement of other weights is not gone on with.
-    scratch = opened.path / "evaluation" / "unfinished" / f"{split}-k{samples}-{weights}"
-    view = api.open_split(
-        opened, split, place, data_dir=data_dir, data=data, samples=samples, scratch=scratch, named=bool(metrics)
-    )  # fmt: skip
+    scratch = looking.folder_of(opened, "evaluation", splits) / "unfinished" / f"{split}-k{samples}-{weights}"
+    view = Split(images, splits, place, samples=samples, scratch=scratch, named=bool(metrics))
     begun = time.perf_counter()  # of measuring alone: loading depends on the disk
     card: Card = {
         "run": opened.name,
         "checkpoint": checkpoint,
         "epoch": opened.epoch(checkpoint),
         "split": split,
-        "n": len(view.images),
+        "n": len(images),
         "samples": view.samples,
         "seed": view.seed,
         "data_hash": view.data.hash,
@@ -93,6 +99,7 @@ def evaluate(
         "precision": PRECISION,
         "environment": engine.describe(place),
     }
+    card |= {"other_data": splits.name} if other else {}
     carried = _carried_over(opened, card, chosen)
     missing = {name: metric for name, metric in chosen.items() if name not in carried}
     measured = {name: _measured(metric, name, model, view, tell) for name, metric in missing.items()}
@@ -115,6 +122,26 @@ def _measured(metric: Metric, name: str, model: BuiltModel, view: Split, tell: T
     tell(MetricBegun(name))
     telling = dataclasses.replace(view, tell=lambda count, total: tell(MetricGoesOn(name, count, total)))
     return dict(under(metric(model, telling), {"training data": view.data.hash} if metric.learns else {}))
+
+
+def _named(metrics: Sequence[str] | None) -> dict[str, Metric]:
+    """Return the metrics of these names, or all, in the order of a card; raise UnknownName for another."""
+    sections = sorted(metrics or names("metric"), key=position)
+    return {name: lookup("metric", name) for name in sections}
+
+
+def _without_learning(
+    chosen: Mapping[str, Metric], run: Run, splits: Splits, tell: Tell, *, named: bool
+) -> dict[str, Metric]:
+    """Return the metrics that other data can have: those that learn need the run's own training images."""
+    learning = [name for name, metric in chosen.items() if metric.learns]
+    why = f"{splits.name} is not the data of {run.name}, and {', '.join(learning)} learn from its training images"
+    if named and learning:
+        raise ConfigError(f"{why}; leave them out of the metrics")
+    tell(Warned(f"{splits.name} is not the data that {run.name} was trained on: measured as new images"))
+    if learning:
+        tell(Warned(f"left out: {why}"))
+    return {name: metric for name, metric in chosen.items() if not metric.learns}
 
 
 def position(section: str) -> tuple[int, str]:
@@ -149,6 +176,14 @@ def images_hash(view: Split) -> str:
 def stem(split: str, checkpoint: str, samples: int) -> str:
     """Return the path of a card in its run folder, without the suffix."""
     return f"evaluation/{split}-{checkpoint}-k{samples}"
+
+
+def _stem_of(card: Card) -> str:
+    """Return the path of this card; that of other data stands in a folder of its own."""
+    path = stem(card["split"], card["checkpoint"], card["samples"])
+    if "other_data" not in card:
+        return path
+    return path.replace("/", f"/{looking.place_of(card['other_data'], card['data_hash'])}/", 1)
 
 
 def read(
@@ -190,7 +225,7 @@ def is_grey(entry: Entry | None) -> bool:
 
 def read_per_image(run: Run, card: Card) -> dict[str, Tensor]:
     """Return the numbers of single images that belong to a card, float64 of shape N, in the split's order."""
-    file = run.path / (stem(card["split"], card["checkpoint"], card["samples"]) + ".safetensors")
+    file = run.path / (_stem_of(card) + ".safetensors")
     if not file.is_file():
         return {}
     tensors, about = files.read_tensors(file)
@@ -201,7 +236,7 @@ def read_per_image(run: Run, card: Card) -> dict[str, Tensor]:
 def _keep(run: Run, card: Card, columns: Mapping[str, Tensor | None]) -> Card:
     """Write a card, together with the numbers of an earlier one for the same weights by other metrics."""
     per_image = {name: each_N for name, each_N in columns.items() if each_N is not None}
-    path = stem(card["split"], card["checkpoint"], card["samples"])
+    path = _stem_of(card)
     try:
         before = run.read_json(path + ".json", missing={})
         before_each = read_per_image(run, card)
@@ -243,6 +278,8 @@ def _carried_over(run: Run, card: Card, chosen: Mapping[str, Metric]) -> tuple[s
     missing may be there now.
     """
     if card["environment"].get("uncommitted"):  # the commit is not all of the code
+        return ()
+    if "other_data" in card:  # measured seldom: always anew
         return ()
     start = f"{card['split']}-{card['checkpoint']}-k"
     numbers = [file.stem.removeprefix(start) for file in (run.path / "evaluation").glob(f"{start}*.json")]

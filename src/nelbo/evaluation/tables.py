@@ -87,7 +87,7 @@ def of_card(card: Card) -> Table:
             # A card outlives a user's own metric.
             about = docline(registered[section]) if section in registered else ""
             sections.append(Section(rows, labels.section(section), about))
-    caption = f"{card['run']} · {_checkpoint(card)} · {card['split']}, n = {card['n']}"
+    caption = f"{card['run']} · {_checkpoint(card)} · {_images(card)}, n = {card['n']}"
     return Table(caption, ("metric", "value", "unit"), tuple(sections), whole=None)
 
 
@@ -98,7 +98,7 @@ def of_two_cards(first: Card, other: Card) -> Table:
         before = _number(first["metrics"][name]) if name in first["metrics"] else Cell(NONE)
         rows.append(_row(labels.label(name), entry, before, _number(entry)))
     heads = ("metric", _checkpoint(first), _checkpoint(other), "unit")
-    caption = f"{other['run']} · {other['split']}, n = {other['n']}"
+    caption = f"{other['run']} · {_images(other)}, n = {other['n']}"
     return Table(caption, heads, (Section(tuple(rows)),), whole=None)
 
 
@@ -106,6 +106,11 @@ def warnings(card: Card) -> list[str]:
     """Return the sentences that are too long for a card's table: posterior collapse."""
     # Entries of older cards have no such key.
     return [entry["warning"] for entry in card["metrics"].values() if entry.get("warning")]
+
+
+def _images(card: Card) -> str:
+    """Return the split; of other data than the run's own their name before it."""
+    return f"other data: {card['other_data']} ({card['split']})" if "other_data" in card else card["split"]
 
 
 def _checkpoint(card: Card) -> str:

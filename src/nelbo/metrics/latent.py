@@ -11,6 +11,7 @@ from nelbo.dists.base import exact
 from nelbo.metrics.base import Missing, Number, Split, Value, Values, metric
 from nelbo.models import BuiltModel
 from nelbo.models.codebook import Quantised
+from nelbo.objectives import halves
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, section 5.2
 COLLAPSED_KL_NATS = 1.0  # less than this cannot tell even three images apart
@@ -151,11 +152,19 @@ def encode(model: BuiltModel, split: Split) -> Tensor:
     return torch.cat([model.encode(x_BCHW).mean.float().cpu() for x_BCHW in split.batches()])
 
 
-def posteriors(model: BuiltModel, split: Split) -> dict[str, Tensor]:
-    """Return `mean` of every posterior of a split and, if it has one, `std`: NZ, float32 on the CPU, in one pass."""
-    batches: dict[str, list[Tensor]] = {"mean": [], "std": []}
+def posteriors(model: BuiltModel, split: Split, *, bounds: bool = False) -> dict[str, Tensor]:
+    """Return `mean` of every posterior of a split and, if it has one, `std`: NZ, float32 on the CPU, in one pass.
+
+    With `bounds` also `bound`, the ELBO of each image: nats, float64 (N), those whose mean is the metric `bound`.
+    """
+    batches: dict[str, list[Tensor]] = {"mean": [], "std": [], "bound": []}
     for x_BCHW in split.batches():
-        posterior = model.encode(x_BCHW)
+        if bounds:
+            draw = model.draw(x_BCHW)
+            posterior, bound_B = draw.posterior, halves(draw)[1]
+            batches["bound"] += [] if bound_B is None else [bound_B.cpu().double()]
+        else:
+            posterior = model.encode(x_BCHW)
         batches["mean"].append(posterior.mean.float().cpu())
         if (std := posterior.std) is not None:
             batches["std"].append(std.abs().float().cpu())  # a parametrisation may give it a sign

@@ -15,12 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nelbo.core import columns
 from nelbo.core.files import atomic
 from nelbo.data import materialise
 from nelbo.data.onefile import read_like
 from nelbo.errors import ConfigError
+from nelbo.evaluation.scoring import Scores, names_of, which
+from nelbo.metrics.latent import encode as encoded
 from nelbo.metrics.latent import posteriors
-from nelbo.pictures.view import Pictures, View
+from nelbo.pictures.view import Pictures, View, pictures_of
 from nelbo.samplers import Sampler
 
 IN_A_GRID, IN_A_ROW = 1000, 100  # pictures at most: a larger grid is too small to see
@@ -179,28 +182,36 @@ def reconstruct(view: View, out: Folder, references: list[str], n: int) -> float
 
 
 def encode(view: View, file: Path) -> dict[str, list[int]]:
-    """Write posterior means to .npy, or means, standard deviations and labels to .npz; return the shapes."""
-    check_latents_file(file)
+    """Write the posterior of every image: means alone to .npy, a row an image to .npz, .csv or .parquet.
+
+    A row: `which` (position, name, split, label), mean and std of each dimension, and `bound`, the ELBO in nats; std
+    and bound where there are any. Returns the shapes.
+    """
     if file.suffix == ".npy":
-        arrays = {"mean": view.z_NZ.numpy()}
-    else:
-        arrays = {name: z_NZ.numpy() for name, z_NZ in posteriors(view.model, view.split).items()}
-        if view.labels_N is not None:
-            arrays["labels"] = view.labels_N
-    with atomic(file) as temporary, temporary.open("wb") as stream:
-        if file.suffix == ".npy":
-            np.save(stream, arrays["mean"], allow_pickle=False)
-        else:  # floats hardly compress, and trying takes as long as encoding
-            np.savez(stream, allow_pickle=False, **arrays)
+        means_NZ = torch.cat([encoded(view.model, part) for part in view.parts.values()]).numpy()
+        with atomic(file) as temporary, temporary.open("wb") as stream:
+            np.save(stream, means_NZ, allow_pickle=False)
+        return {"mean": list(means_NZ.shape)}
+    rows = [posteriors(view.model, part, bounds=True) for part in view.parts.values()]
+    arrays = which(view.parts, as_numbers=file.suffix == ".npz")
+    arrays |= {name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]}
+    columns.write(file, arrays)
     return {name: list(array.shape) for name, array in arrays.items()}
 
 
-def check_latents_file(file: Path) -> None:
-    """Raise ConfigError for a name that `encode` cannot write to."""
-    if file.suffix not in (".npy", ".npz"):
-        raise ConfigError(
-            f"--out {file}: latents are written as .npy (means) or .npz (means, deviations, labels)"
-        )
+def strangest(scores: Scores, by: str, n: int, file: Path) -> None:
+    """Write a picture of the n strangest images by a score, each above its name and its p-value."""
+    from nelbo.plots import image_grid
+
+    index = scores.strangest(by, n)
+    images = scores.split.images.select(torch.tensor(index))
+    x_NCHW = materialise(images, scores.split.transforms)
+    p_values = scores.places[by].p_N[index].tolist()
+    labels = [f"{name[-24:]}  p {p:.2g}" for name, p in zip(names_of(images), p_values, strict=True)]
+    title = f"{scores.run} · the strangest of {scores.data} ({scores.split_name}) by {by.replace('_', ' ')}"
+    figure = image_grid(pictures_of(x_NCHW, scores.split.data.range), title=title, labels=labels)
+    with atomic(file) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def interpolate(view: View, out: Folder, start: str, end: str, steps: int) -> None:

@@ -48,6 +48,8 @@ def steps(view: View) -> Drawn:
 @picture(group="estimates", order=1, in_report="chart")
 def iw_curve(view: View) -> Drawn:
     """The importance-weighted NLL over the number of samples K (after `nelbo evaluate`)."""
+    if not view.is_own:  # the cards that are read belong to the run's own data
+        raise NotApplicable(f"{view.splits.name} is not the data that {view.run.name} was trained on")
     saved = card.read(view.run, view.split_name, view.checkpoint, having="iw_nll_curve")
     if not saved:
         raise NotApplicable(

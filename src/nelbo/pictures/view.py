@@ -24,7 +24,7 @@ from nelbo.metrics.latent import encode
 from nelbo.models import BuiltModel
 from nelbo.samplers import Prior as FromPrior
 from nelbo.samplers import Sampler
-from nelbo.training import api
+from nelbo.training import api, looking
 from nelbo.training.store import Run
 
 Pictures = NDArray[np.float32]  # (..., H, W, C) in [0, 1]
@@ -38,6 +38,15 @@ class NotApplicable(NelboError):
     """A picture that this run cannot have (class means without labels, a plane of one dimension)."""
 
     exit_code = 2
+
+
+def pictures_of(x: Tensor, span: tuple[float, float]) -> Pictures:
+    """Convert images (..., C, H, W) whose values span a range to pictures (..., H, W, C) in [0, 1]."""
+    low, high = span
+    scaled = (x.detach().float().cpu() - low).div_(high - low).clamp_(0.0, 1.0)
+    array: Pictures = scaled.movedim(-3, -1).numpy()
+    # A fourth channel is transparency. What is neither grey nor colour is shown by its first channel.
+    return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
 
 
 @dataclasses.dataclass
@@ -58,21 +67,30 @@ class View:
         run: Run,
         *,
         checkpoint: str = "best",
-        split: str = "test",
+        split: str | None = None,
         device: str = "auto",
         data_dir: str | Path | None = None,
         data: object | None = None,
         seed: int = 0,
+        images: bool = True,
+        several: bool = False,
     ) -> View:
-        """Load a checkpoint and a split of the data that it was trained on.
+        """Load a checkpoint and a split of the data that it was trained on, or of new images (`looking.new_images`).
+
+        split   test by default, and all images of those that have no splits
+        images  False reads none, where the run says what drawing needs of them
+        several split all is every split that there is: for `parts` alone
 
         Raises ConfigError for an unknown checkpoint or split, DataError where the data is gone or has changed.
         """
         if not 0 <= seed < 2**63:
             raise ConfigError(f"--seed {seed}: expected a number from 0 to 2^63 - 1")
         model = api.load(run, checkpoint=checkpoint, device=device)
-        splits = api.load_same_data(run, data_dir, data)
-        splits.split(split)  # raises for an unknown or absent one
+        unread = None if images else looking.without_images(run)
+        splits = unread or looking.open_splits(run, data_dir, data)
+        split = split or looking.default_split(splits)
+        if not (several and split == "all"):
+            splits.split(split)  # raises for an unknown or absent one
         return cls(run, checkpoint, split, splits, model, engine.pick_device(device), seed)
 
     def at(self, checkpoint: str) -> View:
@@ -87,7 +105,19 @@ class View:
     @property
     def title(self) -> str:
         """The run, the checkpoint with its epoch and the split: the title of a picture."""
-        return f"{self.run.name} · {self.checkpoint} (epoch {self.epoch}) · {self.split_name}"
+        return f"{self.run.name} · {self.checkpoint} (epoch {self.epoch}) · {self.looked_at}"
+
+    @property
+    def looked_at(self) -> str:
+        """The split, and the name of the data where they are not those of the run."""
+        if self.is_own:
+            return self.split_name
+        return self.splits.name if self.splits.whole else f"{self.splits.name}, {self.split_name}"
+
+    @property
+    def is_own(self) -> bool:
+        """True if these are the data that the run was trained on."""
+        return looking.is_own(self.run, self.splits)
 
     @cached_property
     def epoch(self) -> int:
@@ -99,6 +129,18 @@ class View:
         """The split as metrics take it."""
         images = self.splits.split(self.split_name)
         return Split(images, self.splits, self.device)
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The split by its name; with all of data that has splits, every one of them."""
+        if self.split_name != "all" or self.splits.whole:
+            return {self.split_name: self.split}
+        every = {"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}
+        return {
+            name: Split(images, self.splits, self.device)
+            for name, images in every.items()
+            if images is not None
+        }
 
     @cached_property
     def x_NCHW(self) -> Tensor:
@@ -171,11 +213,7 @@ class View:
 
     def pictures(self, x: Tensor) -> Pictures:
         """Convert images (..., C, H, W) on the model's scale to pictures (..., H, W, C) in [0, 1]."""
-        low, high = self.splits.range
-        scaled = (x.detach().float().cpu() - low).div_(high - low).clamp_(0.0, 1.0)
-        array: Pictures = scaled.movedim(-3, -1).numpy()
-        # A fourth channel is transparency. What is neither grey nor colour is shown by its first channel.
-        return array[..., :3] if array.shape[-1] in (1, 3, 4) else array[..., :1]
+        return pictures_of(x, self.splits.range)
 
     def inputs(self, index: Index) -> Pictures:
         """Return the images at these positions as pictures."""

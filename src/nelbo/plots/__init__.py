@@ -5,6 +5,7 @@ out. Nothing here knows a model, and pyplot's global state is never touched: a f
 the caller lets go of it. Images are arrays (..., H, W, C) in [0, 1] with C = 1 or 3.
 """
 
+import nelbo.plots.backend  # noqa: F401  # first: it imports matplotlib
 from nelbo.plots.curves import epoch_curves, step_curve
 from nelbo.plots.dimensions import kl_heatmap, kl_per_dimension, posterior_statistics
 from nelbo.plots.estimates import estimate_curve

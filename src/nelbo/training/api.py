@@ -19,10 +19,11 @@ from nelbo.metrics.base import EVALUATION_BATCH
 from nelbo.models import BuiltModel
 from nelbo.models.base import must_be
 from nelbo.training import events, fitting, store
-from nelbo.training.events import Tell, quiet
+from nelbo.training.events import Tell
 from nelbo.training.loop import fit
 from nelbo.training.recipe import Recipe, Resolved, resolve, resolved
 from nelbo.training.store import Run
+from nelbo.training.telling import OnStderr
 
 FROM_PYTHON = "python"  # the data source of a run whose images came as an object
 
@@ -88,14 +89,15 @@ def train(
     device: str = "auto",
     data_dir: str | Path | None = None,
     overwrite: bool = False,
-    tell: Tell = quiet,
+    tell: Tell | None = None,
 ) -> Run:
     """Train a recipe and return its run folder; the same call goes on with an interrupted run.
 
     recipe     a registered name, a TOML file, a Recipe, or a Plan, which holds overrides, runs, name and overwrite
     overrides  dotted fields, as on the command line: {"model.latent_dim": 16, "objective.beta": 4}
     data       images instead of `recipe.data.source`: an array, a tensor, (images, labels), a torch data set
-    tell       hears the events of `nelbo.training.events`, from `DataRead` to `Warned`
+    tell       hears the events of `nelbo.training.events`, from `DataRead` to `Warned`; without one, a line an epoch
+               and warnings are written to stderr, and `nelbo.training.events.quiet` hears and says nothing
 
     The command line then also evaluates on the test split and draws the pictures (`nelbo.evaluate(run)`, `nelbo plot`).
 
@@ -113,13 +115,16 @@ def train(
         )
     place = engine.pick_device(device)
     engine.check_precision(place, planned.recipe.precision)
+    if tell is None:
+        tell = OnStderr(planned.recipe.epochs, planned.reasons)
     begun = time.perf_counter()  # the first clock of the summary: `data`
-    splits = load_data(planned.recipe, data_dir, data)
-    if not planned.overwrite:
-        _same_data(Run(planned.folder), splits)
-        if Run(planned.folder).finished:
-            return Run(planned.folder)
-    return _train(planned, splits, place, tell, begun)
+    with engine.as_found(place):  # between two trainings a caller draws on as if there were none
+        splits = load_data(planned.recipe, data_dir, data)
+        if not planned.overwrite:
+            _same_data(Run(planned.folder), splits)
+            if Run(planned.folder).finished:
+                return Run(planned.folder)
+        return _train(planned, splits, place, tell, begun)
 
 
 def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun: float) -> Run:
@@ -229,7 +234,10 @@ def _check_fits(recipe: Recipe, splits: Splits) -> None:
 def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
     """Return the recipe's splits, checked against its likelihood."""
     if data is None and recipe.data.source == FROM_PYTHON:
-        raise DataError("this run was trained on images passed from Python; pass them again as data=...")
+        raise DataError(
+            "this run was trained on images passed from Python; pass them again as data=..., or save them "
+            "(numpy.save; with labels numpy.savez with images=... and labels=...) and say --data FILE.npy"
+        )
     splits = recipe.data.load(Path(data_dir) if data_dir else None, data)
     if recipe.patience is not None and splits.validation is None:
         raise ConfigError("patience needs a validation split; set --data.validation 0.1")
@@ -265,6 +273,8 @@ def describe_data(splits: Splits) -> DataFacts:
         "hash": splits.hash,
         "shape": list(splits.shape),
         "pixels": splits.pixels,
+        "range": list(splits.range),
+        "dtype": str(images.dtype).removeprefix("torch."),
         "n": {
             "train": len(images),
             "validation": len(splits.validation) if splits.validation is not None else 0,
@@ -338,8 +348,26 @@ def open_split(
     )  # fmt: skip
 
 
+def _check_present(run: Run, path: Path | None) -> None:
+    """Raise DataError where the folder or file that a run was trained on is gone."""
+    if path is not None and path != Path(FROM_PYTHON) and not path.exists():
+        raise DataError(
+            f"{run.name} was trained on {path}, and nothing is there now; where the data has moved, say so with "
+            '--data PATH (in Python data="PATH")'
+        )
+
+
 def load_same_data(run: Run, data_dir: str | Path | None = None, data: object | None = None) -> Splits:
-    """Return the data a run was trained on; raises DataError where other data is there now."""
-    splits = load_data(run.recipe, data_dir, data)
+    """Return the data a run was trained on; `data` is its place where it has moved, or the images themselves.
+
+    Raises DataError where it is not there, or other data is there now.
+    """
+    recipe = run.recipe
+    if isinstance(data, str | Path):
+        moved = recipe.data.model_copy(update={"source": str(data)})
+        recipe, data = recipe.model_copy(update={"data": moved}), None
+    elif data is None:
+        _check_present(run, recipe.data.path())
+    splits = load_data(recipe, data_dir, data)
     _same_data(run, splits)
     return splits

@@ -49,7 +49,7 @@ class State:
     @classmethod
     def fresh(cls, recipe: Recipe, shape: tuple[int, int, int], device: torch.device) -> Self:
         """Return the state that the recipe's seed initialises."""
-        torch.manual_seed(recipe.seed)
+        engine.seed_streams(recipe.seed, device)
         model, critic = engine.place(recipe.model.build(shape), device), None
         optimizer = recipe.optimizer.build(model.parameters())
         if isinstance(recipe.objective, Owner):
