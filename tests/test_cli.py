@@ -556,6 +556,22 @@ def test_like_can_be_repeated(nelbo, run_copy):
     assert {"sample-cat-0.png", "sample-cat-1.png", "sample-owl-0.png", "sample-image3-1.png"} <= names
 
 
+def test_noise_goes_with_like_alone_and_is_above_0(nelbo, run_copy):
+    code, out, _ = nelbo(
+        "sample", "tiny", "--like", "3", "-n", "2", "--noise", "1.5", "--out", "out", "--json"
+    )
+    assert code == 0
+    assert len(one_object(out)["files"]) == 5
+    for arguments, words in [
+        (("--noise", "1"), "--like all"),
+        (("--noise", "0", "--like", "3"), "a standard deviation above 0"),
+        (("--noise", "nan", "--like", "3"), "a standard deviation above 0"),
+        (("--noise", "-1", "--like", "3"), "a standard deviation above 0"),
+    ]:
+        code, _, err = nelbo("sample", "tiny", *arguments)
+        assert (code, words in err) == (2, True), err
+
+
 def test_library_prints_nothing_to_stdout_and_a_line_an_epoch_to_stderr(tiny_recipe, tmp_path, capsys, nelbo):
     from nelbo.evaluation import card as card_of
     from nelbo.training import api, events
@@ -568,7 +584,7 @@ def test_library_prints_nothing_to_stdout_and_a_line_an_epoch_to_stderr(tiny_rec
     assert out == ""
     assert [line[:9] for line in told.splitlines() if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
     assert "tiny: 96 training, 24 validation and 40 test images, 8 x 8 x 1" in told
-    assert "grey cross-entropy" in told
+    assert "under a Bernoulli: NELBO below is a cross-entropy plus KL" in told
     (tmp_path / "own.toml").write_bytes((run.path / "config.toml").read_bytes())
     printed = nelbo("train", "own.toml", "--name", "cli", "--device", "cpu", "--no-figures")[2]
     assert printed.startswith(told)  # the same words on the command line

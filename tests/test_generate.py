@@ -130,6 +130,12 @@ def test_samples_like_images_are_named_after_them(view, out, tmp_path):
     np.testing.assert_array_equal(pixels(out.path / "sample-image7-2.png"), as_uint8(images[1, 2, ..., 0]))
 
 
+def test_samples_like_images_may_be_a_mean_plus_noise(view, out):
+    export.sample_like(view, out, 3, ["7", "5"], 0.5)
+    latents = view.around(view.x_NCHW[[7, 5]], 3, 0.5)[0].transpose(0, 1).numpy()
+    np.testing.assert_array_equal(array(out, "samples-latents"), latents)
+
+
 def test_like_all_takes_an_example_of_every_class(view, out):
     export.sample_like(view, out, 1, ["all", "0"])
     made = {name for name in names(out) if name.startswith("sample-")}

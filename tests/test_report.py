@@ -255,11 +255,11 @@ def test_every_value_of_the_card_is_on_the_page(whole, text):
     assert set(names("metric")) <= set(whole.card["sections"])
 
 
-def test_grey_pixels_are_called_what_they_are(whole, text):
+def test_a_cross_entropy_is_called_what_it_is(whole, text):
     assert whole.grey
     (tiles,) = Page(text).texts("ul", "tiles")
-    assert "Grey cross-entropy + KL" in tiles
-    assert "Grey importance-weighted estimate, K = 20" in tiles
+    assert "Cross-entropy + KL" in tiles
+    assert "Importance-weighted cross-entropy, K = 20" in tiles
     assert tiles.count(numbers.NOT_A_LIKELIHOOD) == 2
     assert "NELBO" not in tiles
     assert "bits/dim" not in tiles
@@ -294,13 +294,11 @@ def test_curves_hold_every_logged_epoch(whole):
     from nelbo.report.training import quantities
 
     found = quantities(whole)
-    assert next(iter(found)) == "Grey cross-entropy + KL"
+    assert next(iter(found)) == "Cross-entropy + KL"
     history = whole.run.history()
     for split, key in (("training", "train"), ("validation", "validation")):
         assert found["KL"][split] == [(row["epoch"], row[key]["kl"]) for row in history]
-        assert found["Grey cross-entropy + KL"][split] == [
-            (row["epoch"], -row[key]["bound"]) for row in history
-        ]
+        assert found["Cross-entropy + KL"][split] == [(row["epoch"], -row[key]["bound"]) for row in history]
     assert "Loss (what is minimised)" not in found  # at beta 1 it is the bound once more
 
 

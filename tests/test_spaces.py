@@ -474,6 +474,8 @@ def test_everything_on_the_command_line_works_elsewhere(name, nelbo, tmp_path):
             assert not named & {"sampled-posterior", "ignored-dimensions", "bounded-mean", "unbounded-sigma"}
     code, _, err = nelbo("sample", "run", "--temperature", 0.5)
     assert (code, "no origin" in err) == ((2, True) if name in ("vmf", "gumbel-softmax") else (0, False))
+    code, _, err = nelbo("sample", "run", "--like", 3, "--noise", 1)
+    assert (code, "leave --noise out" in err) == (2, True), err
 
 
 def test_both_parts_must_have_the_same_categories():

@@ -111,6 +111,16 @@ def test_draws_around_an_image_come_from_its_posterior(view):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_mean_plus_noise_is_drawn_where_noise_is_given(view):
+    x_BCHW = view.x_NCHW[:2]
+    mean_BZ, z_NBZ = view.mean(x_BCHW), view.around(x_BCHW, 4000, 2.0)[0]
+    assert bool(((z_NBZ.mean(0) - mean_BZ).abs() < 5 * 2 / 4000**0.5).all())
+    torch.testing.assert_close(z_NBZ.std(0), torch.full_like(mean_BZ, 2.0), rtol=0.06, atol=0.0)
+    half, x_NBCHW = view.around(x_BCHW, 3, 0.5)
+    torch.testing.assert_close(half - mean_BZ, view.around(x_BCHW, 3, 1.0)[0] / 2 - mean_BZ / 2)
+    torch.testing.assert_close(view.decode(half[2]), x_NBCHW[2])
+
+
 def test_decoding_in_pieces_changes_nothing(view, monkeypatch):
     z_MZ = torch.randn(25, 3, generator=torch.Generator().manual_seed(0))
     whole = view.decode(z_MZ)

@@ -30,7 +30,7 @@ def about(found, cause):
         ({"card": {"images_hash": "x", "data_hash": "x"}, "settings": {"data.transforms": "binarise"}}, "images",
          EVERY, "data.transforms is none in A, [binarise(threshold 128)] in B"),
         ({"likelihood": GREY}, "likelihood", LOG_PX,
-         "kind of number: A: log-probability of the pixels; B: cross-entropy of grey pixels"),
+         "kind of number: A: log-probability of the pixels; B: cross-entropy of pixels between black and white"),
         ({"card": {"seed": 2}}, "evaluation seed", EVERY, "seed 1 in A, 2 in B; measure again"),
     ],
 )  # fmt: skip

@@ -113,7 +113,7 @@ def test_the_kind_of_log_px_and_k_are_stated(nelbo, made):
     made("b", settings=BETA, card=grey, **iw)
     made("c", settings=BETA, seed=1, card=grey | {"samples": 500}, **iw)
     out = nelbo("compare", "a", "b")[1]
-    assert "log p(x | z) in A and B: cross-entropy of grey pixels: not a likelihood" in out
+    assert "log p(x | z) in A and B: cross-entropy of pixels between black and white: not a likelihood" in out
     assert row_of(out, r"IW NLL \(K = 50\)")
     out = nelbo("compare", "a", "b", "c")[1]
     assert row_of(out, r"IW NLL \(K = differs\)")

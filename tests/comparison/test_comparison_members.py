@@ -215,7 +215,7 @@ def test_the_card_tells_equal_images_from_others(real, tiny_data, tmp_path):
         other = dict(arrays)
     first = card.evaluate(real[0], samples=0, metrics=["error"], device="cpu")
     assert (first["log_px"].partition(":")[0], len(first["images_hash"])) == (
-        "cross-entropy of grey pixels",
+        "cross-entropy of pixels between black and white",
         16,
     )
     hashes = {}

@@ -1,5 +1,6 @@
 """The verb `nelbo sample`."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -33,6 +34,14 @@ class Sample(OnView):
             metavar="A",
         ),
     ] = ()
+    noise: Annotated[
+        float | None,
+        arg(
+            help="with --like: standard deviation of noise added to the posterior mean, in place of draws from the "
+            "posterior",
+            metavar="FLOAT",
+        ),
+    ] = None
     temperature: Annotated[float, arg(help="scale of draws from the prior", metavar="FLOAT")] = 1.0
     sampler: Annotated[
         str, arg(help="source of the latents; chosen: the best one of nelbo samplers RUN", metavar="NAME")
@@ -54,7 +63,7 @@ class Sample(OnView):
         if self.like:
             view = self.view(images=self.data is not None or not only_files(*self.like))
             out = self.folder(view)
-            export.sample_like(view, out, self.n, list(self.like))
+            export.sample_like(view, out, self.n, list(self.like), self.noise)
             return self.files_answer(view, out.files)
         view = self.view(images=False)  # the prior needs none, and draws where they are gone
         spec = samplers.specified(self.sampler, settings, view.run, view.model)
@@ -82,6 +91,12 @@ class Sample(OnView):
                 hint = did_you_mean(head, ["sampler"])
                 raise ConfigError(f"no flag is called --{key.replace('_', '-')}; {hint}")
             values[field_of_sampler] = value
+        if self.noise is not None and not self.like:
+            raise ConfigError("--noise is added to the latents of images: name some, as in --like all")
+        if self.noise is not None and not 0 < self.noise < math.inf:
+            raise ConfigError(
+                f"--noise {self.noise:g}: expected a standard deviation above 0, as in --noise 1"
+            )
         if self.like and (values or self.sampler != "prior"):
             raise ConfigError(
                 "--sampler and --like do not go together: draws around an image are its posterior's"

@@ -5,6 +5,7 @@ batches = Batches(splits.train, splits.transforms, 128, device=device, shuffle_s
 """
 
 from nelbo.data.arrays import Reading
+from nelbo.data.augment import Affine, Crop, Flip, Jitter, Shift
 from nelbo.data.download import data_root
 from nelbo.data.images import Images
 from nelbo.data.loader import Batches, materialise
@@ -16,20 +17,25 @@ from nelbo.data.splits import Loaded, Pixels, Splits
 from nelbo.data.transforms import Binarise, Dequantise, DynamicBinarise, Resize, Scale, Transform, frozen
 
 __all__ = [
+    "Affine",
     "Available",
     "Batches",
     "Binarise",
+    "Crop",
     "Data",
     "Dataset",
     "Dequantise",
     "DynamicBinarise",
+    "Flip",
     "Images",
+    "Jitter",
     "Loaded",
     "OnDisk",
     "Pixels",
     "Reading",
     "Resize",
     "Scale",
+    "Shift",
     "Splits",
     "Transform",
     "available",

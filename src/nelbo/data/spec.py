@@ -29,7 +29,7 @@ from nelbo.data.ondisk import OnDisk
 from nelbo.data.resize import fit_box, resize_pixels
 from nelbo.data.sources import Dataset
 from nelbo.data.splits import Loaded, Pixels, Splits, span_of
-from nelbo.data.transforms import Transform, apply_once, check_order, decisive, frozen, prepared
+from nelbo.data.transforms import Transform, apply_once, augments, check_order, decisive, frozen, prepared
 from nelbo.errors import ConfigError, DataError, did_you_mean
 
 
@@ -150,6 +150,10 @@ class Data(Spec):
         low, high = _range(splits, self.transforms)
         last = decisive(self.transforms)
         pixels = _kind(splits, last, low, high)
+        if any(map(augments, self.transforms)):
+            loaded_kind = _kind(splits, None, *_range(splits, ()))
+            for transform in self.transforms:
+                transform.check(train.shape, loaded_kind)
         # A model sees only level / 255; black and white are the first and the last level.
         levels = last.binary if last else all(images.eight_bit for images in splits)
         if pixels == "dequantised" and not all(images.eight_bit for images in splits):
@@ -289,15 +293,16 @@ class Data(Spec):
         )
 
     def _hash(self, raw: Sequence[Images | None], test: Images | None) -> str:
+        transforms = [transform for transform in self.transforms if not augments(transform)]
         contents = {
             "splits": [images.hash() if images is not None else None for images in raw],
             "split_seed": self.split_seed,
-            "transforms": [to_dict(transform) for transform in self.transforms],
+            "transforms": [to_dict(transform) for transform in transforms],
         }
         if self.range is not None:
             contents["range"] = list(self.range)
         # The very bits that are evaluated.
-        if test is not None and any(transform.random for transform in self.transforms):
+        if test is not None and any(transform.random for transform in transforms):
             contents["test"] = Images(frozen(test, self.transforms).pixels).hash()
         # 64 bits: two of a million data sets are alike by chance with probability 3e-8.
         return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,7 +6,7 @@ and, where `batch` is random, `frozen` gives the one fixed outcome that evaluati
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from nelbo.data.ondisk import OnDisk
 from nelbo.data.resize import resize_pixels
 from nelbo.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from nelbo.data.splits import Pixels
+
 
 class Transform(Spec):
     """A step from source pixels to model input. Subclasses override what they need."""
@@ -30,6 +33,9 @@ class Transform(Spec):
     dequantises: ClassVar[bool] = False  # leaves 8-bit levels with uniform noise of a level's width
     by_image: ClassVar[bool] = False  # `once` makes each image of it alone, so it can happen at each reading
     same_kind: ClassVar[bool] = False  # `batch` only shifts, scales or moves pixels: what kind they are stays
+
+    def check(self, shape: tuple[int, int, int], kind: "Pixels") -> None:
+        """Raise DataError where images (C, H, W) with pixels of that kind, before any `batch`, cannot get this."""
 
     def once(self, pixels_NCHW: Tensor) -> Tensor:
         """Return the pixels, uint8 or float32, after what happens once, when the data are loaded."""
@@ -226,6 +232,11 @@ def decisive(transforms: Sequence[Transform]) -> Transform | None:
     return acting[-1] if acting else None
 
 
+def augments(transform: Transform) -> bool:
+    """Return True for a random change of training batches alone: evaluation sees images of the same kind without it."""
+    return transform.random and transform.same_kind and type(transform).frozen is Transform.frozen
+
+
 def apply_once(pixels_NCHW: Tensor, transforms: Sequence[Transform]) -> Tensor:
     """Return the pixels after every transform's `once`."""
     for transform in transforms:
@@ -273,7 +284,8 @@ def check_order(transforms: Sequence[Transform]) -> None:
                 f"data.transforms {names}: {transform.name} happens when data are loaded, so it cannot "
                 f"follow {late}, which happens in every batch; write {transform.name} first"
             )
-        if transform.random and any(type(other).batch is not Transform.batch for other in before):
+        early = (other for other in before if not augments(other))
+        if transform.random and any(type(other).batch is not Transform.batch for other in early):
             raise ConfigError(
                 f"data.transforms {names}: {transform.name} needs the pixels as they were loaded; write it "
                 "before every other transform of batches"

@@ -94,26 +94,25 @@ def pixels_outside_support(case: Case) -> Iterator[Finding]:
         remedy = "Say what the smallest and largest pixel is, which maps them to [0, 1]."
         yield Finding(fault, "serious", evidence, remedy, case.retrain({"data.range": [low, high]}))
     elif likelihood.observation_kind == "levels" and not case.splits.eight_bit:
-        pixels = f"{case.splits.pixels} numbers between them"
-        evidence = f"it is one of the 256 levels of 8-bit images, and these are {pixels}"
+        evidence = "it is one of the 256 levels of 8-bit images, and these pixels are other numbers"
         changes = {"model.likelihood": "gaussian", "model.likelihood.sigma": "learned"}
         yield Finding(fault, "serious", evidence, "Use a density.", case.retrain(changes))
 
 
 @check("configuration", "data")
 def grey_pixels(case: Case) -> Iterator[Finding]:
-    """Grey pixels under a Bernoulli: a cross-entropy that is no likelihood."""
-    # It trains well and compares only with numbers of its own kind: no distribution over grey values has this density.
+    """Pixels between black and white under a Bernoulli: a cross-entropy that is no likelihood."""
+    # It trains well and compares only with numbers of its own kind: no distribution over such values has this density.
     if likelihood_of(case).observation_kind != "binary" or case.splits.pixels == "binary":
         return
     train = case.splits.train
     x = train.rows(torch.arange(min(1000, len(train)))).float()
     x = x / 255 if train.dtype == torch.uint8 else x
     between = float(((x > 0) & (x < 1)).double().mean())
-    fault = "Grey pixels are fed to a Bernoulli: the numbers are cross-entropies, not log-likelihoods."
+    fault = "Pixels between black and white are fed to a Bernoulli: these are cross-entropies, not log-likelihoods."
     evidence = f"{between:.0%} of the pixels lie strictly between 0 and 1"
     remedy = (
-        "Binarise them: anew in every batch, once for the test split. Or keep grey levels, with a likelihood for "
+        "Binarise them: anew in every batch, once for the test split. Or keep their levels, with a likelihood for "
         "them: --model.likelihood discretised-logistic."
     )
     changes = {"data.transforms": transformed(case, "dynamic-binarise")}
@@ -193,7 +192,7 @@ def density_finer_than_pixels(case: Case) -> Iterator[Finding]:
         changes = {"data.transforms": transformed(case, "dequantise")}
     evidence = (
         f"{gained:,.0f} nats of an image's log p(x|z) are density above 1 / {step:.2g}, the highest of a value that is "
-        f"certain to within the step between two {'values' if binary else 'grey levels'}; "
+        f"certain to within the step between two {'values' if binary else 'levels'}; "
         f"{float((excess_NP > 0).double().mean()):.0%} of the pixels have it"
     )
     fault = "The likelihood's density is finer than the pixels are: its bound has no limit."

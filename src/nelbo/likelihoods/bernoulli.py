@@ -16,8 +16,8 @@ from nelbo.likelihoods.base import Likelihood, LikelihoodModule, ObservationKind
 class BernoulliImage(LikelihoodValue):
     """The value prod_D Bernoulli(x | sigmoid(logits)).
 
-    For pixels strictly between 0 and 1 `log_prob` is minus the cross-entropy of grey pixels, which is
-    not a log-likelihood; evaluation names it so.
+    For pixels strictly between 0 and 1 `log_prob` is minus a cross-entropy, which is not a log-likelihood; evaluation
+    names it so.
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -55,7 +55,7 @@ class LogBernoulli(torch.autograd.Function):
 
 
 class Bernoulli(Likelihood):
-    """Bernoulli pixels on logits: a likelihood for binary images, a cross-entropy for grey ones."""
+    """Bernoulli pixels on logits: a likelihood for binary images, a cross-entropy for others."""
 
     support: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     observation_kind: ClassVar[ObservationKind] = "binary"

@@ -30,6 +30,11 @@ CAVEATS = dict.fromkeys(DENSITIES.values(), WITHOUT_BITS) | {
     NO_LEVELS: "rounded to them, and no bits/dim",
     DENSITIES["dequantised"]: "may be negative; see bits/dim",
 }
+IN_WORDS = {
+    GREY: "cross-entropy of pixels between black and white",
+    DENSITIES["grey"]: "density of pixels that were not dequantised",
+}
+"""Kinds whose stored name says grey, for people: the images may be in colour. Cards keep the name they always had."""
 SAMPLED_KL_NOTE = "by one sample an image: posterior and prior have no closed form"
 ONLY_TWO_NOTE = "of 256 levels, of which these pixels have only the first and the last"
 DEQUANTISED_NOTE = (
@@ -42,7 +47,7 @@ NUMBERS = {
     "kl": Number("KL", title="KL (rate)"),
     "reconstruction": Number(title="Reconstruction (distortion)"),
     "bits_per_dim": Number(better="lower"),
-    "grey_cross_entropy": Number(better="lower"),
+    "grey_cross_entropy": Number("Cross-entropy a pixel", better="lower"),
     "nelbo_independent_noise": Number("NELBO independent noise"),
 }
 
@@ -132,7 +137,12 @@ def likelihood_kind(model: BuiltModel, split: Split) -> str:
 
 def note_for(kind: str) -> str:
     """Return the note beside a number of this kind; none beside a log-probability."""
-    return f"{kind}: {CAVEATS[kind]}" if kind in CAVEATS else ""
+    return f"{in_words(kind)}: {CAVEATS[kind]}" if kind in CAVEATS else ""
+
+
+def in_words(kind: str) -> str:
+    """Return the kind of a number as people read it."""
+    return IN_WORDS.get(kind, kind)
 
 
 def bits(nats_N: Tensor, split: Split, model: BuiltModel) -> tuple[str, str, Tensor, str] | None:
@@ -142,8 +152,8 @@ def bits(nats_N: Tensor, split: Split, model: BuiltModel) -> tuple[str, str, Ten
         a density of dequantised pixels in [a, b]     (nats + D log(256 / (b - a))) / (D log 2)
 
     D = C H W. The second is the density of 256 x, whose integral over a level's bin is at least exp of the mean
-    log-density in it, so that it bounds bits/dim of the 8-bit levels from above (Theis et al. 2016). Grey
-    pixels under a Bernoulli have the first quotient as a grey cross-entropy; other densities have none: None.
+    log-density in it, so that it bounds bits/dim of the 8-bit levels from above (Theis et al. 2016). Pixels between 0
+    and 1 under a Bernoulli have the first quotient as a cross-entropy; other densities have none: None.
     """
     dimensions = math.prod(split.images.shape)
     bits_N = nats_N / (dimensions * math.log(2.0))
@@ -175,9 +185,9 @@ def _repaired(model: BuiltModel, x_BCHW: Tensor) -> Tensor:
 def bound(model: BuiltModel, split: Split) -> Values:
     """Reconstruction, KL and their sum, the NELBO: nats an image, at beta 1, one posterior sample an image.
 
-    Where a likelihood is a probability of these pixels, or a density of dequantised ones, also bits/dim; grey pixels
-    under a Bernoulli give a grey cross-entropy (`bits`). Where samples do not come from the density, KL and NELBO do
-    not exist.
+    Where a likelihood is a probability of these pixels, or a density of dequantised ones, also bits/dim; pixels
+    between 0 and 1 under a Bernoulli give a cross-entropy (`bits`). Where samples do not come from the density, KL
+    and NELBO do not exist.
     """
     draw = of_two_images(model.draw, split)
     per_image = bound_of(model, split)

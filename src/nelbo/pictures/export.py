@@ -141,8 +141,8 @@ def sample(view: View, out: Folder, n: int, temperature: float = 1.0, sampler: S
         out.image(f"sample-{index:0{digits}}", image)
 
 
-def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
-    """Write n decoded draws from the posterior of each image: PNGs, a grid of the first 100 of each, and arrays."""
+def sample_like(view: View, out: Folder, n: int, references: list[str], noise: float | None = None) -> None:
+    """Write n decoded draws around each image (`View.around`): PNGs, a grid of the first 100 of each, and arrays."""
     _positive("n", n)
     if any(text.startswith("class:") for text in references):
         raise ConfigError(
@@ -152,7 +152,7 @@ def sample_like(view: View, out: Folder, n: int, references: list[str]) -> None:
     for text in references:
         texts += [f"example:{label}" for label in view.classes] if text == "all" else [text]
     names, x_BCHW = _images(view, texts)
-    z_NBZ, x_NBCHW = view.around(x_BCHW, n)
+    z_NBZ, x_NBCHW = view.around(x_BCHW, n, noise)
     pictures = view.pictures(x_NBCHW.transpose(0, 1))
     some = pictures[:, :IN_A_ROW]
     out.grid("samples", some.reshape(-1, *some.shape[2:]), columns=some.shape[1])

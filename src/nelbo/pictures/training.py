@@ -29,7 +29,9 @@ def curves(view: View) -> Drawn:
     epochs = [row["epoch"] for row in history]
     notes = ["train: averaged over the epoch, while the weights move; validation: after it, fixed noise"]
     if view.model.observation_kind == "binary" and view.splits.pixels != "binary":
-        notes.append("grey pixels under a Bernoulli: NELBO is a grey cross-entropy plus KL, not a likelihood")
+        notes.append(
+            "pixels between black and white under a Bernoulli: NELBO is a cross-entropy plus KL, not a likelihood"
+        )
     title = f"{view.run.name} · training and validation"
     yield "curves", plots.epoch_curves(epochs, series, title=title, best_epoch=best, notes=notes)
 
@@ -58,7 +60,9 @@ def iw_curve(view: View) -> Drawn:
     bound = card.read(view.run, view.split_name, view.checkpoint, having="nelbo")
     notes = [
         "nested samples of each image; where the curve still falls, more samples would lower it further",
-        "pixels are grey: a cross-entropy, not a likelihood" if card.is_grey(metrics["iw_nll"]) else "",
+        "pixels between black and white: a cross-entropy, not a likelihood"
+        if card.is_grey(metrics["iw_nll"])
+        else "",
     ]
     nelbo = layout.number(bound["metrics"]["nelbo"]) if bound else None
     title = f"{view.title} · importance-weighted NLL"

@@ -275,8 +275,14 @@ class View:
         z_NZ = RunSampler(spec, self.model, fitted, self.device).latents(n, self.seed)
         return z_NZ, self.decode(z_NZ)
 
-    def around(self, x_BCHW: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Draw n latents from the posterior of each image, z_NBZ, and decode their mean images (n, B, C, H, W)."""
+    def around(self, x_BCHW: Tensor, n: int, noise: float | None = None) -> tuple[Tensor, Tensor]:
+        """Draw n latents from the posterior of each image, z_NBZ, and decode their mean images (n, B, C, H, W).
+
+        With `noise`, a standard deviation, the draws are the posterior mean plus N(0, noise^2) in every dimension.
+        """
+        if noise is not None:
+            z_NBZ = self._mean_plus_noise(x_BCHW, n, noise)
+            return z_NBZ, self.decode(z_NBZ.flatten(0, 1)).reshape(*z_NBZ.shape[:2], *x_BCHW.shape[1:])
         posterior = self.posterior(x_BCHW)
         if posterior.is_point or posterior.deterministic:
             raise NotApplicable(
@@ -285,6 +291,17 @@ class View:
         with engine.fixed_seed(self.seed, self.device), exactly(self.device):
             z_NBZ = posterior.rsample(n).float().cpu()
         return z_NBZ, self.decode(z_NBZ.flatten(0, 1)).reshape(*z_NBZ.shape[:2], *x_BCHW.shape[1:])
+
+    def _mean_plus_noise(self, x_BCHW: Tensor, n: int, noise: float) -> Tensor:
+        space = self.model.latent_space.space
+        if space != "real":
+            raise NotApplicable(
+                f"{self.run.name}: its latents are no vectors of real numbers ({space}), so that a mean plus noise is "
+                "none of them; leave --noise out, for draws from the posterior"
+            )
+        mean_BZ = self.mean(x_BCHW)
+        stream = torch.Generator().manual_seed(self.seed)
+        return mean_BZ + noise * torch.randn(n, *mean_BZ.shape, generator=stream)
 
     # --- lines ---
 

@@ -5,7 +5,7 @@ import dataclasses
 from nelbo.evaluation import labels
 from nelbo.report.gathered import Facts
 
-NOT_A_LIKELIHOOD = "grey pixels: a cross-entropy, not a likelihood"
+NOT_A_LIKELIHOOD = "pixels between black and white: a cross-entropy, not a likelihood"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ def headline(facts: Facts) -> list[Tile]:
     """Return the tiles of the bound, the estimate, the active units and the speed, as far as they were measured."""
     k = facts.card["samples"]
     names = {
-        "nelbo": "Grey cross-entropy + KL" if facts.grey else "NELBO",
-        "iw_nll": f"{'Grey importance-weighted estimate' if facts.grey else 'IW-NLL'}, K = {k}",
+        "nelbo": "Cross-entropy + KL" if facts.grey else "NELBO",
+        "iw_nll": f"{'Importance-weighted cross-entropy' if facts.grey else 'IW-NLL'}, K = {k}",
         "bits_per_dim": "Bits a dimension",
         "active_units": "Active units",
     }

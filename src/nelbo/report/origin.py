@@ -8,6 +8,7 @@ from nelbo.core.layout import DataFacts, Environment
 from nelbo.evaluation.tables import Cell, Table, plain
 from nelbo.report.gathered import Facts, components
 from nelbo.training.api import FROM_PYTHON
+from nelbo.training.events import pixels_in_words
 from nelbo.training.recipe import flatten
 
 Pairs = list[tuple[str, object]]
@@ -58,7 +59,7 @@ def surroundings(facts: Facts) -> tuple[Pairs, Pairs, Pairs]:
         ("Name", data.get("name")),
         ("Images", ", ".join(f"{count:,} {split}" for split, count in data.get("n", {}).items()) or None),
         ("Size", f"{shape[1]} × {shape[2]}, {shape[0]} channel{'s' * (shape[0] > 1)}" if shape else None),
-        ("Pixels", data.get("pixels")),
+        ("Pixels", pixels_in_words(data["pixels"], shape[0]) if shape and "pixels" in data else None),
         ("Hash", data.get("hash")),
         ("Classes", ", ".join(data.get("class_names") or ()) or None),
         ("Said of them", "; ".join(data.get("notes") or ()) or None),

@@ -56,7 +56,7 @@ def quantities(facts: Facts) -> dict[str, dict[str, Points]]:
 
 def _name(key: str, facts: Facts) -> str:
     if key == "bound":
-        return "Grey cross-entropy + KL" if facts.grey else facts.recipe.objective.bound_name
+        return "Cross-entropy + KL" if facts.grey else facts.recipe.objective.bound_name
     return {"kl": "KL", "total": "Loss (what is minimised)"}.get(key, key.replace("_", " ").capitalize())
 
 
@@ -65,7 +65,7 @@ def estimates(facts: Facts, prefix: str) -> list[Chart]:
     drawn = []
     if facts.curve:
         nelbo = number(facts.metrics.get("nelbo"))
-        name = "Grey importance-weighted estimate" if facts.grey else "Importance-weighted NLL"
+        name = "Importance-weighted cross-entropy" if facts.grey else "Importance-weighted NLL"
         title = f"{name} over the number of samples, nats an image"
         bound = None if nelbo is None else (_name("bound", facts), nelbo)
         drawn.append(charts.estimate(f"{prefix}estimate", title, facts.curve, bound))

@@ -157,7 +157,7 @@ def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun
     store.share(run, best, splits.shape, {"recipe": recipe.recipe, "class_names": facts["class_names"]})
     if state.best_bound is not None:
         grey = observation_kind(recipe) == "binary" and splits.pixels != "binary"
-        lowest = "lowest validation grey cross-entropy plus KL, at beta 1"
+        lowest = "lowest validation cross-entropy plus KL, at beta 1"
         selection = lowest if grey else "highest validation bound at beta 1"
     elif splits.validation is None:
         selection = "last epoch: there is no validation split to select on"

@@ -51,6 +51,18 @@ class DataRead(Event):
     bound: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def pixels_in_words(self) -> str:
+        """Return the kind of the pixels for people."""
+        return pixels_in_words(self.pixels, self.shape[0])
+
+
+def pixels_in_words(pixels: str, channels: int) -> str:
+    """Return a kind of pixels for people: only images of one channel are grey."""
+    if pixels != "grey" or channels == 1:
+        return pixels
+    return "colour" if channels in (3, 4) else "graded"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelBuilt(Event):

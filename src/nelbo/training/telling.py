@@ -57,13 +57,14 @@ def _of_data(event: events.DataRead) -> list[str]:
     channels, height, width = event.shape
     lines = [
         f"{event.name}: {event.n['train']} training, {event.n['validation']} validation and "
-        f"{event.n['test']} test images, {height} x {width} x {channels}, {event.pixels} pixels, "
+        f"{event.n['test']} test images, {height} x {width} x {channels}, {event.pixels_in_words} pixels, "
         f"hash {event.hash}"
     ]
     lines += event.notes
     if event.pixels != "binary" and event.observation_kind == "binary":
         lines.append(
-            "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"
+            "pixels between black and white under a Bernoulli: "
+            "NELBO below is a cross-entropy plus KL, not a likelihood"
         )
     return lines
 

@@ -7,6 +7,7 @@ from nelbo.evaluation.comparison.members import Member
 from nelbo.evaluation.comparison.values import Caution
 from nelbo.evaluation.comparison.words import by_group, by_value, listed, shown
 from nelbo.evaluation.labels import label
+from nelbo.metrics.bound import in_words
 
 Groups = Mapping[str, Sequence[Member]]
 Differences = Mapping[str, Mapping[str, object]]
@@ -113,11 +114,21 @@ def _plainly(subject: str, way_out: str = "") -> Callable[[Mapping[str, object],
     return lambda values, _: f"{subject} {by_value(values)}{way_out}"
 
 
+def _kinds(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the kinds of number of each group as people read them."""
+    return {
+        group: [in_words(str(kind)) for kind in kinds] if isinstance(kinds, list) else in_words(str(kinds))
+        for group, kinds in values.items()
+    }
+
+
 MESSAGES: dict[str, Callable[[Mapping[str, object], Differences], str]] = {
     "images": lambda values, fields: f"Measured on different images ({_data_fields(values, fields)})",
     "split": _plainly("The split is"),
     "checkpoint": _plainly("The checkpoint is"),
-    "likelihood": lambda values, _: f"log p(x | z) is not the same kind of number: {by_group(values)}",
+    "likelihood": lambda values, _: (
+        f"log p(x | z) is not the same kind of number: {by_group(_kinds(values))}"
+    ),
     "K": lambda values, _: _samples(values),
     "evaluation seed": _plainly("Posterior samples come from seed", "; measure again with nelbo evaluate"),
     "unit": _plainly("The unit is"),
