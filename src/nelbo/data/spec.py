@@ -114,7 +114,8 @@ class Data(Spec):
         elif (path := self.path()) is None:
             name, loaded = self.source, self.dataset().load(data_dir)
         else:
-            name = path.resolve().stem
+            # A dot is a part of a folder's name: 2024.10 is no 2024.
+            name = path.resolve().stem if path.is_file() else path.resolve().name
             loaded = (
                 load_array_file(path) if path.is_file() else load_folder(path, size=size, data_dir=data_dir)
             )

@@ -133,8 +133,23 @@ def recipe(function: RecipeFunction) -> RecipeFunction:
     return register("recipe", name, with_name)
 
 
-PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim")
-"""Fields of the model that overrides may name without their prefix."""
+PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim", "encoder", "decoder")
+SHORT = {part: f"model.{part}" for part in PARTS_OF_THE_MODEL} | {
+    "lr": "optimizer.lr",
+    "beta": "objective.beta",
+}
+"""Fields that overrides may name without their prefix, and their whole names."""
+
+
+def in_full(field: str) -> str:
+    """Return `model.prior.flows` of `prior.flows`, and every other dotted field as it is."""
+    head, dot, deeper = field.partition(".")
+    return SHORT.get(head, head) + dot + deeper
+
+
+def types_of(field: str) -> list[object]:
+    """Return the types that a field of a recipe may hold, by its dotted name or a short one."""
+    return config.field_types(Recipe, in_full(field).split("."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +185,12 @@ def resolved(
 ) -> Resolved:
     """Return a recipe with dotted overrides, and what it started from; raise ConfigError, or DataError for bad data.
 
-    Parts of the model need no `model.`. A file may start from a recipe: `recipe = "fashion-mlp"` and the changes.
+    Fields of `SHORT` need no prefix. A file may start from a recipe: `recipe = "fashion-mlp"` and the changes.
     A name that is none, but a path to images, stands for the recipe `images` on them.
 
     data   images in memory that replace the source; a recipe that looks at its data looks at them
     """
-    layers = [(_with_model(overrides or {}), "these flags")] if overrides else []
+    layers = [(_all_in_full(overrides or {}), "these flags")] if overrides else []
     reasons: list[str] = []
     if isinstance(recipe, Recipe):
         return Resolved(_laid_over(recipe, layers))
@@ -213,11 +228,16 @@ def resolved(
     return Resolved(_laid_over(base, layers), base, facts, (*reasons, *chosen.reasons))
 
 
-def _with_model(overrides: Mapping[str, object]) -> dict[str, object]:
-    return {
-        f"model.{key}" if key.partition(".")[0] in PARTS_OF_THE_MODEL else key: value
-        for key, value in overrides.items()
-    }
+def _all_in_full(overrides: Mapping[str, object]) -> dict[str, object]:
+    whole: dict[str, object] = {}
+    for field, value in overrides.items():
+        name = in_full(field)
+        if name in whole:
+            raise ConfigError(
+                f"{kebab(name)} is set twice, with its short name and with its whole one; set it once"
+            )
+        whole[name] = value
+    return whole
 
 
 def _laid_over(base: Recipe, layers: Sequence[tuple[Mapping[str, object], str]]) -> Recipe:

@@ -197,6 +197,8 @@ def default_name(recipe: Recipe, plain: Recipe | None, data: str = "") -> str:
 
 def check_name(name: str) -> str:
     """Raise ConfigError unless the name is that of one folder."""
+    if name == "latest":
+        raise ConfigError("--name latest: that is the word for the newest run of all; choose another name")
     if name in ("", ".", "..") or Path(name).name != name:
         raise ConfigError(f"--name {name!r}: expected a plain folder name; say where with --runs")
     return name
