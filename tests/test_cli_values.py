@@ -78,6 +78,21 @@ def test_a_file_of_toml_means_what_toml_says(tmp_path):
     assert resolve(tmp_path / "a.toml").data.source == "1e5"
 
 
+@pytest.mark.parametrize("text", ['recipe = "digits"\nepochs = 2\n', 'recipe = "digits"\r\nepochs = 2\r\n'])
+def test_a_file_of_toml_may_begin_with_a_byte_order_mark(text, nelbo, tmp_path):
+    (tmp_path / "bom.toml").write_bytes(text.encode("utf-8-sig"))
+    code, out, err = nelbo("train", "bom.toml", "--dry-run", "--json")
+    assert (code, json.loads(out)["config"]["epochs"]) == (0, 2), err
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_of_another_encoding_says_so(encoding, nelbo, tmp_path):
+    (tmp_path / "a.toml").write_bytes('recipe = "digits" # ö\n'.encode(encoding))
+    code, out, err = nelbo("train", "a.toml", "--dry-run")
+    assert (code, out) == (2, "")
+    assert "a.toml: not readable as TOML: 'utf-8' codec can't decode byte" in err
+
+
 def test_a_folder_with_the_name_of_a_data_set_is_said(nelbo):
     folder("mnist")
     code, _, err = nelbo("train", "digits", "--data", "digits", *TINY, "--name", "one")
