@@ -95,4 +95,4 @@ def _show(runs: Sequence[Run], mean: Entry) -> None:
     rows = [(run.name, *shown(run.summary["metrics"]["nelbo"])[:2], "over images") for run in runs]
     rows.append((f"mean of {len(runs)}", *shown(mean)[:2], "over seeds"))
     console.show(["run", "test NELBO", "", "standard error"], rows, "nats an image", fixed=4)
-    print(f"\nNext:  nelbo compare {' '.join(str(run.path) for run in runs)}")
+    print(f"\nNext:  nelbo compare {' '.join(run.quoted for run in runs)}")

@@ -146,6 +146,6 @@ class Train(OnRuns):
         def show() -> None:
             console.show_card(cards.read(run, samples=0))
             rate = f"{summary['images_per_second']:,.0f} images/s in training"
-            print(f"{rate}. Next:  nelbo evaluate {run.path}")
+            print(f"{rate}. Next:  nelbo evaluate {run.quoted}")
 
         return Answer({"run": run.name, "path": str(run.path), **summary}, show)

@@ -12,6 +12,7 @@ Each file says its `format`, but metrics.jsonl, whose rows are of the format of 
 import contextlib
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,6 +66,11 @@ class Run:
         """The summary that training wrote at its end, or an empty table before that."""
         summary: Summary = self.read_json("summary.json", missing={})
         return summary
+
+    @property
+    def quoted(self) -> str:
+        """The folder as a word of a command line, for the commands of messages: 'my runs/a'."""
+        return shlex.quote(str(self.path))
 
     @property
     def finished(self) -> bool:
