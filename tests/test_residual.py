@@ -35,7 +35,9 @@ def test_every_block_learns():
     optimiser = torch.optim.SGD(encoder.parameters(), lr=0.1)
     for _ in range(2):  # the first step moves the last convolution of a block from zero, the second all of it
         optimiser.zero_grad()
-        encoder(torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))).square().mean().backward()
+        encoder(
+            torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        ).square().mean().backward()
         optimiser.step()
     silent = [name for name, weight in encoder.named_parameters() if not weight.grad.abs().max() > 0]
     assert not silent

@@ -261,12 +261,16 @@ def test_a_setting_of_a_sampler_that_is_not_asked_for_is_refused(run_copy):
         samplers.compare(run_copy, ["prior"], {"exemplars.noise": 0.1}, device="cpu")
 
 
-def test_without_labels_nothing_judges(tiny_recipe, tmp_path, tiny_data):
+def test_without_labels_an_untrained_network_judges(tiny_recipe, tmp_path, tiny_data):
     with np.load(tiny_data) as arrays:
         np.savez(tmp_path / "bare.npz", images=arrays["images"], x_test=arrays["x_test"])
     run = api.train(tiny_recipe({"data.source": str(tmp_path / "bare.npz"), "epochs": 1}), runs=tmp_path)
-    with pytest.raises(ConfigError, match=r"nothing can judge .*no labels.*By FID: no weights"):
-        samplers.compare(run, ["prior"], device="cpu")
+    table = samplers.compare(
+        run, ["prior", "gaussian-mixture"], {"gaussian-mixture.components": 2}, device="cpu"
+    )
+    assert table["by"] == "frechet_untrained_distance"
+    assert all(table["by"] in row["metrics"] for row in table["samplers"].values())
+    assert table["chosen"] in table["samplers"]
 
 
 def test_a_judge_of_a_split_measures_any_latents(tiny_run):

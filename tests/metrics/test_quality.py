@@ -21,6 +21,7 @@ from nelbo.models import BuiltModel
 
 CPU = torch.device("cpu")
 MAIN = "frechet_classifier_distance"
+UNTRAINED = "frechet_untrained_distance"
 DISTANCES = {MAIN, *(f"frechet_classifier_{name}" for name in ("draws", "reconstructions", "train"))}
 NEAR = {"precision", "recall", "density", "coverage"}
 
@@ -512,15 +513,35 @@ def test_more_images_than_are_needed_are_chosen_from_everywhere(monkeypatch):
     assert found["coverage"].value > 0.8
 
 
-def test_no_labels_no_distance_and_the_way_out():
+def test_without_labels_the_untrained_network_measures():
     bare = Images(TEST.pixels_NCHW)
     found = measured(Memory(materialise(MORE, ())), split_of(bare, bare, name="u"))
-    assert list(found) == [MAIN]
+    assert found[UNTRAINED].value > 0
+    assert {"precision", "coverage", "frechet_untrained_reconstructions"} <= set(found)
+    assert "classifier_accuracy" not in found
     assert found[MAIN].value is None
     assert found[MAIN].missing == "no labels"
     assert "docs/metrics/fid.md" in found[MAIN].note
     one = Images(TEST.pixels_NCHW, torch.zeros(200, dtype=torch.int64))
     assert measured(Memory(materialise(MORE, ())), split_of(one, one))[MAIN].missing == "one class"
+
+
+def test_untrained_features_order_images_by_their_likeness():
+    """Other images of the same distribution are nearer than the same images blurred, and these than noise."""
+    data = split_of(Images(TEST.pixels_NCHW), Images(TRAIN.pixels_NCHW), name="u")
+    x_NCHW = materialise(MORE, ())
+    blurred = torch.nn.functional.avg_pool2d(x_NCHW, 3, stride=1, padding=1)
+    noise = torch.rand(x_NCHW.shape, generator=torch.Generator().manual_seed(1))
+    distances = [
+        float(measured(Memory(images), data)[UNTRAINED].value) for images in (x_NCHW, blurred, noise)
+    ]
+    assert distances == sorted(distances)
+    assert distances[1] > 2 * distances[0]
+
+
+def test_the_untrained_network_is_always_the_same():
+    data = split_of(Images(TEST.pixels_NCHW), Images(TRAIN.pixels_NCHW), name="u").data
+    assert classifier.untrained(data).fingerprint == classifier.untrained(data).fingerprint
 
 
 def test_an_unlabelled_split_of_labelled_data_is_measured():
@@ -537,9 +558,10 @@ def test_a_classifier_that_learned_nothing_measures_nothing():
         for images in (TRAIN, TEST)
     )
     found = measured(Memory(materialise(MORE, ())), split_of(test, train, name="r"))
-    assert list(found) == [MAIN, "classifier_accuracy"]
+    assert list(found)[:2] == [MAIN, "classifier_accuracy"]
     assert found[MAIN].value is None
     assert found[MAIN].missing == "no classifier"
+    assert found[UNTRAINED].value > 0
     assert found["classifier_accuracy"].value < 0.5
 
 

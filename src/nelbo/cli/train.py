@@ -119,6 +119,32 @@ class Train(OnRuns):
         text = "".join(f"# {line}\n" for line in lines) + config.dumps(recipe)
         return Answer(table, lambda: print(text, end=""))
 
+    def _choose_sampler(self, run: Run) -> None:
+        """Compare the prior with a fitted mixture on validation images, and say which draws better; in seconds."""
+        from nelbo.cli import console
+        from nelbo.core.layout import number
+        from nelbo.errors import NelboError
+        from nelbo.evaluation import samplers
+
+        if (run.path / samplers.FILE).is_file():  # a choice that somebody made stays
+            return
+        try:
+            table = samplers.compare(
+                run, samplers.QUICK, device=self.device, data_dir=self.data_dir, quick=True
+            )
+        except NelboError as error:
+            console.say(f"samples are drawn from the prior: {error}")
+            return
+        values = [
+            number(row["metrics"][table["by"]]) for row in table["samplers"].values() if "metrics" in row
+        ]
+        if table["chosen"] != "prior" and len(values) == 2:
+            prior, fitted = values
+            console.say(
+                f"a {table['chosen']} fitted to the latents draws images nearer to the validation images than the prior: "
+                f"distance {fitted:.3g} against {prior:.3g}; nelbo sample {run.path} --sampler chosen"
+            )
+
     def _conclude(self, run: Run) -> Answer:
         """Measure the best checkpoint on the test split, draw the pictures, and say where to look."""
         from nelbo import pictures
@@ -137,6 +163,7 @@ class Train(OnRuns):
             summary["seconds"]["evaluate"] = time.perf_counter() - begun
             if not self.no_figures:
                 begun = time.perf_counter()
+                self._choose_sampler(run)
                 view = View.open(run, device=self.device, data_dir=self.data_dir)
                 files, _ = pictures.draw(view, [], run.path / "figures")  # none named: all that apply
                 summary["seconds"]["figures"] = time.perf_counter() - begun

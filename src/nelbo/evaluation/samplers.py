@@ -27,7 +27,7 @@ from nelbo.metrics import Split, Value, exactly
 from nelbo.metrics import fid as inception
 from nelbo.metrics.base import choice
 from nelbo.metrics.classifier import presented
-from nelbo.metrics.quality import MAIN, DrawLatents, Judge, Refusal
+from nelbo.metrics.quality import DrawLatents, Judge, Refusal
 from nelbo.models import BuiltModel
 from nelbo.samplers import Fitted, Latents, Sampler
 from nelbo.samplers.base import of_posterior
@@ -38,6 +38,8 @@ from nelbo.training.store import Run
 FILE = "evaluation/samplers.json"
 CHOSEN = "chosen"
 MOST_LATENTS = 100_000  # training images that a sampler is fitted to
+QUICK = ("prior", "gaussian-mixture")  # what is compared after every training, in seconds
+QUICK_LATENTS, QUICK_IMAGES = 5_000, 1_000
 DECODE_AT_ONCE = 1000  # latents: the images of all of them may not fit the memory of a device
 
 
@@ -47,17 +49,19 @@ class Encoded:
 
     split   any split of the data; its device and its transforms count
     seed    of fits
+    most    training images at most
     """
 
     model: BuiltModel
     split: Split
     seed: int = 0
+    most: int = MOST_LATENTS
 
     @cached_property
     def train(self) -> Latents:
         images = self.split.data.train
-        if len(images) > MOST_LATENTS:
-            images = images.select(choice(len(images), MOST_LATENTS))
+        if len(images) > self.most:
+            images = images.select(choice(len(images), self.most))
         return self._of(images, self.split.seed)
 
     @cached_property
@@ -179,6 +183,7 @@ def compare(
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
     data: object | None = None,
+    quick: bool = False,
     tell: Tell = quiet,
 ) -> SamplerChoice:
     """Fit samplers to a run, measure each on validation images, and the one with the lowest distance on test images.
@@ -187,11 +192,13 @@ def compare(
 
     samplers  names; every registered one by default
     settings  fields by sampler, as {"gaussian-mixture.components": 20}
+    quick     seconds: fits to 5,000 training images, and judges by 1,000 images in the features of an untrained network
     tell      hears `MetricBegun` when the next sampler begins and `MetricGoesOn` while it runs
 
     The table is also written to `evaluation/samplers.json`: {samplers: {name: {config, copies, seconds, metrics} or
     {config, copies, refused}}, chosen, validation, test, ...}. The classifier of the data judges images (metric
-    `quality`), or FID where there is none. Raises ConfigError without validation images and where nothing can judge.
+    `quality`); where there is none FID; without its weights the features of an untrained network. Raises ConfigError
+    without validation images, or with too few.
     """
     specs = _specs(samplers, settings or {})
     opened = store.find(run, Path(runs))
@@ -214,14 +221,14 @@ def compare(
         "precision": PRECISION,
         "environment": engine.describe(place),
     }
-    encoded = Encoded(model, split, seed)
-    judge = _judge_of(split.of(split.data.validation))
+    encoded = Encoded(model, split, seed, QUICK_LATENTS if quick else MOST_LATENTS)
+    judge = _judge_of(split.of(split.data.validation), quick)
     unfinished = f"evaluation/unfinished/samplers-{about['weights']}.json"
     rows = _rows(opened, unfinished, about, specs, encoded, judge, tell)
-    criterion = MAIN if isinstance(judge, Judge) else "fid"
+    criterion = judge.main if isinstance(judge, Judge) else "fid"
     chosen = _best(rows, criterion)
     tell(MetricBegun(f"{chosen} on test images"))
-    final = _judge_of(split)
+    final = _judge_of(split, quick)
     table: SamplerChoice = {
         **about,
         "by": criterion,
@@ -230,7 +237,7 @@ def compare(
         # Distances of reconstructions and of training images are the best that a sampler can reach.
         "validation": {"n": len(judge.split.images), "references": _plain(judge.references(model))},
         "test": {
-            "n": len(split.images),
+            "n": len(final.split.images),
             "metrics": _metrics(final, model, encoded.fit(specs[chosen]).sample, chosen, tell),
             "references": _plain(final.references(model)),
         },
@@ -284,18 +291,30 @@ def _rows(
     return rows
 
 
-def _judge_of(split: Split) -> Judge | inception.Judge:
-    """Return the judge of generated images: the classifier of the data, or FID where there is none."""
-    judge = Judge.of(split)
-    if not isinstance(judge, Refusal):
-        return judge
-    fallback = inception.Judge.of(split, sets=3)
-    if isinstance(fallback, Refusal):
-        raise ConfigError(
-            f"nothing can judge the samplers' images. By a classifier of the data: {judge.reason}. "
-            f"By FID: {fallback.reason}"
-        )
-    return fallback
+def _judge_of(split: Split, quick: bool = False) -> Judge | inception.Judge:
+    """Return the judge of generated images: the classifier of the data, FID, or features that nobody trained.
+
+    quick   the last, on at most 1,000 images
+    """
+    if quick and len(split.images) > QUICK_IMAGES:
+        split = split.of(split.images.select(choice(len(split.images), QUICK_IMAGES)))
+    judge = Judge.untrained(split) if quick else Judge.of(split)
+    if isinstance(judge, Refusal) and not quick:
+        by_inception = inception.Judge.of(split, sets=3)
+        if not isinstance(by_inception, Refusal):
+            return by_inception
+        judge = Judge.untrained(split)
+    if isinstance(judge, Refusal):
+        raise ConfigError(f"nothing can judge the samplers' images: {judge.reason}")
+    return judge
+
+
+def chosen_for(run: Run, model: BuiltModel) -> Sampler | None:
+    """Return the sampler that was chosen for these weights, or None where none was, or the prior itself."""
+    table = run.read_json(FILE, missing={})
+    if not table or table["weights"] != fingerprint(model) or table["chosen"] == "prior":
+        return None
+    return config.build(Sampler, table["samplers"][table["chosen"]]["config"], str(run.path / FILE))
 
 
 def _metrics(

@@ -31,6 +31,7 @@ EPOCHS = 20  # at most; of a large data set fewer, or a part of one
 PIXELS = 120_000 * 28 * 28  # of all steps, so that every data set takes about as long: 2 epochs of MNIST
 IMAGES = (20_000, 120_000)  # of all steps, at least and at most, where 20 epochs are more
 SCALED_ON = 10_000  # training images that the unit of the features is measured on
+NORMALISED_ON = 2_000  # training images that an untrained network is normalised by
 SEED = 20_151_201  # of the weights and of the order of the images
 CPU = torch.device("cpu")
 
@@ -122,6 +123,37 @@ def obtain(splits: Splits, tell: TellCount) -> Classifier:
     return classifier
 
 
+def untrained(splits: Splits) -> Classifier:
+    """Return the same network without training: features of images that have no labels (Naeem et al. 2020, R64).
+
+    Its weights are random and always the same; its normalisation is that of the training images, and so is the unit
+    of its features. What such features tell apart is less than what a trained network does, but they need no labels,
+    no download and no time, and do not favour one sampler.
+    """
+    with fixed_seed(SEED, CPU):
+        network = Classifier(splits.shape, splits.range, torch.zeros(1, dtype=torch.int64))
+    n = len(splits.train)
+    some = torch.randperm(n, generator=Generator().manual_seed(SEED))[:NORMALISED_ON].sort().values
+    present = presented(splits.train, splits.transforms)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    with _one_thread(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        for norm in norms:
+            norm.momentum = None  # the plain mean over the batches
+        network.train()
+        for index_B in torch.split(some, 500):
+            if len(index_B) > 1:  # of one image there is no variance
+                network(present(index_B))
+        network.eval()
+        _scale(network, torch.cat([network.look(present(index_B))[0] for index_B in torch.split(some, 500)]))
+    return network
+
+
+def _scale(network: Classifier, features_NF: Tensor) -> None:
+    """Set the unit of the features: without a common one a distance would grow with the scale of the last layer."""
+    spread = float(features_NF.var(0, correction=0).sum())
+    network.scale.fill_(spread**-0.5 if spread > 0 else 1.0)
+
+
 def _blank(splits: Splits) -> Classifier:
     with fixed_seed(SEED, CPU):
         return Classifier(splits.shape, splits.range, _classes(splits))
@@ -165,9 +197,7 @@ def train(splits: Splits, tell: TellCount) -> Classifier:
         classifier.eval()
         some = torch.randperm(len(target_N), generator=Generator().manual_seed(SEED))[:SCALED_ON]
         features_NF = torch.cat([classifier.look(present(index_B))[0] for index_B in torch.split(some, 500)])
-    # A common unit for all data sets: without it a distance would grow with the scale of the last layer.
-    spread = float(features_NF.var(0, correction=0).sum())
-    classifier.scale.fill_(spread**-0.5 if spread > 0 else 1.0)
+    _scale(classifier, features_NF)
     return classifier
 
 

@@ -1,6 +1,7 @@
 """Quality of generated images, in the features of a classifier that nelbo trained on the same data set.
 
-Not FID, and not comparable with it: other features, another scale. `fid.py` is that.
+Where the data have no labels, in those of the same network without training. Not FID, and not comparable with it: other
+features, another scale. `fid.py` is that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MOST_IMAGES = 10_000  # on each side of a distance
 MOST_POINTS = 5_000  # on each side of precision and recall
 UNIT = "feature variance"
 MAIN = "frechet_classifier_distance"
+UNTRAINED = "frechet_untrained_distance"
 Look = Callable[[Tensor], Tensor]
 DrawLatents = Callable[[int], Tensor]
 NUMBERS = {
@@ -32,6 +34,13 @@ NUMBERS = {
     "frechet_classifier_means": Number("Fréchet classifier means", better="lower"),
     "frechet_classifier_reconstructions": Number("Fréchet classifier reconstructions", better="lower"),
     "frechet_classifier_train": Number("Fréchet classifier train"),
+    UNTRAINED: Number("Fréchet distance, untrained features", better="lower"),
+    "frechet_untrained_draws": Number("Fréchet draws, untrained features", better="lower"),
+    "frechet_untrained_means": Number("Fréchet means, untrained features", better="lower"),
+    "frechet_untrained_reconstructions": Number(
+        "Fréchet reconstructions, untrained features", better="lower"
+    ),
+    "frechet_untrained_train": Number("Fréchet train, untrained features"),
 }
 
 
@@ -49,16 +58,21 @@ def quality(model: BuiltModel, split: Split) -> Values:
     precision, recall                       of generated images, k = 3 (Kynkäänniemi et al. 2019)
     density, coverage                       of generated images, k = 5 (Naeem et al. 2020)
     classifier_accuracy                     on the split; without a good classifier nothing above means anything
+
+    Without labels, or where the classifier learnt nothing, `untrained` stands for `classifier`: the features are those
+    of the same network with random weights (Naeem et al. 2020), by which samplers of one data set can be ordered.
     """
     judge = Judge.of(split)
     if isinstance(judge, Refusal):
         yield MAIN, Value.none(UNIT, judge.reason)
         yield from [] if judge.accuracy is None else [("classifier_accuracy", judge.accuracy)]
-        return
+        judge = Judge.untrained(split)
+        if isinstance(judge, Refusal):
+            return
     # Means, draws, reconstructions and training images; the neighbours count as one n more.
     judge = judge.ticking(5 * judge.n)
     sets = judge.generated(model)
-    accuracy = [("classifier_accuracy", judge.accuracy)]
+    accuracy = [] if judge.accuracy is None else [("classifier_accuracy", judge.accuracy)]
     values = itertools.chain(judge.distances(sets), judge.references(model), judge.neighbours(sets), accuracy)
     yield from under(values, {"classifier": judge.classifier})
     split.tell(1, 1)
@@ -80,7 +94,7 @@ class Judge:
     classifier  its fingerprint: features of another one have another scale
     index_N     the positions of n of the split's images; as many are generated
     real_NF     their features
-    accuracy    the accuracy of the classifier on them
+    accuracy    the accuracy of the classifier on them; None where it was not trained
     """
 
     split: Split
@@ -88,7 +102,7 @@ class Judge:
     classifier: str
     index_N: Tensor
     real_NF: Tensor
-    accuracy: Value
+    accuracy: Value | None
 
     @classmethod
     def of(cls, split: Split) -> Judge | Refusal:
@@ -119,6 +133,31 @@ class Judge:
         return cls(
             split, lambda x_BCHW: look(x_BCHW)[0], classifier.fingerprint, index_N, torch.cat(features), accuracy
         )  # fmt: skip
+
+    @classmethod
+    def untrained(cls, split: Split) -> Judge | Refusal:
+        """Return the judge that needs no labels: features of the classifier's network with random weights."""
+        n = min(len(split.images), MOST_IMAGES)
+        if reason := too_few(n):
+            return Refusal(reason)
+        network = classifiers.untrained(split.data).to(split.device)
+        index_N = choice(len(split.images), n)
+
+        def look(x_BCHW: Tensor) -> Tensor:
+            return network.look(x_BCHW)[0]
+
+        real_NF = torch.cat([look(x_BCHW) for x_BCHW in real(split, index_N)])
+        return cls(split, look, network.fingerprint, index_N, real_NF, None)
+
+    @property
+    def stem(self) -> str:
+        """Return the beginning of the names of its distances."""
+        return "frechet_untrained" if self.accuracy is None else "frechet_classifier"
+
+    @property
+    def main(self) -> str:
+        """Return the name of the distance that samplers are chosen by."""
+        return f"{self.stem}_distance"
 
     @property
     def n(self) -> int:
@@ -160,8 +199,8 @@ class Judge:
         """Yield Fréchet distances of generated images; `z` names the source of their latents in words."""
         kind, other = self.kinds
         words = {"means": f"means of p(x|z), {z}", "draws": f"draws x ~ p(x|z), {z}"}
-        yield MAIN, fitted(sets[kind], self.real_NF, words[kind], UNIT)
-        yield f"frechet_classifier_{other}", fitted(sets[other], self.real_NF, words[other], UNIT)
+        yield self.main, fitted(sets[kind], self.real_NF, words[kind], UNIT)
+        yield f"{self.stem}_{other}", fitted(sets[other], self.real_NF, words[other], UNIT)
 
     def references(self, model: BuiltModel) -> Values:
         """Yield the same distance of reconstructions, and of training images."""
@@ -169,13 +208,13 @@ class Judge:
         again = reconstructed(model, self.split, self.index_N, kind)
         again_NF = torch.cat([self.look(x_BCHW) for x_BCHW in again])
         words = f"the split's images, encoded and decoded: {kind}"
-        yield "frechet_classifier_reconstructions", fitted(again_NF, self.real_NF, words, UNIT)
+        yield f"{self.stem}_reconstructions", fitted(again_NF, self.real_NF, words, UNIT)
         if self.train_NF is None:
             floor = Value.none(UNIT, Missing("no floor", "this split is the training split"))
         else:
             words = "training images: what a perfect sampler of them would get"
             floor = fitted(self.train_NF, self.real_NF, words, UNIT)
-        yield "frechet_classifier_train", floor
+        yield f"{self.stem}_train", floor
 
     def neighbours(self, sets: Mapping[str, Tensor]) -> Values:
         """Yield precision, recall, density and coverage of generated images; those of other sets are in the notes."""

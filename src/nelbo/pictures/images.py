@@ -3,6 +3,7 @@
 import numpy as np
 
 from nelbo import plots
+from nelbo.evaluation.samplers import chosen_for
 from nelbo.pictures.base import Drawn, image_name, picture, reconstructed, some_classes
 from nelbo.pictures.view import SHOWN, Pictures, View
 
@@ -27,9 +28,13 @@ def reconstructions(view: View) -> Drawn:
 
 @picture(group="images", order=3)
 def samples(view: View) -> Drawn:
-    """Decoded draws from the prior."""
+    """Decoded draws from the prior, and from the fitted sampler where one draws better (see nelbo samplers)."""
     _, x_NCHW = view.samples(64)
     yield "samples", plots.image_grid(view.pictures(x_NCHW), title=f"{view.title} · prior samples", columns=8)
+    if (sampler := chosen_for(view.run, view.model)) is not None:
+        _, x_NCHW = view.samples(64, sampler=sampler)
+        title = f"{view.title} · samples of a fitted {sampler.name}"
+        yield "samples-fitted", plots.image_grid(view.pictures(x_NCHW), title=title, columns=8)
 
 
 @picture(group="images", order=4)

@@ -57,7 +57,7 @@ def plan(
     start = resolved(recipe, overrides, data=data, data_dir=Path(data_dir) if data_dir else None)
     final = start.recipe
     if start.base is not None and start.survey is None:
-        fitting.check(final, start.base, data)
+        fitting.check(final, start.base, start.given, data)
     if data is not None:
         final = resolve(final, {"data.source": FROM_PYTHON})
     else:

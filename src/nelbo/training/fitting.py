@@ -10,23 +10,21 @@ from nelbo.errors import DataError
 from nelbo.training.recipe import FOR_FOLDERS, Recipe
 
 
-def check(recipe: Recipe, base: Recipe, data: object | None) -> None:
+def check(recipe: Recipe, base: Recipe, given: frozenset[str], data: object | None) -> None:
     """Raise DataError where fields that a recipe has for its own data would binarise or shrink given images.
 
-    Given images are a path or `data`; of a named set everybody knows what a recipe does to it. What an override asks
-    for is meant, so only the fields that are as the base has them count.
+    Given images are a path or `data`; of a named set everybody knows what a recipe does to it. A field in `given` is
+    meant; the others are as the base has them.
     """
-    given = data is not None or recipe.data.path() is not None
-    same = data is None and recipe.data.source == base.data.source
-    if not given or same or not (base.data.transforms or base.data.size):
-        return
-    kept = recipe.data.model_copy(
+    images_given = data is not None or recipe.data.path() is not None
+    kept = base.data.model_copy(
         update={
-            "transforms": base.data.transforms if recipe.data.transforms == base.data.transforms else (),
-            "size": base.data.size if recipe.data.size == base.data.size else None,
+            field: empty
+            for field, empty in (("transforms", ()), ("size", None))
+            if any(name.startswith(f"data.{field}") for name in given)
         }
     )
-    if not (kept.transforms or kept.size):
+    if not images_given or not (kept.transforms or kept.size):
         return
     facts = survey(recipe.data.model_copy(update={"size": None}), None, data)
     if spoils := _harm(kept, facts):

@@ -157,12 +157,14 @@ class Resolved:
     """A resolved recipe.
 
     base      the registered recipe that it started from, None for a Recipe or a whole file
+    given     the dotted fields that were laid over the base
     survey    the survey that the base was chosen by, of a recipe that looks at its data
     reasons   what was chosen and why, one line each; empty where nothing was
     """
 
     recipe: Recipe
     base: Recipe | None = None
+    given: frozenset[str] = frozenset()
     survey: Survey | None = None
     reasons: tuple[str, ...] = ()
 
@@ -213,9 +215,10 @@ def resolved(
     elif Path(name).is_dir():
         reasons.append(f"{name} is the recipe of that name; for the folder write ./{name}")
     entry = lookup("recipe", name)
+    given = frozenset(field for layer, _ in layers for field in layer)
     if not isinstance(entry, RecipeForData):
         base = named(name)
-        return Resolved(_laid_over(base, layers), base, reasons=tuple(reasons))
+        return Resolved(_laid_over(base, layers), base, given, reasons=tuple(reasons))
     # Its other fields decide nothing about the data, and some of them may only fit the recipe that is chosen.
     about_data = [
         ({k: v for k, v in layer.items() if k.partition(".")[0] == "data"}, of) for layer, of in layers
@@ -225,7 +228,7 @@ def resolved(
     chosen = entry.choose(facts)
     its_data = chosen.recipe.data.model_copy(update={"source": source.source})
     base = chosen.recipe.model_copy(update={"recipe": entry.name, "data": its_data})
-    return Resolved(_laid_over(base, layers), base, facts, (*reasons, *chosen.reasons))
+    return Resolved(_laid_over(base, layers), base, given, facts, (*reasons, *chosen.reasons))
 
 
 def _all_in_full(overrides: Mapping[str, object]) -> dict[str, object]:
