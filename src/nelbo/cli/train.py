@@ -141,8 +141,8 @@ class Train(OnRuns):
         if table["chosen"] != "prior" and len(values) == 2:
             prior, fitted = values
             console.say(
-                f"a {table['chosen']} fitted to the latents draws images nearer to the validation images than the prior: "
-                f"distance {fitted:.3g} against {prior:.3g}; nelbo sample {run.path} --sampler chosen"
+                f"a {table['chosen']} fitted to the latents draws images nearer to the validation images than the "
+                f"prior: distance {fitted:.3g} against {prior:.3g}; nelbo sample {run.quoted} --sampler chosen"
             )
 
     def _conclude(self, run: Run) -> Answer:

@@ -142,7 +142,7 @@ SHORT = {part: f"model.{part}" for part in PARTS_OF_THE_MODEL} | {
 
 
 def in_full(field: str) -> str:
-    """Return `model.prior.flows` of `prior.flows`, and every other dotted field as it is."""
+    """Return `model.prior.components` of `prior.components`, and every other dotted field as it is."""
     head, dot, deeper = field.partition(".")
     return SHORT.get(head, head) + dot + deeper
 
