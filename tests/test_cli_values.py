@@ -13,10 +13,11 @@ from PIL import Image
 
 from nelbo.cli import seeds
 from nelbo.core.config import field_types, parse_as
+from nelbo.core.registry import names, temporary
 from nelbo.doctor.command import Change
 from nelbo.errors import ConfigError
 from nelbo.metrics.base import Missing, Value
-from nelbo.training.recipe import SHORT, Recipe, in_full, resolve
+from nelbo.training.recipe import GROUPS, SHORT, Recipe, in_full, resolve
 from nelbo.training.store import Run
 
 TINY = ("--data.transforms", "none", "--epochs", 1, "--device", "cpu", "--no-figures", "--model.encoder.hidden", "8,",
@@ -298,3 +299,58 @@ def test_without_a_bound_the_mean_says_why():
     assert seeds._mean([number, none])["missing"] == "not a bound"
     one = seeds._mean([number])
     assert (one["value"], one["standard_error"]) == (3.0, None)
+
+
+# --- the list of recipes ----------------------------------------------------------------------
+
+MINE = """
+from nelbo.training.recipe import Recipe, recipe
+
+@recipe
+def plain_one() -> Recipe:
+    '''A recipe of my own.'''
+    return Recipe()
+
+@recipe(group="the clinic")
+def grouped_one() -> Recipe:
+    '''Another one.'''
+    return Recipe()
+"""
+
+
+def test_recipes_are_listed_in_groups(nelbo, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+    with temporary():
+        code, out, _ = nelbo("recipes", "--import", "mine.py", "--json")
+        table = json.loads(out)
+        shown = nelbo("recipes", "--import", "mine.py")[1]
+        assert code == 0
+        assert set(table) == set(names("recipe"))
+        assert table["grouped-one"] == {"group": "the clinic", "what": "Another one."}
+    assert list(dict.fromkeys(row["group"] for row in table.values())) == [*GROUPS, "the clinic"]
+    of_group = {group: {name for name, row in table.items() if row["group"] == group} for group in GROUPS}
+    assert of_group[GROUPS[0]] == {"digits"}
+    assert of_group[GROUPS[1]] == {"images"}
+    assert {"conv-2d", "mlp-sigma-as-published", "conv-bn-128", "mlp-tanh-binary", "fashion-mlp"} <= of_group[
+        GROUPS[2]
+    ]
+    assert of_group[GROUPS[3]] == {"mnist-vae", "shapes"}
+    assert of_group[GROUPS[4]] == {"plain-one"}
+    places = [shown.index(f"{group}\n") for group in (*GROUPS, "the clinic")]
+    assert places == sorted(places)
+    assert places[0] < shown.index("digits ") < places[1] < shown.index("images ") < places[2]
+
+
+def test_without_a_user_s_own_there_is_no_empty_group(nelbo):
+    assert GROUPS[-1] not in nelbo("recipes")[1]
+
+
+def test_two_checkpoints_are_measured_with_fewer_samples(nelbo, run_copy):
+    code, out, err = nelbo("evaluate", "tiny", "--compare-first", "--metrics", "importance", "--json")
+    assert code == 0
+    assert json.loads(out)["samples"] == json.loads(out)["first"]["samples"] == 50
+    assert "K = 50 for two checkpoints; --samples 500 is nearer to the likelihood" in err
+    code, out, err = nelbo(
+        "evaluate", "tiny", "--compare-first", "--metrics", "importance", "--samples", 3, "--json"
+    )
+    assert (code, json.loads(out)["samples"], "K =" in err) == (0, 3, False)

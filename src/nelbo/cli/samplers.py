@@ -80,7 +80,9 @@ class Samplers(OnRuns):
         console.write(
             f"\nchosen: {table['chosen']}; on {table['test']['n']} test images {value} {error}".rstrip()
         )
-        console.write(f"nelbo sample {store.find(self.run_, self.runs).quoted} --sampler chosen   draws with it")
+        console.write(
+            f"nelbo sample {store.find(self.run_, self.runs).quoted} --sampler chosen   draws with it"
+        )
 
 
 def _number(metric: Entry) -> tuple[str, str]:

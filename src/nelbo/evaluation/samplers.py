@@ -155,7 +155,9 @@ def specified(
         spec = name
     elif name == CHOSEN:
         table = run.read_json(FILE, missing={})
-        way_out = f"nelbo samplers {run.quoted} measures them and chooses one; or name one (nelbo list sampler)"
+        way_out = (
+            f"nelbo samplers {run.quoted} measures them and chooses one; or name one (nelbo list sampler)"
+        )
         if not table:
             raise ConfigError(f"no sampler has been chosen for {run.name} yet: {way_out}")
         if table["weights"] != fingerprint(model):

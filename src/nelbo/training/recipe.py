@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, overload
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -84,6 +84,16 @@ class Recipe(Spec):
 
 RecipeFunction = Callable[[], Recipe]
 
+GROUPS = START, OWN_DATA, TUTORIALS, LITERATURE, OTHERS = (
+    "start here",
+    "your own data",
+    "the five tutorials, as published and corrected (docs/tutorials.md)",
+    "the literature",
+    "from your own files and plug-ins",
+)
+"""The groups of recipes, in the order of `nelbo recipes`."""
+_group_of: dict[str, str] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -116,21 +126,43 @@ def recipe_for_data(example: Survey) -> Callable[[Callable[[Survey], Chosen]], R
 
     def registered(function: Callable[[Survey], Chosen]) -> RecipeForData:
         name = kebab(function.__name__)
+        _group_of[name] = OWN_DATA
         entry: RecipeForData = register("recipe", name, RecipeForData(name, function, example))
         return entry
 
     return registered
 
 
-def recipe(function: RecipeFunction) -> RecipeFunction:
-    """Register a function as the recipe of its own name; its docstring is its promise."""
+@overload
+def recipe(function: RecipeFunction, /) -> RecipeFunction: ...
+@overload
+def recipe(*, group: str) -> Callable[[RecipeFunction], RecipeFunction]: ...
+def recipe(
+    function: RecipeFunction | None = None, /, *, group: str = OTHERS
+) -> RecipeFunction | Callable[[RecipeFunction], RecipeFunction]:
+    """Register a function as the recipe of its own name; its docstring is its promise.
+
+    group  the heading under which `nelbo recipes` lists it
+    """
+    if function is None:
+        return functools.partial(_registered, group=group)
+    return _registered(function, group)
+
+
+def _registered(function: RecipeFunction, group: str) -> RecipeFunction:
     name = kebab(function.__name__)
 
     @functools.wraps(function)
     def with_name() -> Recipe:
         return function().model_copy(update={"recipe": name})
 
+    _group_of[name] = group
     return register("recipe", name, with_name)
+
+
+def group_of(name: str) -> str:
+    """Return the group of a registered recipe."""
+    return _group_of.get(name, OTHERS)
 
 
 PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim", "encoder", "decoder")
