@@ -47,7 +47,9 @@ def cross_entropy(x_NCHW: Tensor, p_NCHW: Tensor) -> float:
 
 
 def baselines(splits: Splits) -> dict[str, Any]:
-    train, test = (materialise(images, splits.transforms).double() for images in (splits.train, splits.test))
+    train, test = (
+        materialise(images, splits.transforms).double() for images in (splits.train, splits.split("test"))
+    )
     # A pixel that is black in all training images may be white in a test image.
     mean = train.mean(0).clamp(1 / len(train), 1 - 1 / len(train)).expand_as(test)
     mse_N = (test - mean).square().flatten(1).mean(1)
@@ -64,7 +66,7 @@ def baselines(splits: Splits) -> dict[str, Any]:
 
 
 def probed(model: BuiltModel, splits: Splits) -> dict[str, float | None]:
-    split = Split(splits.test, splits, torch.device("cpu"))
+    split = Split(splits.split("test"), splits, torch.device("cpu"))
     return {name: value.value for name, value in lookup("metric", "probes")(model, split)}
 
 

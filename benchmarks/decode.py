@@ -24,6 +24,7 @@ from PIL import Image
 from nelbo import engine
 from nelbo.core.files import atomic
 from nelbo.data import decode
+from nelbo.data.imagefile import Decoding
 
 RECORD = Path(__file__).parent / "records" / "decode.json"
 
@@ -46,10 +47,14 @@ def cpu_seconds() -> float:
     return used.user + used.system
 
 
+def entries(paths: list[Path]) -> list[decode.Entry]:
+    return [decode.Entry(path.name) for path in paths]
+
+
 def timed(paths: list[Path], to: int) -> dict[str, float]:
     """Return images a second and the busy share of all cores, both from the first decoded block on."""
     begun = time.perf_counter()
-    blocks = decode.decode_folder(paths[0].parent, [path.name for path in paths], (3, to, to), (to, to))
+    blocks = decode.decode_folder(paths[0].parent, entries(paths), (3, to, to), Decoding((to, to)))
     few = len(next(blocks))
     first, before = time.perf_counter(), cpu_seconds()
     done = sum(len(block) for block in blocks)
@@ -67,7 +72,7 @@ def one_core(paths: list[Path], to: int) -> float:
     """Return images a second of a plain loop."""
     few = paths[: max(1, len(paths) // 4)]
     begun = time.perf_counter()
-    decode.decode_block(few, (3, to, to), (to, to))
+    decode.decode_block(paths[0].parent, entries(few), (3, to, to), Decoding((to, to)))
     return len(few) / (time.perf_counter() - begun)
 
 

@@ -118,7 +118,7 @@ def train_tutorial(photos: Path, seconds: float) -> Tutorial:
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     begun = time.process_time()
     while time.process_time() - begun < seconds:
-        for batch in torch.randperm(len(x)).split(64):
+        for batch in torch.split(torch.randperm(len(x)), 64):
             mean, log_variance = model.encode(x[batch])
             decoded = model.decode(mean + torch.randn_like(mean) * (log_variance / 2).exp())
             kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
@@ -136,7 +136,7 @@ def train_pythae(photos: Path, seconds: float) -> tuple[Any, Any]:
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
     from pythae.trainers.training_callbacks import TrainingCallback
 
-    class Clock(TrainingCallback):
+    class Clock(TrainingCallback):  # type: ignore[misc]
         def on_epoch_end(self, training_config: Any, **more: Any) -> None:
             if time.process_time() - begun > seconds:
                 raise TimeoutError
@@ -166,13 +166,13 @@ def train_pythae(photos: Path, seconds: float) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def answers(photos: Path, encode: Any, decode: Any, latent: int) -> dict[str, np.ndarray]:
+def answers(photos: Path, encode: Any, decode: Any, latent: int) -> dict[str, Any]:
     """Return what is measured: reconstructions, one draw of each image's posterior decoded, its KL, and samples."""
     torch.manual_seed(1)
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Any] = {}
     for split in ("validation", "test"):
         parts: dict[str, list[Tensor]] = {"mean": [], "draw": [], "kl": []}
-        for x in read(photos, split).split(100):
+        for x in torch.split(read(photos, split), 100):
             mean, log_variance = encode(x)
             z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
             parts["mean"].append(decode(mean))
@@ -180,7 +180,7 @@ def answers(photos: Path, encode: Any, decode: Any, latent: int) -> dict[str, np
             parts["kl"].append(-0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1))
         found |= {f"{split}_{name}": torch.cat(values).numpy() for name, values in parts.items()}
     z = torch.randn(DRAWN, latent)
-    found["samples"] = torch.cat([decode(part) for part in z.split(100)]).numpy()
+    found["samples"] = torch.cat([decode(part) for part in torch.split(z, 100)]).numpy()
     return found
 
 
@@ -230,6 +230,7 @@ def measure(photos: Path, out: Path) -> None:
     """Print the table, draw the pictures and write the record."""
     import nelbo
     from nelbo import engine, plots
+    from nelbo.core.layout import number
     from nelbo.data import Data
     from nelbo.evaluation import samplers
     from nelbo.metrics import classifier, frechet
@@ -246,15 +247,15 @@ def measure(photos: Path, out: Path) -> None:
     card = nelbo.evaluate(run, samples=0, device="cpu")["metrics"]
     model = nelbo.load(run, device="cpu")
     with torch.no_grad():
-        again = torch.cat([model.reconstruct(part) for part in x.split(100)])
+        again = torch.cat([model.reconstruct(part) for part in torch.split(x, 100)])
     drawn = {
         name: samplers.sampler(run, name, device="cpu").sample(DRAWN)
         for name in ("prior", json.loads((run.path / samplers.FILE).read_text())["chosen"])
     }
     seconds = json.loads((out / "nelbo-seconds.json").read_text())
-    rows: dict[str, dict[str, float]] = {
+    rows: dict[str, dict[str, float | None]] = {
         f"nelbo, {name}": {
-            "psnr": psnr(x, again), "bits_per_dim": card["bits_per_dim"]["value"],
+            "psnr": psnr(x, again), "bits_per_dim": number(card["bits_per_dim"]),
             "distance": distance(images), "processor_seconds": seconds,
         }
         for name, images in drawn.items()
@@ -279,7 +280,10 @@ def measure(photos: Path, out: Path) -> None:
     grids = [images[:10].clamp(0, 1).permute(0, 2, 3, 1).numpy() for images in samples.values()]
     plots.rows(grids, title="", row_labels=list(samples)).savefig(out / "photos-samples.png")
     for name, row in rows.items():
-        print(f"{name:28} " + "  ".join(f"{key} {value:8.3f}" for key, value in row.items()))
+        print(
+            f"{name:28} "
+            + "  ".join(f"{key} {value:8.3f}" for key, value in row.items() if value is not None)
+        )
     print(f"{'400 training images':28} distance {floor:8.3f}")
     record = {
         "command": "python benchmarks/photos.py", "machine": engine.describe(torch.device("cpu")), "counts": COUNTS,
@@ -311,7 +315,7 @@ def main() -> None:
             found = answers(photos, model.encode, model.decode, 128)
         else:
             found = answers(photos, *train_pythae(photos, options.seconds), 64)
-        np.savez(out / f"{contender}.npz", seconds=time.process_time(), **found)
+        np.savez(out / f"{contender}.npz", **found, seconds=np.array(time.process_time()))
 
 
 if __name__ == "__main__":

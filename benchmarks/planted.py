@@ -82,14 +82,14 @@ def scores(codes_NZ: NDArray[np.float64], images: Images) -> dict[str, Any]:
 def main() -> None:
     splits = Data(source="shapes").load()
     found = {}
-    for words, codes_NZ in codes(splits.test).items():
-        found[words] = scores(codes_NZ, splits.test)
+    for words, codes_NZ in codes(splits.split("test")).items():
+        found[words] = scores(codes_NZ, splits.split("test"))
         print(words, found[words], flush=True)
     about = {
         "command": "python benchmarks/planted.py",
         "commit": engine.describe(torch.device("cpu")).get("git"),
         "data_hash": splits.hash,
-        "n": len(splits.test),
+        "n": len(splits.split("test")),
     }
     with atomic(RECORD) as temporary:
         temporary.write_text(json.dumps(about | {"codes": found}, indent=1) + "\n")

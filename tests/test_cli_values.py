@@ -170,6 +170,21 @@ def test_any_other_flag_needs_a_value(flag, nelbo):
         assert f"{flag} needs a value" in err
 
 
+def test_fields_of_the_data_stand_alone_too(nelbo, tmp_path):
+    folder("scan", 20)
+    (tmp_path / "scan" / "broken.png").write_bytes(b"no picture")
+    for arguments in (
+        ("data", "check", "--data.skip-unreadable", "scan"),
+        ("doctor", "--data.skip-unreadable", "scan", "--kind", "data"),
+        ("train", "digits", "--data", "scan", *TINY, "--data.skip-unreadable", "--name", "x"),
+    ):
+        code, _, err = nelbo(*arguments)
+        assert code == 0, err
+    assert Run(tmp_path / "runs/x").recipe.data.skip_unreadable
+    code, out, _ = nelbo("train", "digits", "--data.channels-last", "--dry-run", "--json")
+    assert (code, json.loads(out)["config"]["data"]["channels_last"]) == (0, True)
+
+
 def test_a_truth_takes_no_other_word(nelbo):
     code, _, err = nelbo("train", "digits", "--log-steps=many", "--dry-run")
     assert code == 2

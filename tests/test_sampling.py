@@ -108,10 +108,9 @@ def test_encoded_latents_are_those_of_the_training_images(tiny_run):
     assert not torch.allclose(noise, encoded.train.z_NZ[0] - encoded.train.mean_NZ[0]), "noise of its own"
 
 
-def test_more_images_than_are_needed_are_not_encoded(tiny_run, monkeypatch):
-    monkeypatch.setattr(samplers, "MOST_LATENTS", 30)
+def test_more_images_than_are_needed_are_not_encoded(tiny_run):
     view = View.open(tiny_run, device="cpu")
-    latents = samplers.Encoded(view.model, view.split).train
+    latents = samplers.Encoded(view.model, view.split, most=30).train
     assert len(latents) == 30
     assert latents.again(torch.tensor([29])).shape == (1, 3)
 

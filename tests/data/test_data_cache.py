@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nelbo.data import Data, decode, folder, ondisk
+from nelbo.data import Data, decode, filelist, folder, ondisk
 from nelbo.data.cache import cache_path
 from nelbo.data.folder import load_folder
+from nelbo.data.imagefile import Decoding
 from nelbo.data.ondisk import OnDisk
 from nelbo.errors import DataError
 
@@ -53,10 +54,8 @@ def test_a_large_folder_is_read_from_its_file(tmp_path, monkeypatch, pictures):
     monkeypatch.setattr(ondisk, "RESIDENT", 0)
     large = Data(source=str(pictures), validation=20).load()
     assert isinstance(large.train.pixels, OnDisk)
-    assert (resident.note, large.note.partition("disk, ")[2]) == (
-        "",
-        f"decoded, once for all runs, into {path}",
-    )
+    assert resident.notes == ()
+    assert large.notes[0].partition("disk, ")[2] == f"decoded, once for all runs, into {path}"
     assert large.hash == resident.hash
     assert torch.equal(large.train.pixels_NCHW, resident.train.pixels_NCHW)
     assert torch.equal(large.validation.labels_N, resident.validation.labels_N)
@@ -67,10 +66,10 @@ def test_a_large_folder_is_read_from_its_file(tmp_path, monkeypatch, pictures):
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(folder, "decode_folder", refuse)
-    monkeypatch.setattr(folder, "read_header", refuse)
+    monkeypatch.setattr(filelist, "read_headers", refuse)
     again = Data(source=str(pictures), validation=20).load()
     assert again.hash == resident.hash
-    assert again.note.endswith(f"disk, decoded earlier into {path}")
+    assert again.notes[0].endswith(f"disk, decoded earlier into {path}")
 
 
 def test_a_killed_decoding_leaves_no_cache_and_goes_on(tmp_path, monkeypatch, large, pictures):
@@ -123,7 +122,7 @@ def test_an_unreadable_image_is_named_and_leaves_nothing(tmp_path, large, pictur
     Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3), dtype=np.uint8)).save(bad)
     bad.write_bytes(bad.read_bytes()[:5000])  # the header is whole
     with pytest.raises(DataError, match=r"120\.png: cannot be read as an image"):
-        load_folder(pictures, size=(5, 7))
+        load_folder(pictures, Decoding((5, 7)))
     assert entries(tmp_path) == []
 
 
@@ -183,8 +182,8 @@ def test_without_a_place_for_it_the_way_out_is_named(tmp_path, monkeypatch, larg
 
 def test_large_images_come_in_small_blocks(monkeypatch, pictures):
     monkeypatch.setattr(decode, "BLOCK_BYTES", 250)
-    files = folder.list_images(pictures)
-    blocks = list(decode.decode_folder(pictures, files, (3, 5, 7), None))
+    entries = [decode.Entry(file) for file in filelist.list_images(pictures)]
+    blocks = list(decode.decode_folder(pictures, entries, (3, 5, 7), Decoding()))
     assert {len(block) for block in blocks} == {2}
     assert np.concatenate(blocks)[:, 0, 0, 0].tolist() == list(range(N))
 
@@ -204,11 +203,14 @@ def test_the_names_of_caches_stay(tmp_path, write_image):
     for name in ("b/1.png", "a-b/2.png", "a/3.png"):
         write_image(tmp_path / "in" / name)
         os.utime(tmp_path / "in" / name, ns=(5, 7))
-    files = folder.list_images(tmp_path / "in")
+    files = filelist.list_images(tmp_path / "in")
     assert files == ["a/3.png", "a-b/2.png", "b/1.png"]  # folder by folder
     listing = [[file, 7, (tmp_path / "in" / file).stat().st_size] for file in files]
     digest = [
         hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
-        for of in ([str(tmp_path / "in"), [4, 5]], [1, listing])
+        for of in ([str(tmp_path / "in"), [4, 5]], [2, listing])
     ]
-    assert cache_path(tmp_path / "in", files, (4, 5), tmp_path) == tmp_path / f"{digest[0]}-{digest[1]}.npy"
+    assert (
+        cache_path(tmp_path / "in", files, Decoding((4, 5)), tmp_path)
+        == tmp_path / f"{digest[0]}-{digest[1]}.npy"
+    )

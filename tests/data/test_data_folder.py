@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nelbo.data import Data, decode, folder
+from nelbo.data import Data, decode, filelist
 from nelbo.data.folder import load_folder
+from nelbo.data.imagefile import Decoding, read_headers
 from nelbo.errors import DataError
 
 
@@ -73,9 +74,8 @@ def test_headers_are_read_without_decoding(tmp_path, monkeypatch, write_image):
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
     monkeypatch.setattr("PIL.WebPImagePlugin.WebPImageFile.load", refuse)
-    assert [(header.height, header.width, header.grey) for header in map(decode.read_header, files)] == [
-        (5, 7, False)
-    ] * 5
+    headers = [header for file in files for header in read_headers(file)]
+    assert [(header.height, header.width, header.grey) for header in headers] == [(5, 7, False)] * 5
 
 
 def test_mixed_sizes_need_a_size(tmp_path, write_image):
@@ -83,7 +83,7 @@ def test_mixed_sizes_need_a_size(tmp_path, write_image):
     write_image(tmp_path / "in" / "b.png", 9, 9)
     with pytest.raises(DataError, match=r"a\.png is 5 x 7 and .*b\.png is 9 x 9.*--data\.size 64"):
         load_folder(tmp_path / "in")
-    assert load_folder(tmp_path / "in", size=(4, 6)).train.shape == (1, 4, 6)
+    assert load_folder(tmp_path / "in", Decoding((4, 6))).train.shape == (1, 4, 6)
 
 
 def test_size_keeps_the_aspect_ratio(tmp_path):
@@ -91,7 +91,7 @@ def test_size_keeps_the_aspect_ratio(tmp_path):
     wide[:, 8:16] = 200
     (tmp_path / "in").mkdir()
     Image.fromarray(wide).save(tmp_path / "in" / "wide.png")
-    pixels = load_folder(tmp_path / "in", size=(4, 4)).train.pixels_NCHW
+    pixels = load_folder(tmp_path / "in", Decoding((4, 4))).train.pixels_NCHW
     assert pixels[0, 0, :, 1:3].unique().tolist() == [200]
 
 
@@ -101,7 +101,7 @@ def test_an_unreadable_image_is_named(tmp_path, write_image, content):
     bad = write_image(tmp_path / "in" / "b.png", 64, 64)
     bad.write_bytes(bad.read_bytes()[:60] if content is None else content)
     with pytest.raises(DataError, match=r"b\.png: cannot be read as an image"):
-        load_folder(tmp_path / "in", size=(5, 7))
+        load_folder(tmp_path / "in", Decoding((5, 7)))
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -117,8 +117,8 @@ def test_the_second_load_decodes_nothing(tmp_path, write_image, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(decode, "decode_file", refuse)
-    monkeypatch.setattr(folder, "read_header", refuse)
+    monkeypatch.setattr(decode, "decode_pages", refuse)
+    monkeypatch.setattr(filelist, "read_headers", refuse)
     assert Data(source=str(tmp_path / "in")).load().hash == first.hash
     cached = list((tmp_path / "cache" / "folders").iterdir())
     assert len(cached) == 1

@@ -206,7 +206,7 @@ def test_the_layout_of_dsprites_is_read_without_its_pickled_part(tmp_path):
     assert splits.pixels == "binary"
     assert splits.train.factors_NF.shape == (8, 2)
     np.savez(tmp_path / "o.npz", imgs=about)
-    with pytest.raises(DataError, match=r"o\.npz: holds nothing but Python objects"):
+    with pytest.raises(DataError, match=r"o\.npz\[imgs\]: holds Python objects, which are never unpickled"):
         Data(source=str(tmp_path / "o.npz")).load()
 
 

@@ -128,8 +128,6 @@ def test_wrong_fields_are_explained(fields, message):
 def test_splits_that_leave_nothing_are_refused():
     with pytest.raises(ConfigError, match="take 80 and 20 of 100 images and leave none to train on"):
         load(validation=80)
-    with pytest.raises(ConfigError, match=r"data\.test is 0"):
-        load(test=0)
     with pytest.raises(DataError, match="different shapes"):
         Data().load(obj={"train": PIXELS, "test": np.zeros((2, 3, 3), np.uint8)})
 
@@ -172,3 +170,17 @@ def test_arrays_have_positions_and_no_names():
 def test_names_and_positions_are_one_an_image(field):
     with pytest.raises(DataError, match=r"2 images but \d (names|positions); give one an image"):
         Images(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), **field)
+
+
+@pytest.mark.parametrize(("validation", "measured"), [(10, "validation"), (0, "train")])
+def test_without_a_test_split_everything_is_trained_on(validation, measured):
+    splits = load(validation=validation, test=0, transforms="dynamic-binarise")
+    assert (len(splits.train), splits.test, splits.measured) == (100 - validation, None, measured)
+    assert splits.notes[-1].startswith("no test split (data.test is 0): the model is measured on the")
+    with pytest.raises(
+        ConfigError, match=rf"no test split .*--split {measured}, or train with --data\.test 0\.2"
+    ):
+        splits.split("test")
+    assert (
+        Data(test=0).load(obj={"train": PIXELS, "test": PIXELS[:3]}).measured == "test"
+    )  # the source has one

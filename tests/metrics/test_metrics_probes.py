@@ -236,7 +236,7 @@ def test_latents_that_have_collapsed_cluster_into_one():
 def test_the_names_of_the_classes_do_not_matter():
     (z_train, a), (z, b) = (planted(150, seed, spread=1.5) for seed in (0, 1))
     plain = measured((z_train, a), (z, b))
-    renamed = torch.tensor([70, -4, 9])
+    renamed = torch.tensor([70, 4, 9])
     other = measured((z_train, renamed[a]), (z, renamed[b]))
     for name, value in plain.items():
         assert 0.4 < value.value < 0.99, name
@@ -350,3 +350,19 @@ def test_progress_is_told():
     heard = []
     measured(planted(90, 0), planted(60, 1), tell=lambda *row: heard.append(row))
     assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_images_without_a_label_are_left_out_and_counted():
+    (train, train_labels), (test, test_labels) = planted(90, 0), planted(60, 1)
+    some_train, some = train_labels.clone(), test_labels.clone()
+    some_train[45:], some[::2] = -1, -3
+    found = measured((train, some_train), (test, some))
+    assert found["linear_probe_accuracy"].value == found["clustering_accuracy"].value == 1.0
+    assert found["linear_probe_accuracy"].per_image_N is None  # there is no number for each image
+    note = found["linear_probe_accuracy"].note
+    assert note.startswith("trained on 45 training images; chance 0.333")
+    assert note.endswith("30 of 60 images have no label and are left out")
+    assert "3 clusters by k-means of the 30 images with a label" in found["clustering_nmi"].note
+    for nothing_train, nothing in ((-torch.ones(90), some), (some_train, -torch.ones(60))):
+        found = measured((train, nothing_train.long()), (test, nothing.long()))
+        assert {value.missing for value in found.values()} == {"no labels"}

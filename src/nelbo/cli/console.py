@@ -198,8 +198,8 @@ class Training:
                     f"{event.n['test']} test images, {height} x {width} x {channels}, {event.pixels} pixels, "
                     f"hash {event.hash}"
                 )
-                if event.note:
-                    self._say(event.note)
+                for note in event.notes:
+                    self._say(note)
                 if event.pixels != "binary" and event.observation_kind == "binary":
                     self._say(
                         "grey pixels under a Bernoulli: NELBO below is a grey cross-entropy plus KL, not a likelihood"

@@ -1,7 +1,7 @@
 """The verb `nelbo data`."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
@@ -24,6 +24,12 @@ class Data(Verb):
     name: Positional[Annotated[str, plain("a name (get) or a path (check)", metavar="[NAME|PATH]")]] = ""
     size: flags.Size = None
     data_dir: flags.DataDir = None
+    overrides: flags.Overrides = field(default_factory=dict)
+
+    @classmethod
+    def settings(cls, unknown: list[str]) -> flags.Settings:
+        """Take `--data.range 0,4095` and the other fields of data, as training does."""
+        return flags.dotted(unknown)
 
     def run(self) -> Answer:
         from nelbo import data as sets
@@ -38,9 +44,10 @@ class Data(Verb):
         if not self.name:
             verb = f"nelbo data {self.action}"
             raise ConfigError(f"{verb} needs a name or a path, as in {verb} mnist")
-        source = config.build(sets.Data, {"source": self.name, "size": self.size}, "data")
+        fields = flags.data_fields(self.overrides, self.size)
+        source = config.build(sets.Data, {"source": self.name, **fields}, "data")
         source.check_source()
         console.announce_download(source, self.data_dir)
         splits = source.load(self.data_dir)
-        table = api.describe_data(splits) | ({"note": splits.note} if splits.note else {})
+        table = api.describe_data(splits)
         return Answer(table, lambda: console.show_fields(table))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,7 +39,7 @@ class Doctor(OnRuns):
             str,
             plain(
                 "a run (folder, name under --runs, latest), a recipe's name or FILE.toml, or data: a folder, "
-                ".npy, .npz or a data set's name",
+                "a file of images or a data set's name",
                 metavar="RUN|CONFIG|DATA",
             ),
         ]
@@ -52,6 +52,12 @@ class Doctor(OnRuns):
         Path | None,
         plain("file to write: the data without blank and repeated images, for --data", metavar="FILE.npz"),
     ] = None
+    overrides: flags.Overrides = field(default_factory=dict)
+
+    @classmethod
+    def settings(cls, unknown: list[str]) -> flags.Settings:
+        """Take `--data.range 0,4095` and the other fields of data, for data alone."""
+        return flags.dotted(unknown)
 
     def run(self) -> Answer:
         from nelbo import doctor
@@ -61,7 +67,8 @@ class Doctor(OnRuns):
         if self.distinct is not None:
             return self._write_distinct(self.distinct)
         diagnosis = doctor.diagnose(
-            self.subject, kind=self.kind, runs=self.runs, data_dir=self.data_dir, size=self.size, device=self.device,
+            self.subject, kind=self.kind, runs=self.runs, data_dir=self.data_dir,
+            data_fields=flags.data_fields(self.overrides, self.size), device=self.device,
             imports=tuple(map(str, self.import_)),
         )  # fmt: skip
 
@@ -86,7 +93,8 @@ class Doctor(OnRuns):
         if file.exists():  # perhaps the very data that are read
             raise ConfigError(f"--distinct {file}: there is such a file already; choose another name")
         store.check_folder(file.parent, "--distinct")
-        before = config.build(Data, {"source": self.subject, "size": self.size}, "data").load(self.data_dir)
+        fields = flags.data_fields(self.overrides, self.size)
+        before = config.build(Data, {"source": self.subject, **fields}, "data").load(self.data_dir)
         after = copies.distinct(before)
         copies.write_npz(after, file)
         sizes = {"train": len(after.train), "test": len(after.test or ())}
@@ -95,6 +103,8 @@ class Doctor(OnRuns):
             count = f"{len(after.train):,} of {len(before.train):,}"
             console.say(f"{count} training images are new, and are written")
             console.show_files([file])
+            if "range" in fields:
+                console.say("its pixels are those after --data.range; leave that out when you train on it")
 
         dropped = len(before.train) - len(after.train)
         return Answer({"file": str(file), "n": sizes, "dropped": dropped}, show)

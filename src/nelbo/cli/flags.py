@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
 from tyro.conf import Positional, Suppress, UseAppendAction, arg
+
+from nelbo.errors import ConfigError
 
 if TYPE_CHECKING:
     from nelbo.cli.verb import Verb
@@ -83,6 +85,7 @@ def sort(
 def dotted(words: list[str]) -> Settings:
     """Return the values of the flags with a dot in their name (`--sampler.components 20`), and the other words."""
     from nelbo.core.config import parse_flags
+    from nelbo.training.recipe import types_of
 
     inside: list[str] = []
     others: list[str] = []
@@ -91,12 +94,32 @@ def dotted(words: list[str]) -> Settings:
         if is_flag(word):
             target = inside if "." in word.partition("=")[0] else others
         target.append(word)
-    return parse_flags(inside), others
+    return parse_flags(inside, types_of), others
+
+
+def true_or_false(flag: str) -> bool:
+    """Return True for a flag of a recipe's field that is true or false: it may stand alone."""
+    from nelbo.training.recipe import types_of
+
+    return bool in types_of(flag.removeprefix("--").replace("-", "_"))
 
 
 def names_in(text: str) -> list[str]:
     """Return the names of a list with commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def data_fields(overrides: Mapping[str, object], size: object) -> dict[str, object]:
+    """Return the fields of `[data]` that flags set (`--data.range 0,4095`, `--size 64`); refuse others."""
+    fields: dict[str, object] = {} if size is None else {"size": size}
+    for key, value in overrides.items():
+        table, _, name = key.partition(".")
+        if table != "data" or name in ("", "source"):
+            raise ConfigError(
+                f"--{key.replace('_', '-')}: only fields of data are known here, as --data.range 0,4095"
+            )
+        fields[name] = value
+    return fields
 
 
 def is_flag(word: str) -> bool:

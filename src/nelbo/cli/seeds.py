@@ -88,11 +88,14 @@ def _mean(entries: Sequence[Entry]) -> Entry:
 
 
 def _show(runs: Sequence[Run], mean: Entry) -> None:
-    """Print the test NELBO of every run with its standard error over images, and their mean with that over seeds."""
+    """Print the NELBO of every run with its standard error over images, and their mean with that over seeds."""
     from nelbo.cli import console
     from nelbo.evaluation.labels import shown
+    from nelbo.training import api
 
     rows = [(run.name, *shown(run.summary["metrics"]["nelbo"])[:2], "over images") for run in runs]
     rows.append((f"mean of {len(runs)}", *shown(mean)[:2], "over seeds"))
-    console.show(["run", "test NELBO", "", "standard error"], rows, "nats an image", fixed=4)
+    console.show(
+        ["run", f"{api.measured_split(runs[0])} NELBO", "", "standard error"], rows, "nats an image", fixed=4
+    )
     print(f"\nNext:  nelbo compare {' '.join(run.quoted for run in runs)}")

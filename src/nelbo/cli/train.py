@@ -73,10 +73,8 @@ class Train(OnRuns):
 
     @classmethod
     def stands_alone(cls, flag: str) -> bool:
-        """Return True for a field of the recipe that is true or false."""
-        from nelbo.training.recipe import types_of
-
-        return bool in types_of(flag.removeprefix("--").replace("-", "_"))
+        """Return True for a field of the recipe that is true or false, with a dot or without."""
+        return flags.true_or_false(flag)
 
     def run(self) -> Answer:
         from nelbo.cli import console, seeds
@@ -141,38 +139,40 @@ class Train(OnRuns):
         if table["chosen"] != "prior" and len(values) == 2:
             prior, fitted = values
             console.say(
-                f"a {table['chosen']} fitted to the latents draws images nearer to the validation images than the "
-                f"prior: distance {fitted:.3g} against {prior:.3g}; nelbo sample {run.quoted} --sampler chosen"
+                f"a {table['chosen']} fitted to the latents draws nearer to the validation images than the prior: "
+                f"distance {fitted:.3g} against {prior:.3g}; nelbo sample {run.quoted} --sampler chosen"
             )
 
     def _conclude(self, run: Run) -> Answer:
-        """Measure the best checkpoint on the test split, draw the pictures, and say where to look."""
+        """Measure the best checkpoint on the test split, or what there is; draw the pictures; say where to look."""
         from nelbo import pictures
         from nelbo.cli import console
         from nelbo.evaluation import card as cards
         from nelbo.pictures.view import View
+        from nelbo.training import api
 
-        summary = run.summary
+        summary, split = run.summary, api.measured_split(run)
         if "evaluate" not in summary["seconds"]:  # a finished run that is started again is not measured again
             begun = time.perf_counter()
             # The metrics of a few seconds; K = 0, for the estimate costs K passes of the decoder an image.
             card = cards.evaluate(
-                run, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir
+                run, split=split, samples=0, metrics=cards.quick(), device=self.device, data_dir=self.data_dir
             )
             summary["metrics"] = card["metrics"]
             summary["seconds"]["evaluate"] = time.perf_counter() - begun
             if not self.no_figures:
                 begun = time.perf_counter()
                 self._choose_sampler(run)
-                view = View.open(run, device=self.device, data_dir=self.data_dir)
+                view = View.open(run, split=split, device=self.device, data_dir=self.data_dir)
                 files, _ = pictures.draw(view, [], run.path / "figures")  # none named: all that apply
                 summary["seconds"]["figures"] = time.perf_counter() - begun
                 console.say(f"{len(files)} pictures in {run.path / 'figures'}")
             run.write_json("summary.json", summary)
 
         def show() -> None:
-            console.show_card(cards.read(run, samples=0))
+            console.show_card(cards.read(run, split=split, samples=0))
             rate = f"{summary['images_per_second']:,.0f} images/s in training"
-            print(f"{rate}. Next:  nelbo evaluate {run.quoted}")
+            flag = "" if split == "test" else f" --split {split}"
+            print(f"{rate}. Next:  nelbo evaluate {run.quoted}{flag}")
 
         return Answer({"run": run.name, "path": str(run.path), **summary}, show)

@@ -51,8 +51,8 @@ class Verb(ABC):
 
     @classmethod
     def stands_alone(cls, flag: str) -> bool:
-        """Return True for a flag that is no field of the verb and needs no value."""
-        return False
+        """Return True for a flag that is no field of the verb and needs no value: `--data.skip-unreadable`."""
+        return "." in flag and flags.true_or_false(flag)
 
     def prepare(self) -> None:
         """Do what has to be done before `run`; most verbs need nothing."""

@@ -10,7 +10,11 @@ LOGGED: tuple[Logged, ...] = ("train", "validation")
 
 
 class DataFacts(TypedDict, total=False):
-    """The data of a run; `n` counts the images of each split, `factors` the values of each known factor."""
+    """The data of a run; `n` counts the images of each split, `factors` the values of each known factor.
+
+    notes  lines for people: what of the data is left out or not used, and where large ones stay
+    unreadable  image files that were left out because they cannot be read
+    """
 
     name: str
     hash: str
@@ -19,6 +23,8 @@ class DataFacts(TypedDict, total=False):
     n: dict[str, int]
     class_names: list[str] | None
     factors: dict[str, int] | None
+    notes: list[str]
+    unreadable: list[str]
 
 
 class Environment(TypedDict, total=False):

@@ -4,6 +4,7 @@ splits = Data(source="mnist", validation=0.1).load()
 batches = Batches(splits.train, splits.transforms, 128, device=device, shuffle_seed=0, training=True)
 """
 
+from nelbo.data.arrays import Reading
 from nelbo.data.download import data_root
 from nelbo.data.images import Images
 from nelbo.data.loader import Batches, materialise
@@ -26,6 +27,7 @@ __all__ = [
     "Loaded",
     "OnDisk",
     "Pixels",
+    "Reading",
     "Resize",
     "Scale",
     "Splits",

@@ -1,231 +1,237 @@
-"""Arrays as images: which axis is which, which numbers are pixels; .npy and .npz files."""
+"""Arrays as images: which axis is which, which numbers are pixels, decided for all splits of a source together."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from nelbo.data import ondisk
+from nelbo.data import labels as classes
+from nelbo.data import levels, ondisk
+from nelbo.data.imagefile import Alpha
 from nelbo.data.images import Images
-from nelbo.data.ondisk import ArrayFile, OnDisk, check_memory
+from nelbo.data.levels import Numbers, Span
+from nelbo.data.ondisk import ArrayFile, OnDisk
 from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
 
 CHANNELS = (1, 3, 4)  # grey, colour, colour with transparency
-_BYTES = (np.dtype(np.uint8), np.dtype(np.bool_))  # read from the file as they lie, without a conversion
-
-IMAGE_KEYS = {
-    "train": ("images", "x_train", "train_images", "train", "imgs"),
-    "validation": ("x_val", "x_valid", "val_images", "validation_images", "validation"),
-    "test": ("x_test", "test_images", "test"),
-}
-LABEL_KEYS = {
-    "train": ("labels", "y_train", "train_labels"),
-    "validation": ("y_val", "y_valid", "val_labels", "validation_labels"),
-    "test": ("y_test", "test_labels"),
-}
-FACTOR_KEYS = {
-    "train": ("factors", "latents_classes", "train_factors", "factors_train"),
-    "validation": ("validation_factors", "val_factors", "factors_validation", "factors_val"),
-    "test": ("test_factors", "factors_test"),
-}
+BYTES = (np.dtype(np.uint8), np.dtype(np.bool_))  # read from the file as they lie, without a conversion
+Arrange = Callable[[np.ndarray], np.ndarray]
 
 
-def images_from_array(
-    array: np.ndarray, labels: object = None, source: str = "array", *, channels_first: bool = False
-) -> Images:
-    """Return an array (N, H, W), (N, H, W, C) or (N, C, H, W) as images; raise DataError naming `source`.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The settings of `[data]` that say what numbers and axes mean; see `Data`."""
 
-    Whole numbers are 0..255, or 0 and 1 (then 1 is white); floats are kept as float32. The axis of
-    length 1, 3 or 4 is the channels; where both or neither are, `channels_first` decides. A large memory map of
-    whole bytes stays in its file.
+    span: Span | None = None
+    channels_last: bool | None = None
+    size: tuple[int, int] | None = None
+    alpha: Alpha = "white"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One split as its source has it. All splits together decide what its numbers mean: `images_of`.
+
+    array        (N, H, W), (N, H, W, C) or (N, C, H, W), in memory or a memory map, or rows in a file
+    tensor       True where channels come first by convention
+    class_names  of labels that are numbers
+    mapped       True where the range was applied already
     """
+
+    array: np.ndarray | ArrayFile
+    source: str
+    labels: object = None
+    tensor: bool = False
+    class_names: tuple[str, ...] | None = None
+    factors_NF: Tensor | None = None
+    factor_names: tuple[str, ...] | None = None
+    mapped: bool = False
+
+
+def images_from_array(array: np.ndarray, labels: object = None, source: str = "array") -> Images:
+    """Return an array (N, H, W), (N, H, W, C) or (N, C, H, W) as images; raise DataError naming `source`."""
+    return images_of({"train": Part(array, source, labels)}).train
+
+
+def images_of(parts: Mapping[str, Part], reading: Reading | None = None) -> Loaded:
+    """Return the splits as images; raise DataError naming the part that is none.
+
+    Whole numbers are 0..255, or 0 and 1 in all splits (then 1 is white), or what a range makes of them; floats are kept
+    as float32. The axis of length 1, 3 or 4 is the channels, where nothing else was said. A large memory map of whole
+    bytes stays in its file.
+    """
+    reading = reading or Reading()
+    span, notes = reading.span, list[str]()
+    arrays = {split: _arranged(part, reading.channels_last, notes) for split, part in parts.items()}
+    numbers = {split: _measured(arrays[split], part) for split, part in parts.items()}
+    sources = {split: part.source for split, part in parts.items()}
+    if span is None:
+        notes += _one_rule(arrays, numbers, sources)
+    # A range is applied here where it cannot wait, and then in all splits; else once the images are split.
+    here = span is not None and any(
+        part.mapped or levels.too_fine(numbers[split], span) for split, part in parts.items()
+    )
+    mask = levels.is_mask(numbers.values())
+    columns = {split: _column(part, len(arrays[split]), notes) for split, part in parts.items()}
+    labels, names = classes.numbered(columns)
+    if line := classes.like_numbers(labels):
+        notes.append(line)
+    splits = {}
+    for split, part in parts.items():
+        array, held = arrays[split], numbers[split]
+        white = span is None and (held.dtype.kind == "b" or (mask and held.whole))
+        if isinstance(array, OnDisk):
+            pixels: Tensor | OnDisk = array.then(_white_one) if white else array
+        elif span is not None and here and not part.mapped:
+            pixels = torch.from_numpy(levels.spread(array, held, span, part.source))
+        else:
+            raw = levels.to_pixels(array, held, part.source, one_is_white=white)
+            pixels = torch.from_numpy(np.ascontiguousarray(raw))
+        class_names = (names or part.class_names) if split in labels else None
+        images = Images(pixels, labels.get(split), class_names, part.factors_NF, part.factor_names)
+        if span is not None and here and isinstance(array, OnDisk):
+            images = levels.ranged(images, span, part.source)
+        splits[split] = images
+    return Loaded.of(splits, notes=tuple(dict.fromkeys(notes)), ranged=here)
+
+
+# --- one split --------------------------------------------------------------------------------
+
+
+def _column(part: Part, n: int, notes: list[str]) -> classes.Column | None:
+    """Return the labels of a part as one column; add a note where they cannot be classes."""
+    if part.labels is None:
+        return None
+    column, note = classes.as_column(part.labels, n, part.source)
+    notes += [note] if note else []
+    return column
+
+
+def _arranged(part: Part, last: bool | None, notes: list[str]) -> np.ndarray | OnDisk:
+    """Return the pixels of a part as (N, C, H, W), unconverted; large ones stay in their file."""
+    array = part.array
     if isinstance(array, np.memmap) and array.filename and array.nbytes > ondisk.THRESHOLD:
         # A part of a map is elsewhere in the file, and what was written to a map of mode "c" is not in it at all.
         whole = isinstance(array.base, mmap) and array.flags.c_contiguous and array.mode != "c"
-        if whole and array.dtype in _BYTES:
-            file = ArrayFile(Path(array.filename), array.shape, array.offset)
-            return _in_file(file, labels, source, channels_first)
-    array = np.asarray(array)
-    pixels_NCHW = _pixels(_channels_first(array, source, channels_first), source)
-    labels_N, classes = _labels(labels, len(array), source)
-    return Images(torch.from_numpy(np.ascontiguousarray(pixels_NCHW)), labels_N, classes)
+        if whole and array.dtype in BYTES:
+            array = ArrayFile(Path(array.filename), array.shape, array.offset)
+    if not isinstance(array, ArrayFile):
+        array = np.asarray(array)
+        channels_first, note = _axes(array.shape, part.source, part.tensor, last)
+        notes += [note] if note else []
+        return channels_first(array)
+    # A wrong shape is refused before anything is read.
+    to_first, note = _axes(array.shape, part.source, part.tensor, last)
+    notes += [note] if note else []
+
+    def step(rows: Tensor, _: Tensor) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(to_first(rows.numpy())))
+
+    return OnDisk(array, step=step)
 
 
-def load_array_file(path: Path) -> Loaded:
-    """Read a .npy or .npz file (never pickled objects); raise DataError naming the file.
+def _axes(shape: tuple[int, ...], source: str, tensor: bool, last: bool | None) -> tuple[Arrange, str]:
+    """Return what brings an array of this shape to (N, C, H, W), and a note where people may have meant another axis.
 
-    A .npy of uint8 or bool above `ondisk.THRESHOLD` stays in its file. Other numbers are read whole, since each batch
-    would have to be converted anew in every epoch; so is an .npz, whose rows have no place in the file of their own.
+    tensor  True where channels come first by convention
+    last    True or False where it was said that channels come last or first
     """
-    try:
-        with path.open("rb") as file:  # numpy leaves a handle of its own open where the archive is damaged
-            if (size := path.stat().st_size) > ondisk.THRESHOLD:
-                if path.suffix.lower() == ".npy":
-                    shape, columns_first, dtype = _header(file)
-                    if dtype in _BYTES and not columns_first and len(shape) > 1 and 0 not in shape:
-                        return Loaded(_in_file(ArrayFile(path, shape, file.tell()), None, str(path), False))
-                instead = "only .npy files of uint8, row by row, are read from the disk as they are needed"
-                check_memory(size, str(path), f"{instead}: save them as that")
-                file.seek(0)  # behind the header
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return Loaded(images_from_array(content, source=str(path)))
-            arrays = {}
-            for key in content.files:
-                name = key if key in content.zip.namelist() else f"{key}.npy"
-                with content.zip.open(name) as member:
-                    unpickled = _header(member)[2].hasobject  # read from the header alone
-                if not unpickled:
-                    arrays[key] = content[key]
-            if content.files and not arrays:
-                raise DataError(f"{path}: holds nothing but Python objects, which are never unpickled")
-    except DataError:
-        raise
-    except Exception as error:  # numpy, zipfile, zlib and the header's parser each raise their own
-        raise DataError(
-            f"{path}: not readable as an array ({error}); expected what numpy.save or numpy.savez writes, "
-            "without objects"
-        ) from None
-    return loaded_from_mapping(arrays, str(path))
-
-
-def loaded_from_mapping(arrays: Mapping[str, object], source: str) -> Loaded:
-    """Return splits from arrays under conventional names, or from a single array of any name."""
-    if len(arrays) == 1:
-        arrays = {"images": next(iter(arrays.values()))}
-    splits: dict[str, Images] = {}
-    for split, keys in IMAGE_KEYS.items():
-        key = next((key for key in keys if key in arrays), None)
-        if key is not None:
-            labels = next((arrays[name] for name in LABEL_KEYS[split] if name in arrays), None)
-            images = images_from_array(np.asanyarray(arrays[key]), labels, f"{source}[{key}]")
-            splits[split] = _with_factors(images, arrays, split, source)
-    if "train" not in splits:
-        raise DataError(
-            f"{source}: has no training images under any of {', '.join(IMAGE_KEYS['train'][:3])}; "
-            f"it has {', '.join(sorted(arrays)) or 'nothing'}"
+    if len(shape) not in (3, 4):
+        hint = "; reshape the rows to (N, height, width)" if len(shape) == 2 else ""
+        raise DataError(f"{source}: shape {shape} is not (N, H, W), (N, H, W, C) or (N, C, H, W){hint}")
+    if 0 in shape:
+        raise DataError(f"{source}: shape {shape} holds no pixels")
+    if len(shape) == 3:
+        flat = shape[2] in CHANNELS[1:] and shape[1] > max(CHANNELS)
+        note = f"{source}: shape {shape} is read as {shape[0]} grey images of {shape[1]} x {shape[2]} pixels"
+        return _grey, f"{note}; one colour image is array[None]" if flat else ""
+    first, final = shape[1] in CHANNELS, shape[3] in CHANNELS
+    as_first = f"{shape[1]} channels of {shape[2]} x {shape[3]} pixels"
+    as_last = f"{shape[3]} channels of {shape[1]} x {shape[2]} pixels"
+    square = (
+        shape[1] == shape[2] != shape[3] and not first and not final
+    )  # as of images whose channels come last
+    note = ""
+    if last is None and first != final:
+        last = final
+    elif last is None and tensor and not square:
+        last = False
+        if not first and shape[1] > max(shape[2:]):
+            note = f"{source}: shape {shape} is read as {as_first}; --data.channels-last true reads {as_last}"
+    if last is None:
+        why = (
+            "both axis 1 and axis 3 could be"
+            if first
+            else "neither axis 1 nor axis 3 has 1, 3 or 4 entries to be"
         )
-    return Loaded(**splits)
+        raise DataError(
+            f"{source}: in shape {shape} {why} the channels; say which: --data.channels-last true for {as_last}, "
+            f"--data.channels-last false for {as_first}"
+        )
+    return _channels_to_front if last else _as_it_is, note
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return shape, whether columns come first, and dtype of a .npy; leave the stream at its numbers."""
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(stream)
+def _grey(array: np.ndarray) -> np.ndarray:
+    return array[:, None]
 
 
-def _in_file(file: ArrayFile, labels: object, source: str, prefer_first: bool) -> Images:
-    """Return images whose pixels stay in their file, arranged as they are read."""
-    # An array of the whole shape that takes one byte: a wrong shape is refused before anything is read.
-    _channels_first(np.broadcast_to(np.uint8(0), file.shape), source, prefer_first)
+def _channels_to_front(array: np.ndarray) -> np.ndarray:
+    return array.transpose(0, 3, 1, 2)
 
-    def arranged(rows: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-        pixels_BCHW = _channels_first(rows.numpy(), source, prefer_first)
-        return torch.from_numpy(np.ascontiguousarray(pixels_BCHW))
 
-    pixels = OnDisk(file, step=arranged)
+def _as_it_is(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _measured(array: np.ndarray | OnDisk, part: Part) -> Numbers:
+    """Return the facts that decide what numbers mean; of a file only as far as it has to be read for them."""
+    if isinstance(array, np.ndarray):
+        return levels.measure(array, part.source)
     high = 0
-    for part in pixels.chunks():
-        high = max(high, int(part.max()))
+    for chunk in array.chunks():
+        high = max(high, int(chunk.max()))
         if high > 1:  # in most files in the first few MiB; a mask is read to its end
             break
-    if high == 1:  # a mask, as in `_pixels`
-        pixels = pixels.then(lambda part, _: part * 255)
-    return Images(pixels, *_labels(labels, len(file), source))
+    dtype = part.array.dtype if isinstance(part.array, np.ndarray) else np.dtype(np.uint8)
+    return Numbers(dtype, 0, high)
 
 
-def _with_factors(images: Images, arrays: Mapping[str, object], split: str, source: str) -> Images:
-    """Return the images with the factors of variation that are stored beside them: whole numbers (N, F)."""
-    key = next((key for key in FACTOR_KEYS[split] if key in arrays), None)
-    if key is None:
-        return images
-    array = np.asarray(arrays[key])
-    if array.shape[:1] != (len(images),) or array.ndim != 2 or array.dtype.kind not in "iub":
+def _white_one(pixels: Tensor, _: Tensor) -> Tensor:
+    return pixels.mul(255)
+
+
+def _one_rule(
+    arrays: Mapping[str, np.ndarray | OnDisk], numbers: Mapping[str, Numbers], sources: Mapping[str, str]
+) -> list[str]:
+    """Return notes on splits whose numbers would mean something else alone; raise DataError where no rule fits all."""
+    low, high = min(held.low for held in numbers.values()), max(held.high for held in numbers.values())
+    floats = [split for split, held in numbers.items() if held.dtype.kind == "f"]
+    wide = [split for split in floats if numbers[split].low < 0 or numbers[split].high > 1]
+    whole = [split for split in numbers if split not in floats]
+    if wide and whole:
+        a, b = wide[0], whole[0]
         raise DataError(
-            f"{source}[{key}]: {array.dtype} of shape {array.shape} for {len(images)} images; expected whole numbers "
-            f"({len(images)}, F), the index of each factor's value: numpy.unique(column, return_inverse=True)[1]"
+            f"{sources[a]} holds floating-point numbers from {numbers[a].low:g} to {numbers[a].high:g} and "
+            f"{sources[b]} whole numbers or bool; say what is black and white in both: {levels.range_flag(low, high)}"
         )
-    default = [f"factor {i}" for i in range(array.shape[1])]
-    names = np.asarray(arrays.get("factor_names", default)).ravel()
-    try:
-        factors_NF = torch.from_numpy(array.astype(np.int64))
-        return replace(images, factors_NF=factors_NF, factor_names=tuple(map(str, names)))
-    except DataError as error:
-        raise DataError(f"{source}[factor_names]: {error}") from None
-
-
-def _channels_first(array: np.ndarray, source: str, prefer_first: bool) -> np.ndarray:
-    if array.ndim not in (3, 4):
-        hint = "; reshape the rows to (N, height, width)" if array.ndim == 2 else ""
-        raise DataError(f"{source}: shape {array.shape} is not (N, H, W), (N, H, W, C) or (N, C, H, W){hint}")
-    if 0 in array.shape:
-        raise DataError(f"{source}: shape {array.shape} holds no pixels")
-    if array.ndim == 3:
-        return array[:, None]
-    first, last = array.shape[1] in CHANNELS, array.shape[3] in CHANNELS
-    if first != last:
-        return array if first else array.transpose(0, 3, 1, 2)
-    if prefer_first:
-        return array
-    why = (
-        "both axis 1 and axis 3 could be"
-        if first
-        else "neither axis 1 nor axis 3 has 1, 3 or 4 entries to be"
-    )
-    raise DataError(
-        f"{source}: in shape {array.shape} {why} the channels; give (N, C, H, W) as a torch tensor"
-    )
-
-
-def _pixels(array: np.ndarray, source: str) -> np.ndarray:
-    """Return uint8 or float32; raise DataError for numbers that are no pixels."""
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if np.issubdtype(array.dtype, np.floating):
-        with np.errstate(over="ignore"):  # a float64 too large for float32 is caught as infinite below
-            pixels = array.astype(np.float32)
-        bad = ~np.isfinite(pixels)
-        if bad.any():
-            raise DataError(
-                f"{source}: {int(bad.sum())} values are not finite, the first in image "
-                f"{int(np.argwhere(bad)[0][0])} (NaN or infinite); remove or replace them"
-            )
-        return pixels
-    if not np.issubdtype(array.dtype, np.integer):
-        raise DataError(
-            f"{source}: dtype {array.dtype} is not pixels; expected uint8, bool or floating point"
-        )
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high > 255:
-        outside = (array < 0) | (array > 255)
-        raise DataError(
-            f"{source}: {int(outside.sum())} whole numbers lie outside 0..255 (from {low} to {high}), the first "
-            f"in image {int(np.argwhere(outside)[0][0])}; scale them to uint8, or give floats in [0, 1]"
-        )
-    levels = array.astype(np.uint8)
-    # A mask stored as 0 and 1 is black and white, not two shades of black.
-    return levels * np.uint8(255) if high == 1 else levels
-
-
-def _labels(labels: object, n: int, source: str) -> tuple[torch.Tensor | None, tuple[str, ...] | None]:
-    """Return int64 labels, and the names of the classes where the labels are names."""
-    if labels is None:
-        return None, None
-    array = np.asarray(labels)
-    if array.ndim == 2 and array.shape[1] == 1:  # a column of a table
-        array = array[:, 0]
-    if array.shape != (n,):
-        raise DataError(f"{source}: labels of shape {array.shape} for {n} images; expected ({n},)")
-    if array.dtype.kind in "US":
-        classes, index = np.unique(array.astype(str), return_inverse=True)
-        return torch.from_numpy(index.astype(np.int64)), tuple(str(name) for name in classes)
-    whole = array.dtype.kind in "iub" or (array.dtype.kind == "f" and bool((array == np.rint(array)).all()))
-    if not whole:
-        raise DataError(f"{source}: labels of dtype {array.dtype} are not whole numbers or names")
-    return torch.from_numpy(array.astype(np.int64)), None
+    for split, held in numbers.items():
+        if held.too_wide and isinstance(array := arrays[split], np.ndarray):
+            levels.refuse_wide(array, held, sources[split], (low, high))
+    coarse = [
+        f"{sources[split]}: float32 has few steps between {held.low:.10g} and {held.high:.10g}, and rounds; "
+        f"{levels.range_flag(held.low, held.high)} is applied before that"
+        for split, held in numbers.items()
+        if held.low < held.high and levels.too_fine(held, (held.low, held.high))
+    ]
+    if high <= 1 or levels.is_mask(numbers.values()):
+        return coarse
+    return coarse + [
+        f"{sources[split]} holds only 0 and 1, and other splits go further: 1 is a level like others there, not white"
+        for split, held in numbers.items()
+        if held.whole and held.high == 1
+    ]

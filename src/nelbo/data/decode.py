@@ -1,119 +1,31 @@
-"""The decoding of image files to arrays of one mode and size: one file, a block of them, a folder on all cores."""
+"""The decoding of many image files, on all cores, block by block."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nelbo.data.resize import fit_box
+from nelbo.data.imagefile import Decoding, Pixels, Unreadable, decode_pages, opened, read_headers
 from nelbo.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-    from PIL.ImageFile import ImageFile
 
 T = TypeVar("T")
 A = TypeVar("A")
 BLOCK, BLOCK_BYTES = 32, 4 << 20  # files to a task, and of large ones fewer
-GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")  # Pillow's, of 1 to 32 bits
-_ORIENTATION = 0x0112  # EXIF tag; values from 5 on turn the picture by 90 degrees
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The facts of an image file that need no decoding; height and width are those on a screen."""
+class Entry(NamedTuple):
+    """One image: a file, and the page of it that is the image."""
 
-    grey: bool
-    height: int
-    width: int
-
-
-def read_header(path: Path) -> Header:
-    """Return mode and size; raise DataError naming the file."""
-    with _opened(path) as image:
-        width, height = image.size
-        # Behind the pixels of a PNG Pillow could look only by decoding all of them.
-        ahead = image.format != "PNG" or "exif" in image.info
-        if ahead and image.getexif().get(_ORIENTATION, 1) >= 5:
-            height, width = width, height
-        return Header(image.mode in GREY_MODES, height, width)
-
-
-def decode_file(path: Path, *, grey: bool, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """Return uint8 (C, H, W), fitted to `size` (height, width) unless None; raise DataError naming the file."""
-    from PIL import ImageOps
-
-    with _opened(path) as image:
-        if size is not None:  # lets a JPEG decoder skip detail; twice the size keeps the filter's quality
-            image.draft("L" if grey else "RGB", (2 * max(size), 2 * max(size)))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        return to_array(fitted(eight_bit(upright), size), grey=grey)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[ImageFile]:
-    """Open an image file; raise DataError naming it where it cannot be read, here or in the block."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path}: cannot be read as an image ({error}); repair the file or take it out of the folder"
-        ) from None
-
-
-def eight_bit(image: PILImage) -> PILImage:
-    """Return the image, 16-bit grey scaled to 8 bits; raise ValueError for floating point, which has no fixed range."""
-    from PIL import Image
-
-    if image.mode == "F":
-        raise ValueError("a floating-point image has no fixed range; save the pixels as .npy")
-    if not image.mode.startswith("I"):
-        return image
-    values = np.clip(np.asarray(image, dtype=np.float64), 0, 65535)
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 / 257 = 255
-
-
-def fitted(image: PILImage, size: tuple[int, int] | None) -> PILImage:
-    """Return the centred part with the target's aspect ratio, resized; the image itself without a size."""
-    if size is None or (image.height, image.width) == size:
-        return image
-    from PIL import Image
-
-    if image.mode in ("1", "P", "PA"):  # Pillow would resize these without a filter
-        image = image.convert("L" if image.mode == "1" else "RGBA")
-    box = fit_box(image.height, image.width, *size)
-    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box)
-
-
-def to_array(image: PILImage, *, grey: bool) -> NDArray[np.uint8]:
-    """Return uint8 (C, H, W): 1 channel, or 3. Transparency becomes white."""
-    from PIL import Image
-
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        image = Image.alpha_composite(white, picture)
-    array: NDArray[np.uint8] = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
-    return array[None] if grey else array.transpose(2, 0, 1)
-
-
-# --- many files ---------------------------------------------------------------------------
+    file: str
+    page: int = 0
 
 
 def cores() -> int:
@@ -149,31 +61,63 @@ def in_order(
 
 
 def decode_folder(
-    folder: Path, files: Sequence[str], shape: tuple[int, int, int], size: tuple[int, int] | None
-) -> Iterator[NDArray[np.uint8]]:
-    """Yield uint8 (n, C, H, W) of successive files; raise DataError naming the first that cannot be read.
+    folder: Path,
+    entries: Sequence[Entry],
+    shape: tuple[int, int, int],
+    how: Decoding,
+    dtype: type[np.generic] = np.uint8,
+) -> Iterator[Pixels]:
+    """Yield (n, C, H, W) of successive images; raise Unreadable at the first that cannot be read.
 
-    shape  (C, H, W) that every image has, or is brought to where `size` (height, width) is given
+    shape  (C, H, W) that every image has, or is brought to where `how.size` is given
+    dtype  np.uint8, or np.float32 where the files hold floating-point numbers
     """
     # Threads, for Pillow decodes without Python's lock. JPEG files of 256 x 256 kept two cores 87 % busy; processes
     # kept them 99 % busy and cost a protocol (docs/log.md, 2026-11-27).
     # Blocks bound the memory: a few wait for the caller, of BLOCK files or BLOCK_BYTES each.
     n = max(1, min(BLOCK, BLOCK_BYTES // math.prod(shape)))
 
-    def block(start: int) -> NDArray[np.uint8]:
-        return decode_block([folder / file for file in files[start : start + n]], shape, size)
+    def block(start: int) -> Pixels:
+        return decode_block(folder, entries[start : start + n], shape, how, dtype)
 
-    return in_order(block, range(0, len(files), n))
+    return in_order(block, range(0, len(entries), n))
 
 
 def decode_block(
-    paths: Sequence[Path], shape: tuple[int, int, int], size: tuple[int, int] | None
-) -> NDArray[np.uint8]:
-    """Return uint8 (n, C, H, W) of some files; raise DataError naming the first that cannot be read."""
-    out = np.empty((len(paths), *shape), np.uint8)
-    for pixels, path in zip(out, paths, strict=True):
-        image = decode_file(path, grey=shape[0] == 1, size=size)
-        if image.shape != shape:
-            raise DataError(f"{path}: decodes to {image.shape} (C, H, W), but its header says {shape}")
-        pixels[:] = image
+    folder: Path,
+    entries: Sequence[Entry],
+    shape: tuple[int, int, int],
+    how: Decoding,
+    dtype: type[np.generic] = np.uint8,
+) -> Pixels:
+    """Return (n, C, H, W) of some images; raise DataError naming the first that cannot be read."""
+    out: Pixels = np.empty((len(entries), *shape), dtype)
+    done = 0
+    for file, pages in groupby(entries, lambda entry: entry.file):  # a file of many pages is opened once
+        for image in decode_pages(folder / file, [entry.page for entry in pages], shape[0], how):
+            if image.shape != shape:
+                raise DataError(
+                    f"{folder / file}: decodes to {image.shape} (C, H, W), but its header says {shape}"
+                )
+            out[done] = image
+            done += 1
     return out
+
+
+def unreadable(folder: Path, files: Sequence[str]) -> dict[str, str]:
+    """Return the files that cannot be read to their end, each with the reason."""
+
+    def reason(file: str) -> str | None:
+        try:
+            pages = [header.page for header in read_headers(folder / file)]
+            with opened(folder / file) as image:
+                for page in pages:
+                    if page:
+                        image.seek(page)
+                    image.load()
+        except Unreadable as error:
+            return error.reason
+        return None
+
+    reasons = zip(files, in_order(reason, files), strict=True)
+    return {file: why for file, why in reasons if why is not None}

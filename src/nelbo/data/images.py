@@ -22,7 +22,7 @@ class Images:
 
     pixels       uint8 0..255, or float32 when the source was floating point: a tensor (N, C, H, W), or `OnDisk` where
                  the source is large and stays in its file
-    labels_N     int64, or None where the source has none
+    labels_N     int64, below 0 where an image has none, or None where the source has none
     class_names  the name of each label, or None
     factors_NF   int64, the index of each factor's value where the factors of variation are known, or None
     factor_names the name of each factor; None where factors_NF is
@@ -115,6 +115,12 @@ class Images:
         if (len(self), self.shape, self.dtype) != (len(other), other.shape, other.dtype):
             return False
         return all(torch.equal(a, b) for a, b in zip(self.chunks(), other.chunks(), strict=True))
+
+    def labelled(self) -> Tensor:
+        """Return the positions of the images that have a label, in order."""
+        if self.labels_N is None:
+            return torch.zeros(0, dtype=torch.int64)
+        return torch.nonzero(self.labels_N >= 0).flatten()
 
     def select(self, index: Tensor) -> Images:
         """Return the images at these positions, in this order; of a file they are read only where they are few."""

@@ -10,9 +10,11 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nelbo.data.images import LEVELS, Images
 from nelbo.data.ondisk import CHUNK
@@ -51,8 +53,8 @@ def measure(array: np.ndarray, source: str) -> Numbers:
     return Numbers(array.dtype, array.min().item(), array.max().item())
 
 
-def one_is_white(splits: Iterable[Numbers]) -> bool:
-    """Return True where the whole numbers of all splits together are 0 and 1: a mask, not two shades of black."""
+def is_mask(splits: Iterable[Numbers]) -> bool:
+    """Return True where the whole numbers of all splits together are 0 and 1: not two shades of black."""
     highs = [numbers.high for numbers in splits if numbers.whole]
     return bool(highs) and max(highs) == 1
 
@@ -66,22 +68,27 @@ def too_fine(numbers: Numbers, span: Span) -> bool:
     return numbers.too_wide or (numbers.dtype.kind == "f" and numbers.dtype.itemsize > 4 and narrow)
 
 
-def to_pixels(array: np.ndarray, numbers: Numbers, source: str, *, mask: bool) -> np.ndarray:
+def to_pixels(array: np.ndarray, numbers: Numbers, source: str, *, one_is_white: bool) -> np.ndarray:
     """Return an array's numbers as uint8 or float32 without a range; raise DataError naming `source`.
 
-    mask  True where 1 is white in whole numbers: what `one_is_white` says of all splits together
+    one_is_white  True where 0 and 1 are black and white
     """
     if numbers.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
+        return array.astype(np.float32, order="C")
     if numbers.too_wide:
-        outside = (array < 0) | (array >= LEVELS)
-        first = int(np.argwhere(outside)[0][0])
-        raise DataError(
-            f"{source}: {int(outside.sum())} whole numbers lie outside 0..255 (from {numbers.low} to {numbers.high}), "
-            f"the first in image {first}; say which numbers are black and white: {range_flag(numbers.low, numbers.high)}"
-        )
-    levels = array.astype(np.uint8, copy=False)
-    return levels * np.uint8(LEVELS - 1) if mask or numbers.dtype.kind == "b" else levels
+        refuse_wide(array, numbers, source, (numbers.low, numbers.high))
+    levels = array.astype(np.uint8, order="C")  # a copy: whoever passed the array may go on writing to it
+    return levels * np.uint8(LEVELS - 1) if one_is_white else levels
+
+
+def refuse_wide(array: np.ndarray, numbers: Numbers, source: str, everywhere: Span) -> NoReturn:
+    """Raise DataError for whole numbers beyond 0..255, with the range that holds those `everywhere`."""
+    outside = (array < 0) | (array >= LEVELS)
+    first = int(np.argwhere(outside)[0][0])
+    raise DataError(
+        f"{source}: {int(outside.sum())} whole numbers lie outside 0..255 (from {numbers.low} to {numbers.high}), "
+        f"the first in image {first}; say which are black and white: {range_flag(*everywhere)}"
+    )
 
 
 def spread(array: np.ndarray, numbers: Numbers, span: Span, source: str) -> np.ndarray:
@@ -107,11 +114,19 @@ def ranged(images: Images, span: Span, source: str = "the pixels") -> Images:
     """Map the range to pixels of images that are uint8 or float32 already: as `spread`, and of a file as it is read."""
     low, high = span
     if images.dtype != torch.uint8:
-        return images.each(lambda pixels: (pixels - low) / (high - low))
+        return images.each(lambda pixels: _at_the_ends((pixels - low) / (high - low), span))
     least, most = images.extremes()
     check_inside(least, most, span, source)
     scale = (LEVELS - 1.0) / (high - low)
     return images.each(lambda pixels: pixels.float().sub_(low).mul_(scale).round_().to(torch.uint8))
+
+
+def _at_the_ends(pixels: Tensor, span: Span) -> Tensor:
+    """Return pixels with those that the rounding of float32 left just outside of [0, 1] at 0 and 1."""
+    rounding = 2.0**-22 * max(1.0, max(map(abs, span)) / (span[1] - span[0]))
+    pixels[(pixels < 0) & (pixels >= -rounding)] = 0
+    pixels[(pixels > 1) & (pixels <= 1 + rounding)] = 1
+    return pixels
 
 
 def check_inside(least: float, most: float, span: Span, source: str) -> None:

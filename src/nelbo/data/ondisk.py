@@ -27,7 +27,7 @@ RESIDENT = 64 << 20  # a selection of fewer bytes is read at once and resident f
 CHUNK = 4 << 20  # bytes of a sequential scan at a time
 _DENSE = 4  # where rows lie among fewer than this many times as many, they are read together
 
-R = TypeVar("R", Tensor, NDArray[np.uint8])
+R = TypeVar("R", Tensor, np.ndarray)
 # (pixels of some images, their positions) -> pixels; each image's from that image and its position alone.
 Step = Callable[[Tensor, Tensor], Tensor]
 

@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,29 +15,39 @@ from pydantic import Field, field_validator
 from nelbo.core.config import build, to_dict
 from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec
-from nelbo.data.arrays import load_array_file
+from nelbo.data.arrays import Reading
+from nelbo.data.download import data_root
 from nelbo.data.folder import load_folder
+from nelbo.data.formats import check_file, load_file, unpacked
+from nelbo.data.grouping import by_folder
+from nelbo.data.imagefile import Alpha, Decoding
 from nelbo.data.images import Images
+from nelbo.data.labels import without_label
+from nelbo.data.levels import range_flag, ranged
 from nelbo.data.objects import from_object
+from nelbo.data.ondisk import OnDisk
 from nelbo.data.resize import fit_box, resize_pixels
 from nelbo.data.sources import Dataset
-from nelbo.data.splits import Loaded, Pixels, Splits
+from nelbo.data.splits import Loaded, Pixels, Splits, span_of
 from nelbo.data.transforms import Transform, apply_once, check_order, decisive, frozen, prepared
 from nelbo.errors import ConfigError, DataError, did_you_mean
-
-ARRAY_FILES = (".npy", ".npz")
 
 
 class Data(Spec):
     """The images, their splits, and the transforms before the model.
 
-    source      a named set (with its one field after a colon, "emnist:letters"), a folder, .npy or .npz
+    source      a named set (with its one field after a colon, "emnist:letters"), a folder, or a file: .npy, .npz, .h5,
+                .mat, .parquet, a .zip of images
     size        height and width at load; the centred part of that aspect ratio is kept
     transforms  in the order in which they are applied
     range       smallest and largest value of a pixel, where that is not 0 and 1 (of whole numbers 0 and 255)
+    channels_last   true for arrays (N, H, W, C), false for (N, C, H, W), where the shape does not say: 13 channels
     validation  share below 1, or a count, of the training images, where the source has no validation split
-    test        the same, where the source has no test split
+    test        the same, where the source has no test split; 0 trains on everything
     split_seed  of the permutation that both are taken from
+    split_by    image, or folder: then all images of a sub-folder (a patient, a scene) go to one split
+    alpha       what transparency of image files becomes: white, black, or a channel of its own (keep)
+    skip_unreadable  image files that cannot be read are left out, and not an error
     """
 
     scalar: ClassVar[str] = "source"
@@ -44,10 +55,14 @@ class Data(Spec):
     source: str = Field(default="digits", coerce_numbers_to_str=True)  # a folder may be called 2024
     size: int | tuple[int, int] | None = None
     range: tuple[float, float] | None = None
+    channels_last: bool | None = None
     transforms: tuple[Transform, ...] = ()
     validation: float | int = 0
     test: float | int = 0.2
     split_seed: int = Field(default=42, ge=0, le=2**32 - 1)
+    split_by: Literal["image", "folder"] = "image"
+    alpha: Alpha = "white"
+    skip_unreadable: bool = False
 
     @field_validator("range")
     @classmethod
@@ -88,8 +103,8 @@ class Data(Spec):
                 f"data.source {self.source!r} is neither a data set nor a path that exists; "
                 f"{did_you_mean(self.source, names('dataset'))}"
             )
-        elif path.is_file() and path.suffix.lower() not in ARRAY_FILES:
-            raise DataError(f"{path}: expected a folder of images, or a file ending in .npy or .npz")
+        elif path.is_file():
+            check_file(path)
 
     def present(self, data_dir: Path | None = None) -> bool:
         """Return True if loading needs no download."""
@@ -108,22 +123,12 @@ class Data(Spec):
         check_order(self.transforms)
         if obj is None:
             self.check_source()
-        size = self.height_and_width()
-        if obj is not None:
-            name, loaded = "object", from_object(obj, size=size)
-        elif (path := self.path()) is None:
-            name, loaded = self.source, self.dataset().load(data_dir)
-        else:
-            # A dot is a part of a folder's name: 2024.10 is no 2024.
-            name = path.resolve().stem if path.is_file() else path.resolve().name
-            loaded = (
-                load_array_file(path) if path.is_file() else load_folder(path, size=size, data_dir=data_dir)
-            )
-        raw = self._split(self._resized(loaded.each(Images.numbered)))
-        train, validation, test = (None if images is None else self._once(images) for images in raw)
-        assert train is not None
-        assert test is not None
-        splits = [images for images in (train, validation, test) if images is not None]
+        name, loaded = self.read(data_dir, obj)
+        loaded = self._resized(loaded.each(Images.numbered), name)
+        raw = self._split(loaded)
+        splits = self._once([images for images in raw if images is not None], name, done=loaded.ranged)
+        train, *others = splits
+        validation, test = (None if images is None else others.pop(0) for images in raw[1:])
         shapes = sorted({images.shape for images in splits})
         if len({channels for channels, *_ in shapes}) > 1:
             raise DataError(
@@ -155,7 +160,40 @@ class Data(Spec):
             range=(low, high),
             transforms=self.transforms,
             eight_bit=levels and (low, high) == (0.0, 1.0),
+            notes=(*loaded.notes, *_notes(train, validation, test)),
+            unreadable=loaded.unreadable,
         )
+
+    def read(self, data_dir: Path | None, obj: object | None) -> tuple[str, Loaded]:
+        """Return the name of the data and its images as the source has them."""
+        reading = Reading(self.range, self.channels_last, self.height_and_width(), self.alpha)
+        if obj is not None:
+            return "object", from_object(obj, reading)
+        path = self.path()
+        if self.channels_last is not None and (
+            path is None or path.is_dir() or path.suffix.lower() == ".zip"
+        ):
+            raise ConfigError(f"data.channels-last is about arrays, and {self.source} is none; leave it out")
+        if path is None:
+            return self.source, self.dataset().load(data_dir)
+        # Of a folder the whole name: 2024.1 and 2024.10 are two.
+        name = path.resolve().name if path.is_dir() else path.resolve().stem
+        if path.suffix.lower() == ".zip" and path.is_file():
+            path = unpacked(path, data_root(data_dir) / "unpacked")
+        if path.is_file():
+            return name, load_file(path, reading)
+        loaded = load_folder(
+            path,
+            self.decoding(),
+            skip_unreadable=self.skip_unreadable,
+            folders_are_classes=self.split_by == "image",
+            data_dir=data_dir,
+        )
+        return name, loaded
+
+    def decoding(self) -> Decoding:
+        """Return the choices that image files are decoded by."""
+        return Decoding(self.height_and_width(), self.range, self.alpha)
 
     def height_and_width(self) -> tuple[int, int] | None:
         """Return `size` as height and width, or None where images keep theirs."""
@@ -176,10 +214,14 @@ class Data(Spec):
             raise ConfigError(f"data.source {self.source!r}: {name} has no variants; write {name!r}")
         return build(concrete, {concrete.scalar: value}, f"data.source {self.source!r}")
 
-    def _resized(self, loaded: Loaded) -> Loaded:
+    def _resized(self, loaded: Loaded, name: str = "") -> Loaded:
         size = self.height_and_width()
         if size is None:
             return loaded
+        if self.range is not None and not loaded.ranged and loaded.train.shape[1:] != size:
+            # Before resizing, which rounds. Otherwise it waits: so runs of earlier versions keep their hashes.
+            span = self.range
+            loaded = replace(loaded.each(lambda images: ranged(images, span, name)), ranged=True)
 
         def fit(images: Images) -> Images:
             box = fit_box(*images.shape[1:], *size)
@@ -187,20 +229,21 @@ class Data(Spec):
 
         return loaded.each(fit)
 
-    def _split(self, loaded: Loaded) -> tuple[Images, Images | None, Images]:
+    def _split(self, loaded: Loaded) -> tuple[Images, Images | None, Images | None]:
         """Return train, validation and test; what the source lacks comes from one permutation of its train."""
         n = len(loaded.train)
         n_test = 0 if loaded.test is not None else _count(self.test, n)
         n_validation = 0 if loaded.validation is not None else _count(self.validation, n)
-        if loaded.test is None and n_test == 0:
-            raise ConfigError("data.test is 0 and the source has no test split; give a share such as 0.2")
         if n_test + n_validation >= n:
             raise ConfigError(
                 f"data.validation {self.validation} and data.test {self.test} take {n_validation} and {n_test} "
                 f"of {n} images and leave none to train on; give smaller shares or counts"
             )
-        order = np.random.RandomState(self.split_seed).permutation(n)
-        parts = np.split(order, [n_test, n_test + n_validation])
+        if self.split_by == "folder":
+            parts = by_folder(loaded.train, n_test, n_validation, self.split_seed)
+        else:
+            order = np.random.RandomState(self.split_seed).permutation(n)
+            parts = np.split(order, [n_test, n_test + n_validation])
         for part in parts:  # in place: of ten million images an order takes 80 MB
             part.sort()
         test_index, validation_index, train_index = map(torch.from_numpy, parts)
@@ -210,23 +253,35 @@ class Data(Spec):
             train = everything.select(train_index)
         if n_validation:
             validation = everything.select(validation_index)
-        if test is None:
+        if n_test:
             test = everything.select(test_index)
         return train, validation, test
 
-    def _once(self, images: Images) -> Images:
-        if self.range is not None:
-            images = _ranged(images, *self.range)
-        if images.dtype != torch.uint8 and any(transform.binary for transform in self.transforms):
-            low, high = images.extremes()
+    def _once(self, splits: Sequence[Images], name: str, *, done: bool) -> list[Images]:
+        """Return the splits after the range, where it is still to come, and after what happens once."""
+        if self.range is not None and not done:
+            splits = [ranged(images, self.range, name) for images in splits]
+        if any(transform.binary for transform in self.transforms):
+            low, high = span_of(splits)
             if low < 0 or high > 1:
-                span = f"{low:.3g},{high:.3g}"
                 raise DataError(
-                    f"binarising needs pixels in [0, 1], but these lie in [{span}]; say so with --data.range {span}"
+                    f"{name}: binarising needs pixels in [0, 1], but these lie in [{low:.4g}, {high:.4g}]; "
+                    f"{self.way_into_range(low, high)}"
                 )
-        return prepared(images, self.transforms)
+        return [prepared(images, self.transforms) for images in splits]
 
-    def _hash(self, raw: Sequence[Images | None], test: Images) -> str:
+    def way_into_range(self, low: float, high: float) -> str:
+        """Return what brings pixels that lie in [low, high] before the transforms into [0, 1], in words."""
+        if self.range is None:
+            return f"say what is black and white: {range_flag(low, high)}"
+        black, white = self.range  # back to the numbers of the source
+        least, most = (black + value * (white - black) for value in (low, high))
+        return (
+            f"data.range {black:g},{white:g} leaves numbers from {least:.6g} to {most:.6g} outside; "
+            f"all of them are inside of {range_flag(min(black, least), max(white, most))}"
+        )
+
+    def _hash(self, raw: Sequence[Images | None], test: Images | None) -> str:
         contents = {
             "splits": [images.hash() if images is not None else None for images in raw],
             "split_seed": self.split_seed,
@@ -234,21 +289,23 @@ class Data(Spec):
         }
         if self.range is not None:
             contents["range"] = list(self.range)
-        if any(transform.random for transform in self.transforms):  # the very bits that are evaluated
+        # The very bits that are evaluated.
+        if test is not None and any(transform.random for transform in self.transforms):
             contents["test"] = Images(frozen(test, self.transforms).pixels).hash()
         # 64 bits: two of a million data sets are alike by chance with probability 3e-8.
         return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _ranged(images: Images, low: float, high: float) -> Images:
-    """Map [low, high] to [0, 1]; of whole numbers to 0..255, rounded, where none may lie outside."""
-    if images.dtype != torch.uint8:
-        return images.each(lambda pixels: (pixels - low) / (high - low))
-    least, most = map(int, images.extremes())
-    if least < low or most > high:
-        raise DataError(f"data.range {low:g},{high:g}: the pixels are whole numbers from {least} to {most}")
-    scale = 255.0 / (high - low)
-    return images.each(lambda pixels: pixels.float().sub_(low).mul_(scale).round_().to(torch.uint8))
+def _notes(train: Images, validation: Images | None, test: Images | None) -> list[str]:
+    """Return lines about the splits: images without a label, no test split, pixels that stay on the disk."""
+    named = {"training": train, "test": test, "validation": validation}
+    lines = [without_label({name: images.labels_N for name, images in named.items() if images is not None})]
+    if test is None:
+        instead = "training" if validation is None else "validation"
+        lines.append(f"no test split (data.test is 0): the model is measured on the {instead} images")
+    if isinstance(pixels := train.pixels, OnDisk):
+        lines.append(f"{pixels.nbytes / 1e9:,.1f} GB of training images stay on the disk, {pixels.note}")
+    return [line for line in lines if line]
 
 
 def _count(share: float | int, n: int) -> int:
@@ -257,11 +314,7 @@ def _count(share: float | int, n: int) -> int:
 
 def _range(splits: Sequence[Images], transforms: Sequence[Transform]) -> tuple[float, float]:
     """Return [0, 1] after the transforms, or what float pixels outside of it really span."""
-    low, high = 0.0, 1.0
-    for images in splits:
-        if images.dtype != torch.uint8:
-            least, most = images.extremes()
-            low, high = min(low, least), max(high, most)
+    low, high = span_of(splits)
     for transform in transforms:
         low, high = transform.range(low, high)
     return low, high

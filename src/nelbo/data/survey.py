@@ -1,5 +1,6 @@
 """The survey of a source: what the headers of its files and a few of its images tell, before anything is loaded."""
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from nelbo.core.vocabulary import Shape
-from nelbo.data.arrays import images_from_array, load_array_file
-from nelbo.data.decode import decode_file, in_order, read_header
-from nelbo.data.folder import _splits as split_folders
-from nelbo.data.folder import list_images
+from nelbo.data.decode import Entry, in_order
+from nelbo.data.download import data_root
+from nelbo.data.filelist import Listing, slashed, tables_in
+from nelbo.data.folder import split_paths
+from nelbo.data.formats import unpacked
+from nelbo.data.imagefile import Header, Unreadable, decode_pages, read_headers
 from nelbo.data.images import Images
-from nelbo.data.objects import from_object
 from nelbo.data.spec import Data
 from nelbo.data.splits import Loaded
 from nelbo.errors import DataError
@@ -34,7 +36,7 @@ class Survey:
     pixels             "binary": black and white only; "levels": 256 of them; "real": floating point, or on any scale
     low, high          the values of the pixels that were looked at, as a model would see them
     spread             their standard deviation
-    classes            how many there are; 0 without labels
+    labels             in words: how many classes there are, or where labels are
     splits             those that the source has itself, beside train
     """
 
@@ -47,7 +49,7 @@ class Survey:
     low: float = 0.0
     high: float = 1.0
     spread: float = 0.25
-    classes: int = 0
+    labels: str = "no labels"
     splits: tuple[str, ...] = ()
 
     @property
@@ -68,67 +70,80 @@ class Survey:
         depth = {"binary": "", "levels": ", 256 levels"}.get(
             self.pixels, f", values from {self.low:.3g} to {self.high:.3g}"
         )
-        labels = f"{self.classes} classes" if self.classes else "no labels"
-        return f"{self.n:,} {what} images of {size}{depth}, {labels}"
+        return f"{self.n:,} {what} images of {size}{depth}, {self.labels}"
 
 
 def survey(data: Data, data_dir: Path | None = None, obj: object | None = None) -> Survey:
     """Return the survey of the images in `obj`, or of the source; raise DataError where there are none.
 
-    Of a folder every header is read and 64 images are decoded; of a .npy the header and 64 rows. Other files, and
-    objects, are loaded. Nothing is downloaded: of a named set the facts of its class are taken.
+    Of a folder, or a .zip, every header is read and 64 images are decoded. Files of arrays, and objects, are opened as
+    training opens them. Nothing is downloaded: of a named set the facts of its class are taken.
     """
     path = data.path()
+    as_they_are = data.model_copy(update={"size": None})
     if obj is not None:
-        return _of_loaded("arrays", from_object(obj, size=data.height_and_width()))
+        return _of_loaded("arrays", as_they_are.read(data_dir, obj)[1])
     if path is None:
         return _of_named(data)
     data.check_source()
+    if path.is_file() and path.suffix.lower() == ".zip":
+        path = unpacked(path, data_root(data_dir) / "unpacked")
     if path.is_dir():
         return _of_folder(path, data)
-    if path.suffix.lower() == ".npy":
-        return _of_npy(path)
-    return _of_loaded(path.name, load_array_file(path))
+    return _of_loaded(path.name, as_they_are.read(data_dir, None)[1])
 
 
 def _of_named(data: Data) -> Survey:
     dataset = data.dataset()
-    channels, *size = dataset.image_shape()
-    box = (size[0], size[1])
+    channels, height, width = dataset.image_shape()
+    size, labels = (height, width), f"{dataset.classes} classes"
     return Survey(
-        dataset.name, dataset.images, channels, box, box, "levels", classes=dataset.classes, splits=("test",)
+        dataset.name, dataset.images, channels, size, size, "levels", labels=labels, splits=("test",)
     )
 
 
 def _of_folder(folder: Path, data: Data) -> Survey:
-    parts = split_folders(folder)
-    root = parts.get("train", folder)
-    files = list_images(root)
-    if not files:
-        raise DataError(f"{root}: holds no image files to train on")
-    headers = list(in_order(lambda file: read_header(root / file), files))
-    sizes = [(header.height, header.width) for header in headers]
-    grey = all(header.grey for header in headers)
-    by_area = sorted(sizes, key=lambda size: size[0] * size[1])
-    some = [root / files[i] for i in _evenly(len(files))]
-    arrays = [decode_file(file, grey=grey, size=data.height_and_width()).ravel() for file in some]
-    folders = {file.split("/")[0] for file in files} if all("/" in file for file in files) else set()
+    parts = split_paths(folder)
+    listing = Listing.of(parts.get("train", folder))
+    if not listing.files:
+        raise DataError(f"{listing.folder}: holds no image files to train on")
+    headers: list[tuple[Entry, Header]] = []
+    read = in_order(lambda file: _headers(listing.folder / file), listing.files)
+    for file, pages in zip(listing.files, read, strict=True):
+        headers += [(Entry(file, header.page), header) for header in pages if not header.reduced]
+    if not headers:
+        raise DataError(f"{listing.folder}: none of its {len(listing.files)} image files can be read")
+    sizes = sorted(
+        ((header.height, header.width) for _, header in headers), key=lambda size: size[0] * size[1]
+    )
+    alpha = data.alpha == "keep" and any(header.alpha for _, header in headers)
+    channels = (1 if all(header.grey for _, header in headers) else 3) + alpha
+    arrays: list[NDArray[np.generic]] = []
+    for entry in (headers[i][0] for i in _evenly(len(headers))):
+        with contextlib.suppress(Unreadable):  # loading names all such files in one message
+            pages = decode_pages(listing.folder / entry.file, [entry.page], channels, data.decoding())
+            arrays += [array.ravel() for array in pages]
     facts = Survey(
-        folder.name, len(files), 1 if grey else 3, by_area[0], by_area[-1], "levels", classes=len(folders),
+        folder.name, len(headers), channels, sizes[0], sizes[-1], "levels", labels=_labels_of(folder, listing),
         splits=tuple(sorted(set(parts) - {"train"})),
     )  # fmt: skip
-    return _with_pixels(facts, torch.from_numpy(np.concatenate(arrays)))
+    return _with_pixels(facts, torch.from_numpy(np.concatenate(arrays))) if arrays else facts
 
 
-def _of_npy(path: Path) -> Survey:
+def _headers(file: Path) -> list[Header]:
+    """Return the headers of a file, none where it cannot be read: loading names all such files in one message."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception:  # the loader has a message for each kind of damage
-        return _of_loaded(path.name, load_array_file(path))
-    if array.ndim < 3 or not len(array):
-        return _of_loaded(path.name, load_array_file(path))  # which says what is expected
-    some = images_from_array(array[_evenly(len(array))], source=str(path))
-    return replace(_of_loaded(path.name, Loaded(some)), n=len(array))
+        return read_headers(file)
+    except Unreadable:
+        return []
+
+
+def _labels_of(folder: Path, listing: Listing) -> str:
+    if tables := [*tables_in(folder), *listing.tables]:
+        return f"{tables[0]} beside them"
+    files = [slashed(file) for file in listing.files]
+    in_folders = all("/" in file for file in files)
+    return f"{len({file.split('/')[0] for file in files})} classes" if in_folders else "no labels"
 
 
 def _of_loaded(name: str, loaded: Loaded) -> Survey:
@@ -136,14 +151,17 @@ def _of_loaded(name: str, loaded: Loaded) -> Survey:
     channels, height, width = images.shape
     splits = {"validation": loaded.validation, "test": loaded.test}
     facts = Survey(
-        name, len(images), channels, (height, width), (height, width), "levels", classes=_classes(images),
+        name, len(images), channels, (height, width), (height, width), "levels", labels=_classes(images),
         splits=tuple(split for split, there in splits.items() if there is not None),
     )  # fmt: skip
     return _with_pixels(facts, images.rows(torch.from_numpy(_evenly(len(images)))))
 
 
-def _classes(images: Images) -> int:
-    return 0 if images.labels_N is None else len(np.unique(images.labels_N.numpy()))
+def _classes(images: Images) -> str:
+    labelled = images.labelled()
+    if images.labels_N is None or not len(labelled):
+        return "no labels"
+    return f"{len(np.unique(images.labels_N[labelled].numpy()))} classes"
 
 
 def _evenly(n: int) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """The parts of a diagnosis: findings with evidence and remedy, and the checks that make them."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
@@ -147,16 +147,18 @@ def diagnose(
     data_dir: str | Path | None = None,
     data: object | None = None,
     size: int | None = None,
+    data_fields: Mapping[str, object] | None = None,
     device: str = "auto",
     imports: tuple[str, ...] = (),
 ) -> Diagnosis:
     """Find what is wrong with a run, a configuration or data, from evidence. Changes nothing, downloads nothing.
 
     what     a Run, a Recipe, images (an array, a tensor, a data set), or a text: a run folder, its name under
-             `runs` or `latest`; a .toml file or a recipe's name; a folder, .npy, .npz or a data set's name
+             `runs` or `latest`; a .toml file or a recipe's name; a folder, a file of images or a data set's name
     kind     how a text is read that could be several; auto takes them in the order above
     data     the images of a run that was trained on an object in memory, or that a configuration is meant for
     size     height and width to which data alone is resized
+    data_fields  further fields of `[data]` for data alone, as {"range": (0, 4095)}
     imports  files that registered components, to repeat in the commands
 
     Deterministic: the same subject gives the same diagnosis. Raises ConfigError, DataError and RunError where there
@@ -164,6 +166,14 @@ def diagnose(
     """
     root = Path(data_dir) if data_dir else None
     case = open_case(
-        what, kind=kind, runs=Path(runs), data_dir=root, data=data, size=size, device=device, imports=imports
+        what,
+        kind=kind,
+        runs=Path(runs),
+        data_dir=root,
+        data=data,
+        size=size,
+        data_fields=data_fields,
+        device=device,
+        imports=imports,
     )
     return examine(case)

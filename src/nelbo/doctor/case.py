@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
-from nelbo.data import Data, Images, Splits
+from nelbo.data import Images, Splits
 from nelbo.doctor.command import Change, distinct_command
 from nelbo.errors import NelboError
 from nelbo.metrics import LatentStatistics, Split, latent_statistics
@@ -40,7 +40,7 @@ class Case:
     source         what names the subject on a command line (`runs/x/config.toml`, `fashion-mlp`, `photos`); where it
                    has no name there, an expression of Python, and `in_python` is true
     images         those that were passed from Python
-    size           height and width to which data alone was resized
+    data_fields    the fields of `[data]` with which data alone was read: size, range
     """
 
     subject: str
@@ -55,7 +55,7 @@ class Case:
     in_python: bool = False
     images: object | None = None
     data_dir: Path | None = None
-    size: int | None = None
+    data_fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
     imports: tuple[str, ...] = ()
     _results: dict[str, object] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -90,11 +90,18 @@ class Case:
         return self.run.history() if self.run is not None else []
 
     def view(self, name: str, n: int = LOOKED_AT) -> Split:
-        """Return at most n images of a split, evenly spaced through it, as a model is measured on them."""
-        return Split(some(self.splits.split(name), n), self.splits, self.device)
+        """Return at most n images of a split, evenly spaced through it, as a model is measured on them.
+
+        In place of a test split that is not there it is the one that is measured: validation, or train.
+        """
+        return Split(some(self.splits.split(self._there(name)), n), self.splits, self.device)
+
+    def _there(self, name: str) -> str:
+        return self.splits.measured if name == "test" else name
 
     def looked(self, name: str) -> str:
         """Return `2,000 of 10,000 test images`."""
+        name = self._there(name)
         n = len(self.splits.split(name))
         return f"{n:,} {name} images" if n <= LOOKED_AT else f"{LOOKED_AT:,} of {n:,} {name} images"
 
@@ -128,15 +135,20 @@ class Case:
         changes = {"data.transforms": [], **changes}
         if self.in_python:
             return Change("'digits'", changes, in_python=True, with_images=True)
-        size = {} if self.size is None else {"data.size": self.size}
-        return Change("digits", {"data": self.source, **size, **changes}, imports=self.imports)
+        fields = {f"data.{name}": value for name, value in self.data_fields.items()}
+        return Change("digits", {"data": self.source, **fields, **changes}, imports=self.imports)
 
     def without_copies(self) -> str:
         """Return the line that makes the data without blank and repeated images."""
         if self._images_are_passed:
             return "images = nelbo.doctor.distinct(images)"
-        spec = self.configuration.data if self.configuration else Data(source=self.source, size=self.size)
-        return distinct_command(spec.source, spec.size)
+        if self.configuration is None:
+            return distinct_command(self.source, self.data_fields)
+        spec = self.configuration.data
+        reading = {"size": spec.size, "channels-last": spec.channels_last}
+        return distinct_command(
+            spec.source, {name: value for name, value in reading.items() if value is not None}
+        )
 
     @property
     def _images_are_passed(self) -> bool:

@@ -62,11 +62,13 @@ def merged(changes: Sequence[Change]) -> Change | None:
     return dataclasses.replace(lines[0], fields=fields, flags=flags)
 
 
-def distinct_command(source: str, size: object) -> str:
-    """Return a command line that writes data without its blank and repeated images."""
+def distinct_command(source: str, fields: Mapping[str, object]) -> str:
+    """Return a command line that writes data, read with these fields of `[data]`, without blank and repeated images."""
     stem = Path(source).stem.replace(":", "-") or "images"
     words = ["nelbo", "doctor", source, "--kind", "data", "--distinct", f"{stem}-distinct.npz"]
-    return shlex.join(words if size is None else [*words, "--size", flag_value(size)])
+    for name, value in fields.items():
+        words += ["--size" if name == "size" else f"--data.{kebab(name)}", flag_value(value)]
+    return shlex.join(words)
 
 
 def flag_value(value: object) -> str:

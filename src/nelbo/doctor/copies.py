@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nelbo.core.files import atomic
 from nelbo.data import Data, Images, Loaded, Splits, materialise
-from nelbo.data.arrays import IMAGE_KEYS, LABEL_KEYS
+from nelbo.data.arraynames import IMAGE_KEYS, LABEL_KEYS
 
 NEAR = 0.015  # of the distance of two images taken at random; 0.05 is the closest pair of 1,000 in MNIST
 COMPARED = 100_000  # images among which near copies are looked for, evenly spaced where there are more
@@ -54,7 +54,9 @@ def shrunk(images: Images) -> Tensor:
 
 
 def typical(rows_ND: Tensor) -> float:
-    """Return the root mean square distance of two rows taken at random."""
+    """Return the root mean square distance of two rows taken at random; 0 where there is one."""
+    if len(rows_ND) < 2:
+        return 0.0
     return float((2.0 * rows_ND.var(0).sum()).sqrt())  # E|x - y|^2 = 2 (E|x|^2 - |E x|^2)
 
 
@@ -82,9 +84,10 @@ def distinct(data: object) -> Loaded:
     held_out = [_no_blanks(images) for images in (splits.validation, splits.test) if images is not None]
     train = _no_blanks(splits.train)
     rows_ND = shrunk(train)
-    new = new_rows(rows_ND, torch.cat([shrunk(images) for images in held_out]), NEAR * typical(rows_ND))
+    known_MD = torch.cat([rows_ND[:0], *map(shrunk, held_out)])
+    new = torch.tensor(new_rows(rows_ND, known_MD, NEAR * typical(rows_ND)), dtype=torch.int64)
     validation = held_out[0] if splits.validation is not None else None
-    return Loaded(train.select(torch.tensor(new, dtype=torch.int64)), validation, held_out[-1])
+    return Loaded(train.select(new), validation, held_out[-1] if splits.test is not None else None)
 
 
 def new_rows(rows_ND: Tensor, known_MD: Tensor, closest: float) -> list[int]:
@@ -125,6 +128,7 @@ def write_npz(splits: Loaded, file: Path) -> None:
         if images.labels_N is not None:
             labels = images.labels_N.numpy()
             names = images.class_names
-            arrays[LABEL_KEYS[split][0]] = np.array(names)[labels] if names else labels
+            # The empty name stands for no label, as a label below 0 does.
+            arrays[LABEL_KEYS[split][0]] = np.array([*names, ""])[labels.clip(-1)] if names else labels
     with atomic(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)

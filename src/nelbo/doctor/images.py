@@ -10,7 +10,7 @@ from torch import Tensor
 from nelbo.data import Images
 from nelbo.doctor.base import Finding, Severity, check
 from nelbo.doctor.bounds import smaller
-from nelbo.doctor.case import Case, some, spaced
+from nelbo.doctor.case import Case, NotLooked, some, spaced
 from nelbo.doctor.command import Change
 from nelbo.doctor.copies import (
     COMPARED,
@@ -105,6 +105,8 @@ def repeated_images(case: Case) -> Iterator[Finding]:
 def leaked_images(case: Case) -> Iterator[Finding]:
     """Test images that were trained on, exactly or nearly: the test number is then one of training."""
     train, test = case.raw.train, case.raw.test
+    if test is None:
+        raise NotLooked("there is no test split: data.test is 0")
     index = spaced(len(test), min(QUERIES, len(test)))
     distance_Q = nearest(shrunk(test.select(index)), shrunk_training_images(case))
     leaks = np.flatnonzero(np.isin(fingerprints(test), fingerprints(train))).tolist()

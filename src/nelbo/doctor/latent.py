@@ -8,11 +8,11 @@ from torch import Tensor
 
 from nelbo.core import config
 from nelbo.doctor.base import Finding, check
-from nelbo.doctor.case import Case, NotLooked, some
+from nelbo.doctor.case import Case, NotLooked
 from nelbo.doctor.command import Change
 from nelbo.doctor.configuration import beta_over_training, fixed_sigma
 from nelbo.doctor.training import under_trained
-from nelbo.metrics import LatentStatistics, Split
+from nelbo.metrics import LatentStatistics
 from nelbo.metrics.latent import ACTIVE_VARIANCE, COLLAPSED_KL_NATS, FREE_BITS, WARM_UP_EPOCHS
 from nelbo.schedules import Schedule
 
@@ -183,7 +183,7 @@ def ignored_dimensions(case: Case) -> Iterator[Finding]:
 def influence(case: Case) -> Tensor:
     """Return what exchanging each dimension between images moves, a share of the reconstructions' variance: Z."""
     model = case.model
-    x_BCHW = next(Split(some(case.splits.test, PROBED), case.splits, case.device).batches())
+    x_BCHW = next(case.view("test", PROBED).batches())
     z_BZ = model.encode(x_BCHW).mean
     if z_BZ.dim() != 2:
         raise NotLooked("this model's latent is no vector of dimensions")

@@ -1,6 +1,7 @@
 """Telling a run, a configuration and data apart, and opening what is at hand of each."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -29,14 +30,16 @@ def open_case(
     data_dir: Path | None = None,
     data: object | None = None,
     size: int | None = None,
+    data_fields: Mapping[str, object] | None = None,
     device: str = "auto",
     imports: tuple[str, ...] = (),
 ) -> Case:
     """Open a run, a configuration or data. See `diagnose`."""
     place = engine.pick_device(device)
+    fields = {**({} if size is None else {"size": size}), **(data_fields or {})}
     if not isinstance(what, str | Path | Run | Recipe):
-        splits = config.build(Data, {"source": api.FROM_PYTHON, "size": size}, "data").load(obj=what)
-        case = _of_data("images", splits, size, place)
+        splits = config.build(Data, {"source": api.FROM_PYTHON, **fields}, "data").load(obj=what)
+        case = _of_data("images", splits, fields, place)
         case = dataclasses.replace(case, in_python=True, images=what)
     else:
         match tell_apart(what, runs) if kind == "auto" else kind:
@@ -47,9 +50,9 @@ def open_case(
             case "config":
                 case = _of_config(what, data_dir, data, place)
             case "data":
-                spec = config.build(Data, {"source": str(what), "size": size}, "data")
+                spec = config.build(Data, {"source": str(what), **fields}, "data")
                 _must_be_present(spec, data_dir)
-                case = _of_data(str(what), spec.load(data_dir), size, place)
+                case = _of_data(str(what), spec.load(data_dir), fields, place)
     return dataclasses.replace(case, data_dir=data_dir, imports=imports)
 
 
@@ -142,9 +145,9 @@ def _of_config(
     return Case(word, "config", source, device, missing, recipe, splits, in_python=in_python, images=data)
 
 
-def _of_data(subject: str, splits: Splits, size: int | None, device: torch.device) -> Case:
+def _of_data(subject: str, splits: Splits, fields: Mapping[str, object], device: torch.device) -> Case:
     missing: dict[Part, str] = {"configuration": ALONE, "history": ALONE, "weights": ALONE}
-    return Case(subject, "data", subject, device, missing, data=splits, size=size)
+    return Case(subject, "data", subject, device, missing, data=splits, data_fields=fields)
 
 
 def _must_be_present(data: Data, data_dir: Path | None) -> None:

@@ -1,7 +1,7 @@
 """Samplers fitted to a trained run, and the choice of one: by validation images, reported on test images.
 
 evaluation/samplers.json                        the measurements of `compare`, and the sampler that it chose
-evaluation/unfinished/samplers-{weights}.json   the finished part of an interrupted one
+evaluation/unfinished/samplers-*.json           the finished part of an interrupted one
 """
 
 import contextlib
@@ -225,15 +225,14 @@ def compare(
     }
     encoded = Encoded(model, split, seed, QUICK_LATENTS if quick else MOST_LATENTS)
     judge = _judge_of(split.of(split.data.validation), quick)
-    unfinished = f"evaluation/unfinished/samplers-{about['weights']}.json"
+    unfinished = f"evaluation/unfinished/samplers-{judge.main}-{about['weights']}.json"
     rows = _rows(opened, unfinished, about, specs, encoded, judge, tell)
-    criterion = judge.main if isinstance(judge, Judge) else "fid"
-    chosen = _best(rows, criterion)
+    chosen = _best(rows, judge.main)
     tell(MetricBegun(f"{chosen} on test images"))
     final = _judge_of(split, quick)
     table: SamplerChoice = {
         **about,
-        "by": criterion,
+        "by": judge.main,
         "samplers": rows,
         "chosen": chosen,
         # Distances of reconstructions and of training images are the best that a sampler can reach.

@@ -92,7 +92,7 @@ class Classifier(nn.Module):
 
 def why_none(splits: Splits) -> Missing | None:
     """Return the reason why there can be no classifier of these data, or None."""
-    if splits.train.labels_N is None:
+    if not len(splits.train.labelled()):
         return Missing(
             "no labels",
             "image quality is measured in the features of a classifier of the data set; a folder for each class has "
@@ -159,9 +159,16 @@ def _blank(splits: Splits) -> Classifier:
         return Classifier(splits.shape, splits.range, _classes(splits))
 
 
+def _labelled(splits: Splits) -> Images:
+    """Return the training images that have a label."""
+    train, labelled = splits.train, splits.train.labelled()
+    return train if train.labels_N is None or len(labelled) == len(train) else train.select(labelled)
+
+
 def _labels(splits: Splits) -> Tensor:
-    assert splits.train.labels_N is not None
-    return splits.train.labels_N
+    labels_N = _labelled(splits).labels_N
+    assert labels_N is not None
+    return labels_N
 
 
 def _classes(splits: Splits) -> Tensor:
@@ -185,7 +192,7 @@ def train(splits: Splits, tell: TellCount) -> Classifier:
     with _one_thread(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         optimiser = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=len(batches))
-        present = presented(splits.train, splits.transforms)
+        present = presented(_labelled(splits), splits.transforms)
         for index_B in batches:
             loss = F.cross_entropy(classifier(present(index_B)), target_N[index_B])
             optimiser.zero_grad()
@@ -203,7 +210,7 @@ def train(splits: Splits, tell: TellCount) -> Classifier:
 
 def _order(splits: Splits) -> Iterator[Tensor]:
     """Yield the images of each step. Batches are full, since batch norm cannot do with one image."""
-    n = len(splits.train)
+    n = len(_labelled(splits))
     _, height, width = splits.shape
     fewest, most = IMAGES
     remaining = min(EPOCHS * n, max(fewest, min(most, PIXELS // (height * width))))

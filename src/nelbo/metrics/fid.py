@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +55,7 @@ class Judge:
     index_N  the positions of n of the split's images; as many are generated
     """
 
+    main: ClassVar[str] = "fid"  # the name of the distance that samplers are chosen by
     split: Split
     look: Callable[[Iterator[Tensor]], Tensor]
     index_N: Tensor

@@ -35,20 +35,22 @@ def probes(model: BuiltModel, split: Split) -> Values:
     clustering_nmi         2 I(labels; clusters) / (H(labels) + H(clusters)), as many clusters as there are classes
     clustering_accuracy    share of images in the class of their cluster, matched one to one (Xie et al. 2016)
     """
-    train = split.data.train
+    train, labelled_N = split.data.train, split.images.labelled()
+    if len(train.labelled()) < len(train):
+        train = train.select(train.labelled())
     if len(train) > MOST_IMAGES:
         train = train.select(choice(len(train), MOST_IMAGES, split.seed))
-    labels_train_N, labels_N = train.labels_N, split.images.labels_N
-    if labels_train_N is None or labels_N is None:
+    if train.labels_N is None or split.images.labels_N is None or not len(train) or not len(labelled_N):
         why = "the data have none; a folder for each class has them, or an .npz with labels"
         yield from nothing(UNITS, Missing("no labels", why))
         return
+    labels_train_N, labels_N = train.labels_N, split.images.labels_N[labelled_N]
     if min(len(coded(labels)[0]) for labels in (labels_train_N, labels_N)) < 2:
         yield from nothing(UNITS, Missing("one class", "there is nothing to tell apart"))
         return
     z_train_NZ = encode(model, split.of(train)).double()
     split.tell(1, 4)
-    z_NZ = encode(model, split).double()
+    z_NZ = encode(model, split).double()[labelled_N]
     if not (z_train_NZ.isfinite().all() and z_NZ.isfinite().all()):
         yield from nothing(UNITS, Missing("not finite", "some posterior means are not numbers"))
         return
@@ -56,23 +58,32 @@ def probes(model: BuiltModel, split: Split) -> Values:
     about = _about(split, labels_train_N, labels_N)
     guess_N, settled = linear_probe(z_train_NZ, labels_train_N, z_NZ)
     words = about if settled else f"not converged in {STEPS} steps; {about}"
-    yield "linear_probe_accuracy", Value.over_images(guess_N == labels_N, "share", words)
+    yield "linear_probe_accuracy", _accuracy(split, guess_N == labels_N, words)
     split.tell(3, 4)
     k = min(NEIGHBOURS, len(z_train_NZ))
     guess_N = nearest_neighbours(z_train_NZ, labels_train_N, z_NZ, k)
-    yield "knn_accuracy", Value.over_images(guess_N == labels_N, "share", f"k = {k}; {about}")
-    yield from _clustering(z_NZ, labels_N, split.seed)
+    yield "knn_accuracy", _accuracy(split, guess_N == labels_N, f"k = {k}; {about}")
+    yield from _clustering(split, z_NZ, labels_N)
     split.tell(4, 4)
+
+
+def _accuracy(split: Split, correct_N: Tensor, note: str) -> Value:
+    """Return a share of images; without the number of each where some images are not measured."""
+    value = Value.over_images(correct_N, "share", note)
+    return value if len(correct_N) == len(split.images) else dataclasses.replace(value, per_image_N=None)
 
 
 def _about(split: Split, labels_train_N: Tensor, labels_N: Tensor) -> str:
     """Return the note beside an accuracy."""
-    learnt, n = len(labels_train_N), len(split.data.train)
+    learnt, n = len(labels_train_N), len(split.data.train.labelled())
     count = f"{learnt} of {n}" if learnt < n else f"{n}"
     same = ", which are among those measured: not held out" if split.images is split.data.train else ""
     words = [f"trained on {count} training images{same}"]
     largest = labels_train_N.mode().values
     words.append(f"chance {float((labels_N == largest).double().mean()):.3f} (the largest class)")
+    without = len(split.images) - len(labels_N)
+    if without:
+        words.append(f"{without} of {len(split.images)} images have no label and are left out")
     strangers = int((~torch.isin(labels_N, labels_train_N)).sum())
     if strangers:
         words.append(f"{strangers} images are of classes that were not trained on and count as wrong")
@@ -150,8 +161,9 @@ def agreement(clusters_N: Tensor, labels_N: Tensor) -> tuple[float, Tensor]:
     return float(normalized_mutual_info_score(labels_N.numpy(), clusters_N.numpy())), correct_N
 
 
-def _clustering(z_NZ: Tensor, labels_N: Tensor, seed: int) -> Values:
-    n, some = len(z_NZ), ""
+def _clustering(split: Split, z_NZ: Tensor, labels_N: Tensor) -> Values:
+    n, some, seed = len(z_NZ), "", split.seed
+    without = len(split.images) - n
     if n > MOST_IMAGES:
         chosen = choice(n, MOST_IMAGES, seed)
         z_NZ, labels_N, some = z_NZ[chosen], labels_N[chosen], f" of {MOST_IMAGES} of the {n} images"
@@ -160,9 +172,8 @@ def _clustering(z_NZ: Tensor, labels_N: Tensor, seed: int) -> Values:
     shuffled_N = labels_N[torch.randperm(len(labels_N), generator=torch.Generator().manual_seed(seed))]
     nmi, correct_N = agreement(cluster_N, labels_N)
     chance, chance_N = agreement(cluster_N, shuffled_N)  # the matching alone is better than 1 / k
-    about = f"{k} clusters by k-means{some}"
+    about = f"{k} clusters by k-means{some}" + (f" of the {n} images with a label" if without else "")
     yield "clustering_nmi", Value(nmi, "", None, f"{about}; shuffled labels give {chance:.3f}")
     by_chance = f"shuffled labels give {float(chance_N.double().mean()):.3f}"
     words = f"{about}, each matched to one class; {by_chance}; the standard error takes the clusters as given"
-    accuracy = Value.over_images(correct_N, "share", words)
-    yield "clustering_accuracy", dataclasses.replace(accuracy, per_image_N=None) if some else accuracy
+    yield "clustering_accuracy", _accuracy(split, correct_N, words)

@@ -112,14 +112,17 @@ class Judge:
         n = min(len(split.images), MOST_IMAGES)
         index_N = choice(len(split.images), n)
         features, guesses = zip(*map(classifier.look, real(split, index_N)), strict=True)
-        note = f"classifier {classifier.fingerprint}, trained on {len(split.data.train)} images of these data"
+        learnt = len(split.data.train.labelled())
+        note = f"classifier {classifier.fingerprint}, trained on {learnt} images of these data"
         note = f"{note}; {classifier.unkept}".rstrip("; ")
         useless = None
-        if split.images.labels_N is None:
+        # Of images without a label nobody knows what they are.
+        has_label_N = torch.isin(index_N, split.images.labelled())
+        if split.images.labels_N is None or not has_label_N.any():
             accuracy = Value.none("share", Missing("no labels", f"of this split; {note}"))
         else:
-            label_N = split.images.labels_N[index_N]
-            hits_N = torch.cat(guesses) == label_N
+            label_N = split.images.labels_N[index_N][has_label_N]
+            hits_N = torch.cat(guesses)[has_label_N] == label_N
             accuracy = share(hits_N, note)
             right = float(hits_N.double().mean())
             commonest = float(torch.unique(label_N, return_counts=True)[1].max()) / len(label_N)

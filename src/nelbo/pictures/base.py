@@ -111,9 +111,16 @@ def some_classes(view: View) -> list[int]:
     return view.classes[: 2 * SHOWN]
 
 
+def classes_shown(view: View) -> str:
+    """Return what a title adds where pictures by class show not all of them."""
+    there, shown = len(view.classes), len(some_classes(view))
+    return "" if shown == there else f" · {shown} of {there} classes"
+
+
 def image_name(view: View, index: int) -> str:
     """Return the class of an image, or its position where there are no labels."""
-    return f"image {index}" if view.labels_N is None else view.class_name(int(view.labels_N[index]))
+    label = -1 if view.labels_N is None else int(view.labels_N[index])
+    return f"image {index}" if label < 0 else view.class_name(label)
 
 
 def line_between(view: View, a: int, b: int, steps: int) -> Pictures:

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from nelbo.core.files import atomic
-from nelbo.data import Images, materialise
-from nelbo.data.decode import decode_file
-from nelbo.data.transforms import apply_once
-from nelbo.errors import ConfigError, DataError
+from nelbo.data import materialise
+from nelbo.data.onefile import read_like
+from nelbo.errors import ConfigError
 from nelbo.metrics.latent import posteriors
 from nelbo.pictures.view import Pictures, View
 from nelbo.samplers import Sampler
@@ -78,16 +77,8 @@ def _images(view: View, texts: list[str]) -> tuple[list[str], Tensor]:
 
 def from_file(view: View, file: Path) -> Tensor:
     """Read an image file as the model sees it, (C, H, W): with the run's preprocessing, without silent resizing."""
-    recipe, shape = view.run.recipe, view.splits.shape
-    array = decode_file(file, grey=shape[0] == 1, size=recipe.data.height_and_width())
-    decoded = torch.from_numpy(array.copy())  # Pillow's memory may not be written to; torch wants to
-    pixels = apply_once(decoded[None], recipe.data.transforms)
-    if tuple(pixels.shape[1:]) != shape:
-        raise DataError(
-            f"{file} is {pixels.shape[-2]} x {pixels.shape[-1]} pixels, but {view.run.name} was trained on images of "
-            f"{shape[1]} x {shape[2]}; resize it first"
-        )
-    return materialise(Images(pixels), recipe.data.transforms)[0]
+    recipe = view.run.recipe
+    return materialise(read_like(file, recipe.data, view.splits, view.run.name), recipe.data.transforms)[0]
 
 
 def _slug(text: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 
 from nelbo import plots
 from nelbo.evaluation.samplers import chosen_for
-from nelbo.pictures.base import Drawn, image_name, picture, reconstructed, some_classes
+from nelbo.pictures.base import Drawn, classes_shown, image_name, picture, reconstructed, some_classes
 from nelbo.pictures.view import SHOWN, Pictures, View
 
 
@@ -52,7 +52,7 @@ def resampled(view: View) -> Drawn:
     """A row for each class: one example, then draws from its posterior."""
     rows = _draws_beside(view, [view.example(label) for label in some_classes(view)], SHOWN)
     row_labels = [view.class_name(label) for label in some_classes(view)]
-    title = f"{view.title} · one example of each class, resampled"
+    title = f"{view.title} · one example of each class, resampled{classes_shown(view)}"
     yield "resampled", plots.rows(rows, title=title, row_labels=row_labels, apart="first")
 
 

@@ -88,6 +88,10 @@ def _plane(view: View) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[
     # How far latents reach is known beforehand for the standard normal only.
     if z_NZ.shape[1] == 2 and isinstance(view.model.prior, StandardNormalModule):
         return torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), ("z0", "z1")
+    if len(z_NZ) < 3:  # two points have one principal axis
+        raise NotApplicable(
+            f"principal axes of a plane need three images; the {view.split_name} split has {len(z_NZ)}"
+        )
     centre = z_NZ.mean(0)
     _, spread, axes = torch.linalg.svd(z_NZ - centre, full_matrices=False)  # principal axes, largest first
     scale = spread / max(1, len(z_NZ) - 1) ** 0.5

@@ -4,7 +4,15 @@ import numpy as np
 import torch
 
 from nelbo import plots
-from nelbo.pictures.base import Drawn, image_name, line_between, pairs_of_images, picture, some_classes
+from nelbo.pictures.base import (
+    Drawn,
+    classes_shown,
+    image_name,
+    line_between,
+    pairs_of_images,
+    picture,
+    some_classes,
+)
 from nelbo.pictures.view import SHOWN, NotApplicable, View
 
 
@@ -14,7 +22,7 @@ def class_means(view: View) -> Drawn:
     labels = some_classes(view)
     decoded = view.decoded(torch.stack([view.class_mean(label) for label in labels]))
     names = [view.class_name(label) for label in labels]
-    title = f"{view.title} · class means"
+    title = f"{view.title} · class means{classes_shown(view)}"
     yield "class-means", plots.image_grid(decoded, title=title, labels=names, columns=SHOWN)
 
 

@@ -121,9 +121,9 @@ class View:
 
     @property
     def labels_N(self) -> NDArray[np.int64] | None:
-        """The class of each image, or None."""
+        """The class of each image, below 0 where it has none; None where no image has one."""
         labels = self.split.images.labels_N
-        return None if labels is None else labels.numpy()
+        return None if labels is None or not len(self.split.images.labelled()) else labels.numpy()
 
     def need_labels(self) -> NDArray[np.int64]:
         """Return the labels; raises DataError where there are none."""
@@ -137,12 +137,14 @@ class View:
     @cached_property
     def classes(self) -> list[int]:
         """The labels that occur in this split."""
-        return [int(label) for label in np.unique(self.need_labels())]
+        return [int(label) for label in np.unique(self.need_labels()) if label >= 0]
 
     def class_name(self, label: int) -> str:
         """Return the name of a class, or its label where it has no name."""
         names = self.split.images.class_names
-        return names[label] if names and 0 <= label < len(names) else str(label)
+        if label < 0:
+            return "no label"
+        return names[label] if names and label < len(names) else str(label)
 
     def find_class(self, name: str | int) -> int:
         """Return the label of a class from its label or name; raises ConfigError with the nearest."""

@@ -29,7 +29,9 @@ from nelbo.plots.style import (
 Floats = NDArray[np.float64]
 AxisLabels = tuple[str, str] | None
 LEGEND_UP_TO = 26
+MOST_NAMES = 0.25  # of the box: names that take more of it are heaps, and are left out
 MANY_POINTS = 1000
+NO_CLASS = "#c8c8c8"  # points without a label
 SAME = 1e-9  # points no farther apart are one: there are no limits to find
 
 
@@ -53,7 +55,7 @@ def scatter(
 ) -> Figure:
     """Draw points (N, 2) by class, with a legend and each class's name at its median.
 
-    labels_N       integers (N,), which index `class_names`
+    labels_N       integers (N,), which index `class_names`; below 0 a point has no class and is grey
     axis_labels    None hides the scales, for axes without a unit (t-SNE)
     prior_circles  adds the standard-normal prior's 1 and 2 sigma
     """
@@ -143,18 +145,22 @@ def _checked(points: ArrayLike, labels: ArrayLike | None, name: str) -> tuple[Fl
     flat = None if labels is None else np.asarray(labels).reshape(-1)
     if flat is not None and len(flat) != len(array):
         raise PlotError(f"{name}: {len(array)} points need {len(array)} labels, got {len(flat)}")
-    return array, flat
+    # One class of points without a label, whatever number below 0 says so.
+    return array, flat if flat is None else np.maximum(flat, -1)
 
 
 def _classes(labels: np.ndarray | None, names: Sequence[str] | None) -> Classes | None:
     if labels is None:
         return None
-    values = [int(value) for value in np.unique(labels)]
+    values = [int(value) for value in np.unique(labels) if value >= 0]
     texts = [str(names[v]) if names is not None and 0 <= v < len(names) else str(v) for v in values]
     # A class keeps its colour where others are missing from the sample.
-    every = max(len(names or ()), values[-1] + 1 if values[0] >= 0 and values[-1] < 100 else len(values))
+    largest = max(values, default=0)
+    every = max(len(names or ()), largest + 1 if largest < 100 else len(values))
     palette = class_colours(every)
-    picked = [palette[v] for v in values] if values[0] >= 0 and values[-1] < every else palette[: len(values)]
+    picked = [palette[v] for v in values] if largest < every else palette[: len(values)]
+    if (labels < 0).any():
+        return Classes([-1, *values], ["no label", *texts], [NO_CLASS, *picked])
     return Classes(values, texts, picked)
 
 
@@ -173,7 +179,7 @@ def _points(
     size, alpha = float(np.clip(12000 / n, 3.5, 26)), float(np.clip(45 / np.sqrt(n), 0.55, 0.9))
     # Many points are an image in a PDF too: as shapes they would make it large and slow to show.
     look: dict[str, Any] = {"s": size, "alpha": alpha, "linewidths": 0, "rasterized": n > 2000}
-    if labels is None or classes is None:
+    if labels is None or classes is None or classes.values == [-1]:
         ax.scatter(x, y, color=BLUE, **look)
     else:
         colours = np.array(classes.colours)[np.searchsorted(classes.values, labels[order])]
@@ -181,15 +187,17 @@ def _points(
         figure = ax.get_figure(root=True)
         assert isinstance(figure, Figure)
         unit = float(np.ptp(points, axis=0).max()) / inches or 1.0  # of the data, in an inch
-        centres = np.array([np.median(points[labels == value], axis=0) for value in classes.values])
-        measured = np.array([text_size(figure, name, TEXT) for name in classes.names])
+        first = 1 if classes.values[0] < 0 else 0  # points without a label have no name
+        with_names = Classes(classes.values[first:], classes.names[first:], classes.colours[first:])
+        centres = np.array([np.median(points[labels == value], axis=0) for value in with_names.values])
+        measured = np.array([text_size(figure, name, TEXT) for name in with_names.names])
         # Bold type is a little wider than measured, and "9" beside "0" must not read as 90.
-        places = _spread(centres, (measured * [1.1, 1] + [0.09, 0]) * unit)
-        for name, colour, place in zip(classes.names, classes.colours, places, strict=True):
-            ax.text(
-                place[0], place[1], name, color=colour, fontsize=TEXT, fontweight="bold",
-                ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
-            )  # fmt: skip
+        boxes = measured * [1.1, 1] + [0.09, 0]
+        crowded = float(boxes.prod(1).sum()) > MOST_NAMES * inches**2
+        if crowded and len(with_names.values) > LEGEND_UP_TO:
+            _corner(ax, f"{len(with_names.values)} classes by colour: too many for their names")
+        else:
+            _name(ax, with_names, _spread(centres, boxes * unit))
     # The box keeps its shape and the limits widen: equal units without blank margins.
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.04)
@@ -201,6 +209,22 @@ def _points(
         ax.spines[["left", "bottom"]].set_color("#c8c8c8")
     else:
         name_axes(ax, *axis_labels)
+
+
+def _name(ax: Axes, classes: Classes, places: Floats) -> None:
+    """Write the name of each class at its place."""
+    for name, colour, place in zip(classes.names, classes.colours, places, strict=True):
+        ax.text(
+            place[0], place[1], name, color=colour, fontsize=TEXT, fontweight="bold",
+            ha="center", va="center", path_effects=[HALO], zorder=5, parse_math=False,
+        )  # fmt: skip
+
+
+def _corner(ax: Axes, text: str) -> None:
+    """Write a line into the upper left corner of the box."""
+    ax.annotate(
+        text, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=SMALL, color=INK, path_effects=[HALO]
+    )
 
 
 def _spread(centres: Floats, sizes: Floats) -> Floats:

@@ -13,7 +13,7 @@ from nelbo.optim import Adam
 from nelbo.schedules import Cosine, Linear
 from nelbo.training.recipe import Chosen, Recipe, recipe_for_data
 
-DIGITS = Survey("digits", 1797, 1, (8, 8), (8, 8), "levels", spread=0.38, classes=10)
+DIGITS = Survey("digits", 1797, 1, (8, 8), (8, 8), "levels", spread=0.38, labels="10 classes")
 LARGEST = 64  # height and width in pixels of a default: larger images take hours on two cores
 FEW_PIXELS = 12 * 12  # up to which convolutions have nothing to share
 WIDTHS = (32, 64, 128, 128, 128)  # channels of the levels; each has half the size of the one before

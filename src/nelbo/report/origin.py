@@ -61,6 +61,7 @@ def surroundings(facts: Facts) -> tuple[Pairs, Pairs, Pairs]:
         ("Pixels", data.get("pixels")),
         ("Hash", data.get("hash")),
         ("Classes", ", ".join(data.get("class_names") or ()) or None),
+        ("Said of them", "; ".join(data.get("notes") or ()) or None),
     ]
     return rows, trained, measured
 

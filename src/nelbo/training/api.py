@@ -144,7 +144,7 @@ def _train(planned: Plan, splits: Splits, place: torch.device, tell: Tell, begun
     kind, bound = observation_kind(recipe), recipe.objective.bound_name
     tell(
         events.DataRead(
-            splits.name, splits.shape, facts["n"], splits.pixels, splits.hash, kind, bound, splits.note
+            splits.name, splits.shape, facts["n"], splits.pixels, splits.hash, kind, bound, splits.notes
         )
     )
     tell(built)
@@ -241,11 +241,13 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, data: object |
     likelihood = recipe.model.setting("likelihood")
     support = None if likelihood is None else likelihood.support
     low, high = splits.range
+    # Transforms that leave the range of the likelihood were refused with the configuration: these are the source's.
     if likelihood is not None and support and (low < support[0] or high > support[1]):
+        way = recipe.data.way_into_range(*splits.span_before_transforms())
         raise DataError(
             f"{splits.name}: pixels lie in [{low:g}, {high:g}], but a {likelihood.name} likelihood needs them in "
-            f"[{support[0]:g}, {support[1]:g}]; say so with --data.range {low:g},{high:g}, "
-            "or use --model.likelihood gaussian"
+            f"[{support[0]:g}, {support[1]:g}]; {way} "
+            "(or take a density: --model.likelihood gaussian)"
         )
     if likelihood is not None and observation_kind(recipe) == "levels" and not splits.eight_bit:
         raise DataError(
@@ -262,6 +264,7 @@ def describe_data(splits: Splits) -> DataFacts:
     if images.factors_NF is not None and images.factor_names is not None:
         columns = zip(images.factor_names, images.factors_NF.T, strict=True)
         factors = {name: len(values.unique()) for name, values in columns}
+    left_out: DataFacts = {"unreadable": list(splits.unreadable)} if splits.unreadable else {}
     return {
         "name": splits.name,
         "hash": splits.hash,
@@ -270,11 +273,19 @@ def describe_data(splits: Splits) -> DataFacts:
         "n": {
             "train": len(images),
             "validation": len(splits.validation) if splits.validation is not None else 0,
-            "test": len(splits.test),
+            "test": len(splits.test) if splits.test is not None else 0,
         },
         "class_names": list(images.class_names) if images.class_names else None,
         "factors": factors,
+        "notes": list(splits.notes),
+        **left_out,
     }
+
+
+def measured_split(run: Run) -> str:
+    """Return the split that a run is measured on where none is named: test, else validation, else train."""
+    n = run.read_json("env.json", missing={}).get("data", {}).get("n", {})
+    return next((split for split in ("test", "validation") if n.get(split, 1)), "train")
 
 
 def _same_data(run: Run, splits: Splits) -> None:

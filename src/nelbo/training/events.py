@@ -39,7 +39,7 @@ class DataRead(Event):
     n                 images by split
     observation_kind  the set that the likelihood is a probability on, or None for a model without one
     bound             what the objective's bound is called
-    note              a change to the data that nobody asked for, in words
+    notes             lines about the data for people: what is left out or not used, where the pixels stay
     """
 
     name: str
@@ -49,7 +49,7 @@ class DataRead(Event):
     hash: str
     observation_kind: str | None
     bound: str
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
