@@ -31,7 +31,8 @@ from nelbo.training.store import Run
 Cli = Callable[..., tuple[int, str, str]]
 NELBO = (sys.executable, "-m", "nelbo")
 TINY_FLAGS = (
-    "--data.transforms", "binarise", "--data.validation", "0.2", "--model.latent-dim", "3", "--model.encoder.hidden", "16,",
+    "--data.transforms", "binarise",
+    "--data.validation", "0.2", "--model.latent-dim", "3", "--model.encoder.hidden", "16,",
     "--model.decoder.hidden", "[16]", "--epochs", "2", "--batch-size", "40", "--device", "cpu",
 )  # fmt: skip
 
