@@ -31,6 +31,7 @@ from nelbo.training.store import Run
 Cli = Callable[..., tuple[int, str, str]]
 NELBO = (sys.executable, "-m", "nelbo")
 TINY_FLAGS = (
+    "--data.transforms", "binarise",
     "--data.validation", "0.2", "--model.latent-dim", "3", "--model.encoder.hidden", "16,",
     "--model.decoder.hidden", "[16]", "--epochs", "2", "--batch-size", "40", "--device", "cpu",
 )  # fmt: skip
@@ -584,7 +585,7 @@ def test_library_prints_nothing_to_stdout_and_a_line_an_epoch_to_stderr(tiny_rec
     assert out == ""
     assert [line[:9] for line in told.splitlines() if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
     assert "tiny: 96 training, 24 validation and 40 test images, 8 x 8 x 1" in told
-    assert "NELBO below is a cross-entropy plus KL" in told
+    assert "under a Bernoulli: NELBO below is a cross-entropy plus KL" in told
     (tmp_path / "own.toml").write_bytes((run.path / "config.toml").read_bytes())
     printed = nelbo("train", "own.toml", "--name", "cli", "--device", "cpu", "--no-figures")[2]
     assert printed.startswith(told)  # the same words on the command line

@@ -206,9 +206,10 @@ def test_a_terminal_gets_a_bar_and_the_same_lines(monkeypatch):
 
 
 @pytest.mark.parametrize("tty", [True, False])
-def test_measuring_speaks_on_a_terminal_only(tty, monkeypatch):
+def test_measuring_a_fast_metric_speaks_on_a_terminal_only(tty, monkeypatch):
     stream = Terminal() if tty else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(console, "SLOW", 60.0)
     monkeypatch.setenv("TERM", "xterm")
     with console.Measuring() as listener:
         listener(events.MetricBegun("importance"))
@@ -216,3 +217,35 @@ def test_measuring_speaks_on_a_terminal_only(tty, monkeypatch):
         listener(events.Event())
     assert ("measuring importance" in stream.getvalue()) == tty
     assert stream.getvalue() == "" or tty
+
+
+def test_a_slow_metric_is_named_on_a_pipe_with_the_time_that_is_left(monkeypatch, capsys):
+    monkeypatch.setattr(console, "SLOW", 0.05)
+    with console.Measuring() as listener:
+        listener(events.MetricBegun("probes"))
+        listener.lines.timer.join(60)  # it tells nothing on its way
+        listener(events.MetricBegun("importance"))
+        listener.lines.timer.cancel()
+        clock = [listener.lines.begun]
+        begun = clock[0]
+        monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+        for seconds, done in ((0.01, 1), (10.0, 20), (11.0, 22), (25.0, 50), (26.0, 100)):
+            clock[0] = begun + seconds
+            listener(events.MetricGoesOn("importance", done, 100))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "measuring probes ...",
+        "measuring importance: 20% after 10 s, about 40 s left",
+        "measuring importance: 50% after 25 s, about 25 s left",
+    ]
+
+
+def test_what_is_over_is_not_named_later(monkeypatch, capsys):
+    monkeypatch.setattr(console, "SLOW", 0.2)
+    with console.Measuring() as listener:
+        listener(events.MetricBegun("bound"))
+        timer = listener.lines.timer
+    timer.join(60)
+    assert not timer.is_alive()
+    assert capsys.readouterr().err == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
 NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
+SLOW = 2.0  # seconds after which a metric is named where there is no bar
 LISTED = 12  # files named after a verb; the rest is counted
 
 
@@ -214,7 +216,7 @@ def announce_download(data: Data, data_dir: Path | None) -> None:
 
 
 class Measuring:
-    """A listener to an evaluation: the metric that runs and its progress, on a terminal only.
+    """A listener to an evaluation: on a terminal a bar, elsewhere a line for each metric that takes long.
 
     resumes   the work with which the same command goes on after an interruption; "" leaves that to others
     """
@@ -222,9 +224,10 @@ class Measuring:
     def __init__(self, resumes: str = "") -> None:
         self.resumes = resumes
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        quiet = not sys.stderr.isatty()
-        self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+        self.quiet = not sys.stderr.isatty()
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=self.quiet)
         self.task = self.bar.add_task("measuring")
+        self.lines = SlowLines()
 
     def __enter__(self) -> Measuring:
         self.bar.start()
@@ -232,17 +235,54 @@ class Measuring:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.bar.stop()
+        self.lines.end()
         if self.resumes and kind is KeyboardInterrupt:
             raise Interrupted(f"interrupted; the same command goes on with {self.resumes}") from None
 
     def __call__(self, event: Event) -> None:
         match event:
+            case events.MetricBegun() if self.quiet:
+                self.lines.begin(event.name)
+            case events.MetricGoesOn() if self.quiet:
+                self.lines.go_on(event.done, event.total)
             case events.MetricBegun():
                 self.bar.reset(self.task, description=f"measuring {event.name}", total=None)
             case events.MetricGoesOn():
                 self.bar.update(self.task, completed=event.done, total=event.total)
             case events.Warned():
                 self.bar.console.print(event.message, markup=False, highlight=False, soft_wrap=True)
+
+
+class SlowLines:
+    """Lines on stderr about a metric that takes more than SLOW seconds: that it runs, and how long it will take."""
+
+    def __init__(self) -> None:
+        self.timer: threading.Timer | None = None
+        self.name = ""
+        self.begun = self.next_at = 0.0
+
+    def begin(self, name: str) -> None:
+        """Begin a metric, and end the one before."""
+        self.end()
+        self.name, self.begun = name, time.monotonic()
+        self.next_at = SLOW
+        # A metric that tells nothing on its way is named by another thread, and by none when it is fast.
+        self.timer = threading.Timer(SLOW, say, [f"measuring {name} ..."])
+        self.timer.daemon = True
+        self.timer.start()
+
+    def go_on(self, done: int, total: int) -> None:
+        """Say how long the metric will take, at SLOW seconds and at twice, four times, ... as many."""
+        seconds = time.monotonic() - self.begun
+        if 0 < done < total and seconds > self.next_at:
+            self.next_at = 2 * max(seconds, self.next_at)
+            left = seconds * (total - done) / done
+            say(f"measuring {self.name}: {done / total:.0%} after {seconds:.0f} s, about {left:.0f} s left")
+
+    def end(self) -> None:
+        """End the metric that runs."""
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 def cell(value: object) -> str:

@@ -9,6 +9,9 @@ from nelbo.cli import flags
 from nelbo.cli.flags import plain
 from nelbo.cli.verb import Answer, Looking
 
+K = 500
+K_OF_TWO = 50  # the estimate is nearly all of the time, and there are two checkpoints to measure
+
 
 @dataclass
 class Evaluate(Looking):
@@ -21,7 +24,11 @@ class Evaluate(Looking):
     run_: flags.RunName
     checkpoint: flags.Checkpoint = "best"
     split: flags.AnySplit = None
-    samples: Annotated[int, arg(help="K of the importance-weighted NLL, or 0 for none", metavar="INT")] = 500
+    samples: Annotated[
+        int | None,
+        plain(f"K of the importance-weighted NLL, or 0 for none; default: {K}, with --compare-first {K_OF_TWO}",
+              metavar="INT")
+    ] = None  # fmt: skip
     metrics: Annotated[
         str, arg(help="all, or some: bound,importance (see nelbo list metric)", metavar="NAMES")
     ] = "all"
@@ -36,11 +43,17 @@ class Evaluate(Looking):
         run = store.find(self.run_, self.runs)
         # "first" twice is measured once: the cards are by name.
         names = ["first", self.checkpoint] if self.compare_first else [self.checkpoint]
+        samples = (K_OF_TWO if self.compare_first else K) if self.samples is None else self.samples
+        if self.compare_first and self.samples is None:
+            console.say(
+                f"K = {K_OF_TWO} for two checkpoints; --samples {K} is nearer to the likelihood, "
+                "and that estimate takes ten times as long"
+            )
         chosen = None if self.metrics == "all" else [word.strip() for word in self.metrics.split(",")]
         with console.Measuring(resumes="the importance-weighted estimate") as listener:
             cards = {
                 name: cards_of.evaluate(
-                    run, checkpoint=name, split=self.split, samples=self.samples, metrics=chosen,
+                    run, checkpoint=name, split=self.split, samples=samples, metrics=chosen,
                     device=self.device, data_dir=self.data_dir, data=self.data, tell=listener,
                 )
                 for name in names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
@@ -58,11 +58,14 @@ Settings = tuple[dict[str, object], list[str]]
 HELP = {"--help", "-h"}
 
 
-def sort(arguments: list[str], verb: type[Verb]) -> tuple[list[str], list[str]]:
+def sort(
+    arguments: list[str], verb: type[Verb], stands_alone: Callable[[str], bool] = lambda flag: False
+) -> tuple[list[str], list[str]]:
     """Return a verb's arguments, positional ones first, and the flags that are no fields of it, with their values.
 
     People mix flags and names in any order; the parser behind this does not take a name after a flag. A flag whose
-    field is a `bool` stands alone, every other flag takes exactly one value.
+    field is a `bool` stands alone, every other flag takes exactly one value. Of flags that are no fields,
+    `stands_alone` knows those that may stand alone; they take `true` or `false` and nothing else.
     """
     hints = get_type_hints(verb)
     kinds = {"--" + item.name.rstrip("_").replace("_", "-"): hints[item.name] for item in fields(verb)}
@@ -71,13 +74,15 @@ def sort(arguments: list[str], verb: type[Verb]) -> tuple[list[str], list[str]]:
     positional: list[str] = []
     words: list[str] = []
     unknown: list[str] = []
-    target, expects_value = words, False
+    target, expects_value, may_stand_alone = words, False, False
     for word in arguments:
+        expects_value &= not may_stand_alone or word.lower() in ("true", "false")
         if is_flag(word):
             flag, equals, _ = word.partition("=")
             flag = flag.replace("_", "-")
             target = words if flag in flags else unknown
             expects_value = not equals and flag not in alone
+            may_stand_alone = expects_value and target is unknown and stands_alone(flag)
             target.append(word)
         elif expects_value:
             target.append(word)
@@ -90,6 +95,7 @@ def sort(arguments: list[str], verb: type[Verb]) -> tuple[list[str], list[str]]:
 def dotted(words: list[str]) -> Settings:
     """Return the values of the flags with a dot in their name (`--sampler.components 20`), and the other words."""
     from nelbo.core.config import parse_flags
+    from nelbo.training.recipe import types_of
 
     inside: list[str] = []
     others: list[str] = []
@@ -98,7 +104,14 @@ def dotted(words: list[str]) -> Settings:
         if is_flag(word):
             target = inside if "." in word.partition("=")[0] else others
         target.append(word)
-    return parse_flags(inside), others
+    return parse_flags(inside, types_of), others
+
+
+def true_or_false(flag: str) -> bool:
+    """Return True for a flag of a recipe's field that is true or false: it may stand alone."""
+    from nelbo.training.recipe import types_of
+
+    return bool in types_of(flag.removeprefix("--").replace("-", "_"))
 
 
 def names_in(text: str) -> list[str]:

@@ -7,11 +7,13 @@ import os
 import sys
 
 from nelbo import __version__
+from nelbo.cli import streams
 from nelbo.errors import ConfigError, NelboError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    streams.make_safe()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         from nelbo.cli.overview import overview

@@ -30,7 +30,7 @@ def load(name: str) -> type[Verb]:
 def parse(name: str, arguments: list[str]) -> Verb:
     """Return the verb `name` with its flags set; a flag that it does not know ends the process with code 2."""
     verb = load(name)
-    words, unknown = flags.sort(arguments, verb)
+    words, unknown = flags.sort(arguments, verb, verb.stands_alone)
     help_only = bool(flags.HELP & {*words})  # a wrong flag beside --help does not hide the help
     settings, refused = ({}, []) if help_only else verb.settings(unknown)
     command = tyro.cli(

@@ -16,12 +16,25 @@ class Recipes(Importing):
     def run(self) -> Answer:
         from nelbo.cli import console
         from nelbo.core.catalogue import docline, entries
+        from nelbo.training.recipe import GROUPS, group_of
 
-        rows = {name: docline(entry) for name, entry in entries("recipe").items()}
+        rows = {
+            name: {"group": group_of(name), "what": docline(entry)}
+            for name, entry in entries("recipe").items()
+        }
+        groups = [*GROUPS, *sorted({row["group"] for row in rows.values()} - {*GROUPS})]
+        rows = {name: row for group in groups for name, row in rows.items() if row["group"] == group}
 
         def show() -> None:
-            head = ["recipe", "what, how good (nats an image), how long on two cores"]
-            console.show(head, list(rows.items()))
-            print("\nnelbo train RECIPE trains one; add --dry-run to see its configuration")
+            width = max(map(len, rows))  # the same in every table
+            for group in groups:
+                lines = [
+                    (name.ljust(width), row["what"]) for name, row in rows.items() if row["group"] == group
+                ]
+                if lines:
+                    console.show(["", ""], lines, f"{group}")
+                    console.write("")
+            print("what, how good (nats an image), how long on two cores")
+            print("nelbo train RECIPE trains one; add --dry-run to see its configuration")
 
         return Answer(rows, show)

@@ -51,6 +51,7 @@ class Samplers(Looking):
     def _show(self, table: SamplerChoice) -> None:
         from nelbo.cli import console
         from nelbo.evaluation.labels import label
+        from nelbo.training import store
 
         criterion = table["by"]
         measured: list[tuple[float, tuple[str, ...]]] = []
@@ -79,7 +80,9 @@ class Samplers(Looking):
         console.write(
             f"\nchosen: {table['chosen']}; on {table['test']['n']} test images {value} {error}".rstrip()
         )
-        console.write(f"nelbo sample {table['run']} --sampler chosen   draws with it")
+        console.write(
+            f"nelbo sample {store.find(self.run_, self.runs).quoted} --sampler chosen   draws with it"
+        )
 
 
 def _number(metric: Entry) -> tuple[str, str]:

@@ -26,7 +26,9 @@ class Train(OnRuns):
     `nelbo train FOLDER` looks at the images and chooses what fits them: short for `nelbo train images --data FOLDER`.
     Every field of the recipe is a flag: --epochs 5, --data PATH, --model.latent-dim 16,
     --objective elbo --objective.beta 4, --optimizer.lr 3e-4, --seed 1, --precision bf16.
-    The model's parts need no prefix: --prior, --posterior, --likelihood, --latent-dim (see nelbo list).
+    Short names: --lr is --optimizer.lr, --beta is --objective.beta, and the model's parts need no prefix: --encoder,
+    --decoder, --prior, --posterior, --likelihood, --latent-dim (see nelbo list). A field that is true or false needs
+    no value: --log-steps. --seeds 0:3 trains with the seeds 0, 1 and 2, one run after the other.
     `nelbo train RECIPE --dry-run` lists those that are set, and the shapes of the network.
     """
 
@@ -40,6 +42,9 @@ class Train(OnRuns):
         ]
     ]
     name: Annotated[str | None, plain("name of the run; default: recipe and seed", metavar="NAME")] = None
+    seeds: Annotated[
+        str | None, plain("a run for each seed: 0:3 is 0, 1 and 2; NAME gets -s0, -s1, -s2", metavar="A:B")
+    ] = None
     overwrite: Annotated[bool, plain("replace a run of that name")] = False
     dry_run: Annotated[
         bool, plain("print configuration and shapes, from the headers of the data; train nothing")
@@ -54,22 +59,29 @@ class Train(OnRuns):
             return {}, []
         from nelbo.core.config import parse_flags
         from nelbo.core.spec import kebab
-        from nelbo.training.recipe import PARTS_OF_THE_MODEL, Recipe
+        from nelbo.training.recipe import SHORT, Recipe, types_of
 
         # The recipe itself is the positional argument.
-        heads = {kebab(name) for name in (*Recipe.model_fields, *PARTS_OF_THE_MODEL)} - {"recipe"}
+        heads = {kebab(name) for name in (*Recipe.model_fields, *SHORT)} - {"recipe"}
         for word in filter(flags.is_flag, unknown):
             head = word.partition("=")[0].removeprefix("--").partition(".")[0]
             if kebab(head) not in heads:
                 names = heads | {kebab(item.name.rstrip("_")) for item in fields(cls)} | {"help"}
                 hint = did_you_mean(head, names - {"overrides", "recipe"})
                 raise ConfigError(f"no flag or field is called {word.partition('=')[0]}; {hint}")
-        return parse_flags(unknown), []
+        return parse_flags(unknown, types_of), []
+
+    @classmethod
+    def stands_alone(cls, flag: str) -> bool:
+        """Return True for a field of the recipe that is true or false, with a dot or without."""
+        return flags.true_or_false(flag)
 
     def run(self) -> Answer:
-        from nelbo.cli import console
+        from nelbo.cli import console, seeds
         from nelbo.training import api
 
+        if self.seeds is not None:
+            return seeds.train_each(self, seeds.in_range(self.seeds))
         plan = api.plan(
             self.recipe, self.overrides, runs=self.runs, name=self.name, overwrite=self.overwrite,
             data_dir=self.data_dir,
@@ -128,7 +140,7 @@ class Train(OnRuns):
             prior, fitted = values
             console.say(
                 f"a {table['chosen']} fitted to the latents draws nearer to the validation images than the prior: "
-                f"distance {fitted:.3g} against {prior:.3g}; nelbo sample {run.path} --sampler chosen"
+                f"distance {fitted:.3g} against {prior:.3g}; nelbo sample {run.quoted} --sampler chosen"
             )
 
     def _conclude(self, run: Run) -> Answer:
@@ -161,6 +173,6 @@ class Train(OnRuns):
             console.show_card(cards.read(run, split=split, samples=0))
             rate = f"{summary['images_per_second']:,.0f} images/s in training"
             flag = "" if split == "test" else f" --split {split}"
-            print(f"{rate}. Next:  nelbo evaluate {run.path}{flag}")
+            print(f"{rate}. Next:  nelbo evaluate {run.quoted}{flag}")
 
         return Answer({"run": run.name, "path": str(run.path), **summary}, show)

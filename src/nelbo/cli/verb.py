@@ -49,6 +49,11 @@ class Verb(ABC):
         """Split flags that are no fields of the verb into values of `overrides` and words to be refused."""
         return {}, unknown
 
+    @classmethod
+    def stands_alone(cls, flag: str) -> bool:
+        """Return True for a flag that is no field of the verb and needs no value: `--data.skip-unreadable`."""
+        return "." in flag and flags.true_or_false(flag)
+
     def prepare(self) -> None:
         """Do what has to be done before `run`; most verbs need nothing."""
         return

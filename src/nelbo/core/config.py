@@ -3,15 +3,16 @@
 import inspect
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import ValidationError
 
 from nelbo.core.format import without_format
-from nelbo.core.registry import lookup
+from nelbo.core.registry import lookup, names
 from nelbo.core.spec import Spec, kebab, options_of
 from nelbo.errors import ConfigError, RunError
 
@@ -69,7 +70,7 @@ def dumps(spec: Spec) -> str:
 def read_toml(path: Path) -> dict[str, object]:
     """Return a TOML file as plain tables; raise ConfigError naming the file and the line."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except OSError as error:
@@ -87,9 +88,9 @@ def read_toml(path: Path) -> dict[str, object]:
 
 def parse_value(text: str) -> object:
     """Return a flag's text as a TOML value where it is one, `none` as None, otherwise the text itself."""
-    if text.lower() in ("none", "null"):
+    if text.lower() in NO_VALUES:
         return None
-    if text.lower() in ("true", "false"):
+    if text.lower() in TRUTHS:
         return text.lower() == "true"
     if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text.lower()):  # .001 and 1., which TOML refuses
         return float(text)
@@ -101,22 +102,70 @@ def parse_value(text: str) -> object:
         return [parse_value(item.strip()) for item in items if item.strip()] if len(items) > 1 else text
 
 
-def parse_flags(arguments: list[str]) -> dict[str, object]:
-    """Return `{"model.latent_dim": 16, "ema": 0.99}` of `["--model.latent-dim", "16", "--ema=0.99"]`."""
+Types = Callable[[str], Sequence[object]]
+"""A function from the dotted name of a field to the types that it may hold, as `field_types` gives them."""
+NO_VALUES = ("none", "null")
+TRUTHS = ("true", "false")
+
+
+def no_types(flag: str) -> Sequence[object]:
+    """Return no types, for flags of which nothing is known."""
+    return ()
+
+
+def field_types(cls: type[Spec], path: Sequence[str]) -> list[object]:
+    """Return the types of the field at a path, over all classes that may stand on the way; none of an unknown field.
+
+    A class that a bare value may stand for counts with the field that the value sets: `data` with `data.source`.
+    """
+    head, deeper = path[0], path[1:]
+    types: list[object] = []
+    for concrete in [lookup(cls.axis, name) for name in names(cls.axis)] if cls.is_abstract() else [cls]:
+        info = concrete.model_fields.get(head)
+        for option in _alternatives(info.annotation) if info else ():
+            if not (inspect.isclass(option) and issubclass(option, Spec)):
+                types += [] if deeper else [option]
+            elif deeper:
+                types += field_types(option, deeper)
+            elif not option.is_abstract() and option.scalar:
+                types += field_types(option, [option.scalar])
+    return types
+
+
+def _alternatives(annotation: object) -> Iterable[object]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def parse_as(text: str, types: Sequence[object]) -> object:
+    """Return a flag's text as the value of a field of these types: where text is meant, it is taken as it is."""
+    if str not in types:
+        return parse_value(text)
+    return None if NoneType in types and text.lower() in NO_VALUES else text
+
+
+def parse_flags(arguments: list[str], types: Types = no_types) -> dict[str, object]:
+    """Return `{"model.latent_dim": 16, "ema": 0.99}` of `["--model.latent-dim", "16", "--ema=0.99"]`.
+
+    A flag of a field that is true or false may stand alone: `--log-steps` is `--log-steps true`.
+    """
     values: dict[str, object] = {}
     position = 0
     while position < len(arguments):
         flag = arguments[position]
         if not flag.startswith("--"):
             raise ConfigError(f"unexpected argument {flag!r}; fields are set as --field value")
-        key, equals, text = flag[2:].partition("=")
+        name, equals, text = flag[2:].partition("=")
+        key = name.replace("-", "_")
         position += 1
-        if not equals:
-            if position >= len(arguments) or arguments[position].startswith("--"):
+        following = arguments[position] if position < len(arguments) else "--"
+        if not equals and bool in types(key) and following.lower() not in TRUTHS:
+            text = "true"
+        elif not equals:
+            if following.startswith("--"):
                 raise ConfigError(f"{flag} needs a value, as in {flag} VALUE")
-            text = arguments[position]
+            text = following
             position += 1
-        values[key.replace("-", "_")] = parse_value(text)
+        values[key] = parse_as(text, types(key))
     return values
 
 

@@ -155,7 +155,9 @@ def specified(
         spec = name
     elif name == CHOSEN:
         table = run.read_json(FILE, missing={})
-        way_out = f"nelbo samplers {run.name} measures them and chooses one; or name one (nelbo list sampler)"
+        way_out = (
+            f"nelbo samplers {run.quoted} measures them and chooses one; or name one (nelbo list sampler)"
+        )
         if not table:
             raise ConfigError(f"no sampler has been chosen for {run.name} yet: {way_out}")
         if table["weights"] != fingerprint(model):
@@ -209,7 +211,7 @@ def compare(
         raise ConfigError(
             f"{opened.name} has no validation split, and a sampler chosen on test images makes their numbers too good; "
             "train with --data.validation 0.1, or draw with a sampler by name: "
-            f"nelbo sample {opened.name} --sampler gaussian-mixture"
+            f"nelbo sample {opened.quoted} --sampler gaussian-mixture"
         )
     about: SamplerChoice = {
         "run": opened.name,

@@ -54,7 +54,7 @@ def iw_curve(view: View) -> Drawn:
     if not saved:
         raise NotApplicable(
             f"{view.run.name} has no importance-weighted estimate of this checkpoint and split yet; "
-            f"make one with: nelbo evaluate {view.run.name}"
+            f"make one with: nelbo evaluate {view.run.quoted}"
         )
     metrics = saved["metrics"]
     bound = card.read(view.run, view.split_name, view.checkpoint, having="nelbo")

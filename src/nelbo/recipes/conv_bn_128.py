@@ -8,12 +8,12 @@ from nelbo.models import VAE
 from nelbo.nets import Conv
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
-from nelbo.training.recipe import Recipe, recipe
+from nelbo.training.recipe import TUTORIALS, Recipe, recipe
 
 PIXELS, LATENT, KL_WEIGHT = 32 * 32, 128, 0.1
 
 
-@recipe
+@recipe(group=TUTORIALS)
 def conv_bn_128() -> Recipe:
     """MNIST at 32x32, batch norm, latent 128, Gaussian sigma 0.632. Test NELBO 542.6 +- 0.1 density (n = 3); 60 s.
 

@@ -6,10 +6,10 @@ from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
 from nelbo.schedules import Linear
-from nelbo.training.recipe import Recipe, recipe
+from nelbo.training.recipe import START, Recipe, recipe
 
 
-@recipe
+@recipe(group=START)
 def digits() -> Recipe:
     """The demo: 1,797 embedded 8x8 digits, binarised, MLP, latent 2. Test NELBO 19.3 +- 0.2 (n = 3); 5 s."""
     return Recipe(

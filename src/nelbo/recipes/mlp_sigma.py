@@ -6,10 +6,10 @@ from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
 from nelbo.posteriors import DiagonalGaussian
-from nelbo.training.recipe import Recipe, recipe, resolve
+from nelbo.training.recipe import TUTORIALS, Recipe, recipe, resolve
 
 
-@recipe
+@recipe(group=TUTORIALS)
 def mlp_sigma_as_published() -> Recipe:
     """MNIST, MLP 784-200-20 that emits sigma, beta 2, rate 3e-6. Test NELBO 247.6 +- 5.1 grey (n = 3); 30 s.
 
@@ -31,7 +31,7 @@ def mlp_sigma_as_published() -> Recipe:
     )
 
 
-@recipe
+@recipe(group=TUTORIALS)
 def mlp_sigma() -> Recipe:
     """MNIST, MLP 784-200-20, positive sigma, beta 1, rate 1e-3. Test NELBO 105.4 +- 0.1 grey (n = 3); 20 s."""
     corrected = {

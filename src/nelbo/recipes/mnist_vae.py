@@ -6,10 +6,10 @@ from nelbo.nets import MLP
 from nelbo.objectives import ELBO
 from nelbo.optim import Adam
 from nelbo.schedules import Cosine, Linear
-from nelbo.training.recipe import Recipe, recipe
+from nelbo.training.recipe import LITERATURE, Recipe, recipe
 
 
-@recipe
+@recipe(group=LITERATURE)
 def mnist_vae() -> Recipe:
     """Dynamic MNIST, MLP 784-200-200-50 (Burda et al. 2016). Test NELBO 89.4 +- 0.1 (n = 3); 913 s.
 

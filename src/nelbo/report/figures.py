@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,8 @@ def draw(view: View, chosen: Sequence[str], budget: int, tell: Tell) -> tuple[li
         for drawing in encoded:
             budget -= len(drawing.data)  # a smaller picture that follows may still find room
             if budget < 0:
-                left_out[drawing.stem] = f"the page is full; draw it with: nelbo plot {view.run.name} {name}"
+                run = shlex.quote(view.run.name)
+                left_out[drawing.stem] = f"the page is full; draw it with: nelbo plot {run} {name}"
             else:
                 drawings.append(drawing)
     return drawings, left_out

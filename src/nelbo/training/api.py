@@ -65,9 +65,14 @@ def plan(
         final.data.check_source()
         if (path := final.data.path()) is not None:  # so that the run can be measured from anywhere
             final = resolve(final, {"data.source": str(path.resolve())})
+    reasons = start.reasons
+    source = final.data.source
+    as_a_set = {"data", "data.source"} & {*(overrides or ())} and final.data.path() is None
+    if as_a_set and Path(source).is_dir():
+        reasons += (f"{source} is the data set of that name; for the folder write --data ./{source}",)
     folder = Path(runs) / store.check_name(name or _own_name(final, start))
     store.check_free(final, folder, overwrite=overwrite)
-    return Plan(final, folder, overwrite, not overwrite and Run(folder).finished, start.reasons)
+    return Plan(final, folder, overwrite, not overwrite and Run(folder).finished, reasons)
 
 
 def _own_name(recipe: Recipe, start: Resolved) -> str:

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, overload
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -84,6 +84,16 @@ class Recipe(Spec):
 
 RecipeFunction = Callable[[], Recipe]
 
+GROUPS = START, OWN_DATA, TUTORIALS, LITERATURE, OTHERS = (
+    "start here",
+    "your own data",
+    "the five tutorials, as published and corrected (docs/tutorials.md)",
+    "the literature",
+    "from your own files and plug-ins",
+)
+"""The groups of recipes, in the order of `nelbo recipes`."""
+_group_of: dict[str, str] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -116,25 +126,62 @@ def recipe_for_data(example: Survey) -> Callable[[Callable[[Survey], Chosen]], R
 
     def registered(function: Callable[[Survey], Chosen]) -> RecipeForData:
         name = kebab(function.__name__)
+        _group_of[name] = OWN_DATA
         entry: RecipeForData = register("recipe", name, RecipeForData(name, function, example))
         return entry
 
     return registered
 
 
-def recipe(function: RecipeFunction) -> RecipeFunction:
-    """Register a function as the recipe of its own name; its docstring is its promise."""
+@overload
+def recipe(function: RecipeFunction, /) -> RecipeFunction: ...
+@overload
+def recipe(*, group: str) -> Callable[[RecipeFunction], RecipeFunction]: ...
+def recipe(
+    function: RecipeFunction | None = None, /, *, group: str = OTHERS
+) -> RecipeFunction | Callable[[RecipeFunction], RecipeFunction]:
+    """Register a function as the recipe of its own name; its docstring is its promise.
+
+    group  the heading under which `nelbo recipes` lists it
+    """
+    if function is None:
+        return functools.partial(_registered, group=group)
+    return _registered(function, group)
+
+
+def _registered(function: RecipeFunction, group: str) -> RecipeFunction:
     name = kebab(function.__name__)
 
     @functools.wraps(function)
     def with_name() -> Recipe:
         return function().model_copy(update={"recipe": name})
 
+    _group_of[name] = group
     return register("recipe", name, with_name)
 
 
-PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim")
-"""Fields of the model that overrides may name without their prefix."""
+def group_of(name: str) -> str:
+    """Return the group of a registered recipe."""
+    return _group_of.get(name, OTHERS)
+
+
+PARTS_OF_THE_MODEL = ("posterior", "prior", "likelihood", "latent_dim", "encoder", "decoder")
+SHORT = {part: f"model.{part}" for part in PARTS_OF_THE_MODEL} | {
+    "lr": "optimizer.lr",
+    "beta": "objective.beta",
+}
+"""Fields that overrides may name without their prefix, and their whole names."""
+
+
+def in_full(field: str) -> str:
+    """Return `model.prior.components` of `prior.components`, and every other dotted field as it is."""
+    head, dot, deeper = field.partition(".")
+    return SHORT.get(head, head) + dot + deeper
+
+
+def types_of(field: str) -> list[object]:
+    """Return the types that a field of a recipe may hold, by its dotted name or a short one."""
+    return config.field_types(Recipe, in_full(field).split("."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +219,12 @@ def resolved(
 ) -> Resolved:
     """Return a recipe with dotted overrides, and what it started from; raise ConfigError, or DataError for bad data.
 
-    Parts of the model need no `model.`. A file may start from a recipe: `recipe = "fashion-mlp"` and the changes.
+    Fields of `SHORT` need no prefix. A file may start from a recipe: `recipe = "fashion-mlp"` and the changes.
     A name that is none, but a path to images, stands for the recipe `images` on them.
 
     data   images in memory that replace the source; a recipe that looks at its data looks at them
     """
-    layers = [(_with_model(overrides or {}), "these flags")] if overrides else []
+    layers = [(_all_in_full(overrides or {}), "these flags")] if overrides else []
     reasons: list[str] = []
     if isinstance(recipe, Recipe):
         return Resolved(_laid_over(recipe, layers))
@@ -216,11 +263,16 @@ def resolved(
     return Resolved(_laid_over(base, layers), base, given, facts, (*reasons, *chosen.reasons))
 
 
-def _with_model(overrides: Mapping[str, object]) -> dict[str, object]:
-    return {
-        f"model.{key}" if key.partition(".")[0] in PARTS_OF_THE_MODEL else key: value
-        for key, value in overrides.items()
-    }
+def _all_in_full(overrides: Mapping[str, object]) -> dict[str, object]:
+    whole: dict[str, object] = {}
+    for field, value in overrides.items():
+        name = in_full(field)
+        if name in whole:
+            raise ConfigError(
+                f"{kebab(name)} is set twice, with its short name and with its whole one; set it once"
+            )
+        whole[name] = value
+    return whole
 
 
 def _laid_over(base: Recipe, layers: Sequence[tuple[Mapping[str, object], str]]) -> Recipe:

@@ -12,6 +12,7 @@ Each file says its `format`, but metrics.jsonl, whose rows are of the format of 
 import contextlib
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,6 +66,11 @@ class Run:
         """The summary that training wrote at its end, or an empty table before that."""
         summary: Summary = self.read_json("summary.json", missing={})
         return summary
+
+    @property
+    def quoted(self) -> str:
+        """The folder as a word of a command line, for the commands of messages: 'my runs/a'."""
+        return shlex.quote(str(self.path))
 
     @property
     def finished(self) -> bool:
@@ -197,6 +203,8 @@ def default_name(recipe: Recipe, plain: Recipe | None, data: str = "") -> str:
 
 def check_name(name: str) -> str:
     """Raise ConfigError unless the name is that of one folder."""
+    if name == "latest":
+        raise ConfigError("--name latest: that is the word for the newest run of all; choose another name")
     if name in ("", ".", "..") or Path(name).name != name:
         raise ConfigError(f"--name {name!r}: expected a plain folder name; say where with --runs")
     return name

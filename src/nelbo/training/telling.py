@@ -63,7 +63,8 @@ def _of_data(event: events.DataRead) -> list[str]:
     lines += event.notes
     if event.pixels != "binary" and event.observation_kind == "binary":
         lines.append(
-            "pixels between black and white under a Bernoulli: NELBO below is a cross-entropy plus KL, not a likelihood"
+            "pixels between black and white under a Bernoulli: "
+            "NELBO below is a cross-entropy plus KL, not a likelihood"
         )
     return lines
 

@@ -215,6 +215,6 @@ def check_enough(runs: Sequence[Run], left_out: Mapping[str, str]) -> None:
     count, way_out = "there is none", ""
     if runs:
         count = f"there is only {runs[0].name}"
-        way_out = f"; its own checkpoints are compared with: nelbo evaluate {runs[0].path} --compare-first"
+        way_out = f"; its own checkpoints are compared with: nelbo evaluate {runs[0].quoted} --compare-first"
     lines = "".join(f"\n  {name} {why}" for name, why in left_out.items())
     raise RunError(f"a comparison needs two finished runs, and {count}{way_out}{lines}")
