@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from nelbo.evaluation.comparison import compare
     from nelbo.evaluation.samplers import sampler
     from nelbo.evaluation.scoring import score
+    from nelbo.pictures.figures import plot
     from nelbo.training.api import train
     from nelbo.training.loaded import load
     from nelbo.training.recipe import Recipe
     from nelbo.training.store import Run
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "sampler", "score", "train"]
+__all__ = ["Recipe", "Run", "compare", "diagnose", "evaluate", "load", "plot", "sampler", "score", "train"]
 
 _HOMES = {
     "train": "training.api",
@@ -35,6 +36,7 @@ _HOMES = {
     "diagnose": "doctor",
     "sampler": "evaluation.samplers",
     "score": "evaluation.scoring",
+    "plot": "pictures.figures",
     "Recipe": "training.recipe",
     "Run": "training.store",
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import assert_type
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +24,7 @@ def check(images: NDArray[np.uint8], x: Tensor) -> None:
     assert_type(run, nelbo.Run)
     assert_type(run.path, Path)
     assert_type(nelbo.evaluate(run), Card)
+    assert_type(nelbo.plot(run, "scatter"), Figure | list[Figure])
     model = nelbo.load(run)
     assert_type(model, BuiltModel)
     assert_type(model.encode(x), PosteriorValue)

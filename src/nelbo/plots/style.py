@@ -1,5 +1,6 @@
 """The parts that all figures share: colours, type sizes, and figures outside matplotlib's global state."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +39,16 @@ class PlotError(NelboError, ValueError):
     exit_code = 2
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows, though pyplot does not know it."""
+
+    def _repr_png_(self) -> bytes:
+        """Return the figure as PNG; a notebook with its own way to show figures takes that instead."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
 def class_colours(n: int) -> list[str]:
     """Return n colours: the colour-blind-safe ten, or evenly spaced hues where there are more classes."""
     if n <= len(PALETTE):
@@ -49,7 +60,7 @@ def class_colours(n: int) -> list[str]:
 def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
     """Return an Agg figure of this size in inches, on white, unknown to pyplot."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08) if constrained else None
-    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
+    figure = ShownFigure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)  # else a figure outside of pyplot has no renderer, and no text a size
     return figure
 
