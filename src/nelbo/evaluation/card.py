@@ -48,6 +48,7 @@ def evaluate(
     split: str = "test",
     samples: int = 500,
     metrics: Sequence[str] | None = None,
+    without: Sequence[str] = (),
     device: str = "auto",
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
@@ -58,6 +59,7 @@ def evaluate(
 
     samples   K of the importance-weighted estimate; 0 leaves it out
     metrics   names of registered metrics (`nelbo list metric`); all by default
+    without   names of metrics that are left out of all
     tell      hears `MetricBegun` when one begins and `MetricGoesOn` while it runs
 
     The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same weights;
@@ -66,7 +68,7 @@ def evaluate(
     """
     if not 0 <= samples <= MOST_SAMPLES:
         raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
-    sections = sorted(metrics or names("metric"), key=position)
+    sections = sorted(metrics or {*names("metric")} - {*without}, key=position)
     chosen: dict[str, Metric] = {name: lookup("metric", name) for name in sections}
     opened = store.find(run, Path(runs))
     place = engine.pick_device(device)
