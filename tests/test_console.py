@@ -229,7 +229,7 @@ def test_a_slow_metric_is_named_on_a_pipe_with_the_time_that_is_left(monkeypatch
         clock = [listener.lines.begun]
         begun = clock[0]
         monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
-        for seconds, done in ((0.01, 1), (10.0, 20), (11.0, 22), (25.0, 50), (26.0, 100)):
+        for seconds, done in ((0.01, 1), (9.0, 1), (10.0, 20), (11.0, 22), (25.0, 50), (26.0, 100)):
             clock[0] = begun + seconds
             listener(events.MetricGoesOn("importance", done, 100))
     out, err = capsys.readouterr()

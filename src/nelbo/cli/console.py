@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
 NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
 SLOW = 2.0  # seconds after which a metric is named where there is no bar
+ENOUGH = 0.02  # share of a measurement from which the rest is estimated
 LISTED = 12  # files named after a verb; the rest is counted
 
 QUANTITIES = {"total": "loss", "reconstruction": "recon", "kl": "KL"}
@@ -311,7 +312,8 @@ class SlowLines:
     def go_on(self, done: int, total: int) -> None:
         """Say how long the metric will take, at SLOW seconds and at twice, four times, ... as many."""
         seconds = time.monotonic() - self.begun
-        if 0 < done < total and seconds > self.next_at:
+        # The first steps warm up: what they take says little about the others.
+        if ENOUGH * total <= done < total and seconds > self.next_at:
             self.next_at = 2 * max(seconds, self.next_at)
             left = seconds * (total - done) / done
             say(f"measuring {self.name}: {done / total:.0%} after {seconds:.0f} s, about {left:.0f} s left")
