@@ -297,12 +297,14 @@ class SlowLines:
     def __init__(self) -> None:
         self.timer: threading.Timer | None = None
         self.name = ""
-        self.begun = self.next_at = 0.0
+        self.begun = self.part_begun = self.next_at = 0.0
+        self.done = 0
 
     def begin(self, name: str) -> None:
         """Begin a metric, and end the one before."""
         self.end()
-        self.name, self.begun = name, time.monotonic()
+        self.name, self.begun, self.done = name, time.monotonic(), 0
+        self.part_begun = self.begun
         self.next_at = SLOW
         # A metric that tells nothing on its way is named by another thread, and by none when it is fast.
         self.timer = threading.Timer(SLOW, say, [f"measuring {name} ..."])
@@ -312,10 +314,13 @@ class SlowLines:
     def go_on(self, done: int, total: int) -> None:
         """Say how long the metric will take, at SLOW seconds and at twice, four times, ... as many."""
         seconds = time.monotonic() - self.begun
+        if done < self.done:  # another part of the same metric: what is left is that of the part
+            self.part_begun = time.monotonic()
+        self.done = done
         # The first steps warm up: what they take says little about the others.
         if ENOUGH * total <= done < total and seconds > self.next_at:
             self.next_at = 2 * max(seconds, self.next_at)
-            left = seconds * (total - done) / done
+            left = (time.monotonic() - self.part_begun) * (total - done) / done
             say(f"measuring {self.name}: {done / total:.0%} after {seconds:.0f} s, about {left:.0f} s left")
 
     def end(self) -> None:
