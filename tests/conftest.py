@@ -30,7 +30,7 @@ from nelbo import cli
 from nelbo.core import registry
 from nelbo.engine import precision
 from nelbo.testing import samplers, settings
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import Recipe, resolve
 from nelbo.training.store import Run
 
@@ -183,7 +183,7 @@ def reported(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     from nelbo.report.gathered import gather
 
     run = Run(Path(shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("report") / "runs" / "tiny")))
-    return run, gather(run, Request(samples=20, device="cpu"), api.quiet)
+    return run, gather(run, Request(samples=20, device="cpu"), events.quiet)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from nelbo.core.config import field_types, parse_as
 from nelbo.core.registry import names, temporary
 from nelbo.doctor.command import Change
 from nelbo.errors import ConfigError
+from nelbo.evaluation import card
 from nelbo.metrics.base import Missing, Value
 from nelbo.training.recipe import GROUPS, SHORT, Recipe, in_full, resolve
 from nelbo.training.store import Run
@@ -369,3 +370,34 @@ def test_two_checkpoints_are_measured_with_fewer_samples(nelbo, run_copy):
         "evaluate", "tiny", "--compare-first", "--metrics", "importance", "--samples", 3, "--json"
     )
     assert (code, json.loads(out)["samples"], "K =" in err) == (0, 3, False)
+    code, out, err = nelbo(
+        "evaluate", "tiny", "--compare-first", "--samples", 0, "--metrics", "bound,error", "--json"
+    )
+    assert (code, err) == (0, "")
+
+
+def test_the_slowest_metric_of_two_checkpoints_is_left_out_and_said(nelbo, run_copy, monkeypatch):
+    asked_for = []
+
+    def evaluate(run, **settings):
+        asked_for.append((settings["metrics"], settings["without"], settings["samples"]))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(card, "evaluate", evaluate)
+    lines = [
+        nelbo("evaluate", "tiny", *arguments)[2]
+        for arguments in ([], ["--compare-first"], ["--compare-first", "--metrics", "all"])
+    ]
+    assert asked_for == [(None, (), 500), (None, ("information",), 50), (None, (), 50)]
+    assert ["left out, for it takes long: information; --metrics all" in text for text in lines] == [
+        False,
+        True,
+        False,
+    ]
+
+
+def test_a_metric_is_left_out_of_all(run_copy):
+    every = [name for name in names("metric") if name not in ("bound", "error")]
+    measured = card.evaluate(run_copy, samples=0, without=every)
+    assert set(measured["sections"]) >= {"bound", "error"}
+    assert not {"information", "probes"} & ({*measured["sections"]} - {*card.quick()})

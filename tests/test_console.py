@@ -229,7 +229,16 @@ def test_a_slow_metric_is_named_on_a_pipe_with_the_time_that_is_left(monkeypatch
         clock = [listener.lines.begun]
         begun = clock[0]
         monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
-        for seconds, done in ((0.01, 1), (10.0, 20), (11.0, 22), (25.0, 50), (26.0, 100)):
+        for seconds, done in (
+            (0.01, 1),
+            (9.0, 1),
+            (10.0, 20),
+            (11.0, 22),
+            (25.0, 50),
+            (26.0, 100),
+            (60.0, 1),
+            (70.0, 20),
+        ):
             clock[0] = begun + seconds
             listener(events.MetricGoesOn("importance", done, 100))
     out, err = capsys.readouterr()
@@ -238,6 +247,7 @@ def test_a_slow_metric_is_named_on_a_pipe_with_the_time_that_is_left(monkeypatch
         "measuring probes ...",
         "measuring importance: 20% after 10 s, about 40 s left",
         "measuring importance: 50% after 25 s, about 25 s left",
+        "measuring importance: 20% after 70 s, about 40 s left",  # of its second part
     ]
 
 

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 def train(tiny_recipe, tmp_path):
     """(overrides, name, tell) -> a finished run under tmp_path."""
 
-    def go(overrides=None, name="run", tell=api.quiet, **more) -> Run:
+    def go(overrides=None, name="run", tell=events.quiet, **more) -> Run:
         return api.train(tiny_recipe(overrides), runs=tmp_path, name=name, device="cpu", tell=tell, **more)
 
     return go
@@ -66,7 +66,7 @@ def step_once(recipe, lr: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     )
     before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     step = make_step(recipe, state, batches, print)
-    train_epoch(recipe, state, batches, step, lambda: True, api.quiet)
+    train_epoch(recipe, state, batches, step, lambda: True, events.quiet)
     assert (state.step, state.batch, state.images) == (1, 1, recipe.batch_size)
     return before, torch.nn.utils.parameters_to_vector(model.parameters()).detach()
 

@@ -269,7 +269,7 @@ def test_a_cross_entropy_is_called_what_it_is(whole, text):
 def test_binary_pixels_give_a_nelbo_and_bits(tiny_recipe, tmp_path):
     overrides = {"data.transforms": [{"name": "binarise", "threshold": 128}], "epochs": 2}
     run = api.train(tiny_recipe(overrides), runs=tmp_path, name="binary", device="cpu")
-    found = gather(run, FEW, api.quiet)
+    found = gather(run, FEW, events.quiet)
     (tiles,) = Page(page([found])).texts("ul", "tiles")
     assert not found.grey
     for words in ("NELBO", "IW-NLL, K = 4", "Bits a dimension", "bits/dim", "of 3 dimensions", "images/s"):
@@ -281,7 +281,7 @@ def test_binary_pixels_give_a_nelbo_and_bits(tiny_recipe, tmp_path):
 def test_what_is_not_a_bound_says_so(tiny_recipe, tmp_path):
     settings = {"model.posterior.noise": "shared", "epochs": 1}
     run = api.train(tiny_recipe(settings), runs=tmp_path, name="shared", device="cpu")
-    found = gather(run, FEW, api.quiet)
+    found = gather(run, FEW, events.quiet)
     written = Page(page([found]))
     assert found.grey
     tiles = written.texts("li")
@@ -433,7 +433,7 @@ def test_imported_files_are_repeated_in_the_commands(whole):
 
 def test_a_complete_card_is_not_measured_again(own_run, whole, monkeypatch):
     monkeypatch.setattr(card, "evaluate", None)
-    again = gather(own_run, Request(device="cpu", pictures=()), api.quiet)
+    again = gather(own_run, Request(device="cpu", pictures=()), events.quiet)
     assert again.card == whole.card
     assert again.not_measured == ""
 
@@ -446,7 +446,7 @@ def test_a_quick_card_is_completed(run_copy, monkeypatch):
         card, "evaluate", lambda *a, **more: asked.append(more) or real(*a, **more | {"samples": 3})
     )
     monkeypatch.setattr(gathered, "SAMPLES", 3)
-    found = gather(run_copy, Request(device="cpu", pictures=()), api.quiet)
+    found = gather(run_copy, Request(device="cpu", pictures=()), events.quiet)
     assert set(found.card["sections"]) == set(names("metric"))
     assert found.card["samples"] == 3
     assert len(asked) == 1
@@ -457,7 +457,7 @@ def test_a_card_of_other_weights_or_arithmetic_is_not_believed(stale, own_run, r
     stale = json.loads(json.dumps(whole.card)) | stale
     stale["metrics"]["nelbo"]["value"] = -1.0
     run_copy.write_json(f"{card.stem('test', 'best', 20)}.json", stale)
-    found = gather(run_copy, Request(device="cpu", samples=20, pictures=()), api.quiet)
+    found = gather(run_copy, Request(device="cpu", samples=20, pictures=()), events.quiet)
     assert found.metrics["nelbo"]["value"] == pytest.approx(whole.metrics["nelbo"]["value"])
 
 
@@ -466,7 +466,7 @@ def test_a_card_that_cannot_be_completed_is_measured_anew(run_copy, whole):
     before = json.loads(json.dumps(whole.card)) | {"seed": 3}
     del before["sections"]["error"]
     run_copy.write_json(f"{card.stem('test', 'best', 20)}.json", before)
-    found = gather(run_copy, Request(device="cpu", pictures=()), api.quiet)
+    found = gather(run_copy, Request(device="cpu", pictures=()), events.quiet)
     assert set(found.card["sections"]) == set(names("metric"))
     assert (found.card["seed"], found.card["samples"]) == (whole.card["seed"], 20)
 
@@ -478,7 +478,7 @@ def test_without_its_data_a_report_shows_what_was_kept(tiny_recipe, tiny_data, t
     )
     card.evaluate(run, samples=0, metrics=["bound"], device="cpu")
     Path(file).unlink()
-    found = gather(run, Request(device="cpu"), api.quiet)
+    found = gather(run, Request(device="cpu"), events.quiet)
     assert list(found.card["sections"]) == ["bound"]
     assert "moved.npz" in found.not_measured
     assert set(found.left_out) == set(figures.all_names())
@@ -487,19 +487,19 @@ def test_without_its_data_a_report_shows_what_was_kept(tiny_recipe, tiny_data, t
     assert Page(written).all("img") == []
     shutil.rmtree(run.path / "evaluation")
     with pytest.raises(DataError, match=r"moved\.npz"):
-        gather(run, Request(device="cpu"), api.quiet)
+        gather(run, Request(device="cpu"), events.quiet)
 
 
 def test_the_precision_of_the_training_is_the_one_that_was_used(run_copy):
     run_copy.write_json("summary.json", run_copy.summary | {"precision": "bf16"})
-    written = page([gather(run_copy, Request(device="cpu", pictures=()), api.quiet)])
+    written = page([gather(run_copy, Request(device="cpu", pictures=()), events.quiet)])
     assert "seed 0, bf16" in written
     assert "measures; precision fp32; evaluation seed" in written
 
 
 def test_a_run_that_has_not_finished_can_be_reported(run_copy):
     (run_copy.path / "summary.json").unlink()
-    written = page([gather(run_copy, FEW, api.quiet)])
+    written = page([gather(run_copy, FEW, events.quiet)])
     assert "Training has not finished." in written
     assert "Training speed" not in written
 
@@ -523,10 +523,10 @@ def test_a_picture_that_fails_is_named_and_the_page_is_full_at_its_budget(own_ru
 
     register("picture", "broken", Picture(broken, "of a plugin", 0, "picture"))
     request = dataclasses.replace(FEW, pictures=["broken", "samples", "data"])
-    found = gather(own_run, request, api.quiet)
+    found = gather(own_run, request, events.quiet)
     assert found.left_out == {"broken": "failed: ZeroDivisionError: by <zero>"}
     assert [drawing.stem for drawing in found.drawings] == ["data", "samples"]
-    full = gather(own_run, dataclasses.replace(request, budget=len(found.drawings[0].data)), api.quiet)
+    full = gather(own_run, dataclasses.replace(request, budget=len(found.drawings[0].data)), events.quiet)
     assert [drawing.stem for drawing in full.drawings] == ["data"]
     assert "nelbo plot tiny samples" in full.left_out["samples"]
 
@@ -564,7 +564,7 @@ def three(
         api.train(tiny_recipe({"epochs": 2} | more), runs=folder, name=name, device="cpu")
         for name, more in settings.items()
     ]
-    return [gather(run, FEW, api.quiet) for run in runs]
+    return [gather(run, FEW, events.quiet) for run in runs]
 
 
 def test_several_runs_are_compared_and_then_shown_one_by_one(three):
@@ -606,7 +606,7 @@ def test_the_comparison_on_the_page_is_the_comparison(three):
 def test_what_keeps_runs_from_being_compared_is_said(three, tiny_recipe, tmp_path):
     binary = {"data.transforms": [{"name": "binarise", "threshold": 128}], "epochs": 1}
     other = api.train(tiny_recipe(binary), runs=tmp_path, name="binary", device="cpu")
-    both = [three[0], gather(other, FEW, api.quiet)]
+    both = [three[0], gather(other, FEW, events.quiet)]
     warnings = Page(page(both)).texts("p", "warning")
     assert any("different images" in warning for warning in warnings)
     assert "†" in page(both)

@@ -19,7 +19,7 @@ from nelbo.doctor import Diagnosis, Finding
 from nelbo.report import Request
 from nelbo.report.gathered import Facts, gather
 from nelbo.report.page import page
-from nelbo.training import api
+from nelbo.training import api, events
 from nelbo.training.recipe import Recipe
 from nelbo.training.store import Run
 
@@ -104,7 +104,7 @@ def pages(
     folder = tmp_path_factory.mktemp("browser")
     other = api.train(tiny_recipe({"epochs": 2, "objective.beta": 4.0}), runs=folder, name=LONG, device="cpu")
     facts = reported[1]
-    long = gather(other, Request(samples=10, pictures=["samples"], device="cpu"), api.quiet)
+    long = gather(other, Request(samples=10, pictures=["samples"], device="cpu"), events.quiet)
     finding = Finding(LONG, "serious", LONG, LONG, f"nelbo train {LONG} --{LONG}", LONG)
     data = facts.environment["data"] | {"name": LONG, "class_names": [LONG] * 3}
     long = dataclasses.replace(

@@ -195,7 +195,7 @@ class Trainer:
 def train(tiny_recipe, tmp_path):
     """(overrides, name, tell) -> a finished run under tmp_path."""
 
-    def go(overrides, name="run", tell=api.quiet):
+    def go(overrides, name="run", tell=events.quiet):
         return api.train(tiny_recipe(overrides), runs=tmp_path, name=name, device="cpu", tell=tell)
 
     return go
@@ -645,7 +645,7 @@ def test_gradients_that_share_memory_or_have_none_of_their_own_are_copied():
 # --- on a GPU ---------------------------------------------------------------------------------
 
 
-def on_cuda(tiny_recipe, tmp_path, name, tell=api.quiet, **overrides):
+def on_cuda(tiny_recipe, tmp_path, name, tell=events.quiet, **overrides):
     recipe = tiny_recipe({"batch_size": 5, **MOVING, **overrides})
     return api.train(recipe, runs=tmp_path, name=name, device="cuda", tell=tell)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 WIDTH = 110  # of output that is not on a terminal, where COLUMNS does not say otherwise
 NOTE_WIDTH = 36  # at least, for notes beside their numbers; and of a note that is worth a mark
 SLOW = 2.0  # seconds after which a metric is named where there is no bar
+ENOUGH = 0.02  # share of a measurement from which the rest is estimated
 LISTED = 12  # files named after a verb; the rest is counted
 
 
@@ -259,12 +260,14 @@ class SlowLines:
     def __init__(self) -> None:
         self.timer: threading.Timer | None = None
         self.name = ""
-        self.begun = self.next_at = 0.0
+        self.begun = self.part_begun = self.next_at = 0.0
+        self.done = 0
 
     def begin(self, name: str) -> None:
         """Begin a metric, and end the one before."""
         self.end()
-        self.name, self.begun = name, time.monotonic()
+        self.name, self.begun, self.done = name, time.monotonic(), 0
+        self.part_begun = self.begun
         self.next_at = SLOW
         # A metric that tells nothing on its way is named by another thread, and by none when it is fast.
         self.timer = threading.Timer(SLOW, say, [f"measuring {name} ..."])
@@ -274,9 +277,13 @@ class SlowLines:
     def go_on(self, done: int, total: int) -> None:
         """Say how long the metric will take, at SLOW seconds and at twice, four times, ... as many."""
         seconds = time.monotonic() - self.begun
-        if 0 < done < total and seconds > self.next_at:
+        if done < self.done:  # another part of the same metric: what is left is that of the part
+            self.part_begun = time.monotonic()
+        self.done = done
+        # The first steps warm up: what they take says little about the others.
+        if ENOUGH * total <= done < total and seconds > self.next_at:
             self.next_at = 2 * max(seconds, self.next_at)
-            left = seconds * (total - done) / done
+            left = (time.monotonic() - self.part_begun) * (total - done) / done
             say(f"measuring {self.name}: {done / total:.0%} after {seconds:.0f} s, about {left:.0f} s left")
 
     def end(self) -> None:

@@ -49,6 +49,7 @@ def evaluate(
     split: str | None = None,
     samples: int = 500,
     metrics: Sequence[str] | None = None,
+    without: Sequence[str] = (),
     device: str = "auto",
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
@@ -62,6 +63,7 @@ def evaluate(
     metrics   names of registered metrics (`nelbo list metric`); all by default
     data      the place of the run's data, where it has moved; or new images (`nelbo.training.looking.new_images`).
               Their card has `other_data`, its own folder, and no metric that learns from training images
+    without   names of metrics that are left out of all
     tell      hears `MetricBegun` when one begins and `MetricGoesOn` while it runs
 
     The card is written to `evaluation/` of the run. Some metrics alone are added to what is there of the same weights;
@@ -70,7 +72,7 @@ def evaluate(
     """
     if not 0 <= samples <= MOST_SAMPLES:
         raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
-    chosen = _named(metrics)
+    chosen = _named(metrics, without)
     opened = store.find(run, Path(runs))
     place = engine.pick_device(device)
     model = api.load(opened, checkpoint=checkpoint, device=device)
@@ -124,9 +126,9 @@ def _measured(metric: Metric, name: str, model: BuiltModel, view: Split, tell: T
     return dict(under(metric(model, telling), {"training data": view.data.hash} if metric.learns else {}))
 
 
-def _named(metrics: Sequence[str] | None) -> dict[str, Metric]:
-    """Return the metrics of these names, or all, in the order of a card; raise UnknownName for another."""
-    sections = sorted(metrics or names("metric"), key=position)
+def _named(metrics: Sequence[str] | None, without: Sequence[str] = ()) -> dict[str, Metric]:
+    """Return the metrics of these names, or all but some, in a card's order; raise UnknownName for another."""
+    sections = sorted(metrics or {*names("metric")} - {*without}, key=position)
     return {name: lookup("metric", name) for name in sections}
 
 
