@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import record
 
-from nelbo.core.registry import names
-from nelbo.training.recipe import Recipe, named, resolve
+from nelbo.core.registry import lookup, names
+from nelbo.training.recipe import Recipe, RecipeForData, named, resolve
 
 BASE = "digits"
 Changes = Mapping[str, Any]
@@ -172,8 +172,9 @@ def recipe_of(name: str) -> Recipe:
 
 
 def every() -> list[str]:
-    """Return the names of all recipes and methods."""
-    return sorted({*names("recipe"), *METHODS})
+    """Return the names of all recipes and methods, but for a recipe that is another one for all data."""
+    fixed = {name for name in names("recipe") if not isinstance(lookup("recipe", name), RecipeForData)}
+    return sorted({*fixed, *METHODS})
 
 
 def command(name: str) -> str:

@@ -28,7 +28,13 @@ PROSE = {"in", "and", "measured", "do", "trained", "X", "XX", "VERB", "hello"}
 """Words that follow `nelbo` in a sentence, or stand for a verb."""
 FOREIGN = {"porcelain", "short", "error-unmatch", "help", "version", "field", "overrides", "X"}
 """Flags of git, of the whole command line, and of examples."""
-ATTRIBUTES = {"model.train", "model.safetensors", "model.observe_training_images", "model.refresh"}
+ATTRIBUTES = {
+    "model.train",
+    "model.shape",
+    "model.safetensors",
+    "model.observe_training_images",
+    "model.refresh",
+}
 """Names with a dot that are Python or files."""
 SAFE = re.compile(
     r"quote|quoted|join|FOR_FOLDERS|\{run\}|verb|imports|flags|action|\{name\}|entry\.usage|__version__|words"

@@ -23,11 +23,11 @@ def test_any_size_passes_and_comes_back(size):
     assert model.decode(posterior.mean).mean.shape == x_BCHW.shape
 
 
-def test_blocks_start_as_the_identity():
+def test_blocks_start_near_the_identity():
     encoder = Residual(channels=CHANNELS, blocks=2).encoder((1, 16, 16))
     block = next(layer for layer in encoder if type(layer).__name__ == "Block")
     x_BCHW = torch.randn(2, CHANNELS[0], 8, 8)
-    assert torch.equal(block(x_BCHW), x_BCHW)
+    assert 0 < float((block(x_BCHW) - x_BCHW).abs().max()) < 0.1
 
 
 def test_every_block_learns():

@@ -13,7 +13,7 @@ class DataFacts(TypedDict, total=False):
     """The data of a run; `n` counts the images of each split, `factors` the values of each known factor.
 
     range  the smallest and the largest value that a model may see, and `dtype` that of the pixels before transforms of
-           batches; runs of an older nelbo have neither
+           batches; older runs have neither
     notes  lines for people: what of the data is left out or not used, and where large ones stay
     unreadable  image files that were left out because they cannot be read
     """

@@ -155,7 +155,7 @@ def _of_loaded(name: str, loaded: Loaded, data: Data) -> Survey:
         name, len(images), channels, (height, width), (height, width), "levels", labels=_classes(images),
         splits=tuple(split for split, there in splits.items() if there is not None),
     )  # fmt: skip
-    some = images.select(torch.from_numpy(_evenly(len(images))))
+    some = Images(images.rows(torch.from_numpy(_evenly(len(images)))))
     if data.range is not None and not loaded.ranged:
         some = ranged(some, data.range, name)
     return _with_pixels(facts, some.pixels_NCHW)

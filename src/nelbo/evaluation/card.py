@@ -113,10 +113,14 @@ def evaluate(
     }
     card = _keep(opened, card, {key: value.per_image_N for key, value in values.items()})
     if "importance" in chosen:  # the one metric that leaves unfinished work behind
-        shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another measurement is unfinished in the same folder
-            scratch.parent.rmdir()
+        _remove(scratch)
     return card
+
+
+def _remove(scratch: Path) -> None:
+    shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another measurement is unfinished in the same folder
+        scratch.parent.rmdir()
 
 
 def _measured(metric: Metric, name: str, model: BuiltModel, view: Split, tell: Tell) -> dict[str, Value]:

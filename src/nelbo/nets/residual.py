@@ -22,7 +22,7 @@ class Residual(Net):
     `conv` do.
 
     blocks    of each level: x + convolution(dropout(act(convolution(act(x))))), 3 x 3 kernels. The last convolution
-              of each starts at zero, so that training starts from a plain pyramid and needs no normalisation
+              of each starts near zero, so that training starts from a plain pyramid and needs no normalisation
     dropout   share of feature maps that a block leaves out in training (Tompson et al. 2015)
     """
 
@@ -65,6 +65,8 @@ class Residual(Net):
         return sizes
 
 
+NEARLY_ZERO = 1e-3  # not zero itself: the convolutions before it would have no gradient in the first step
+
 L = TypeVar("L", Down, Up, nn.Linear)
 
 
@@ -83,7 +85,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, name: Activation, dropout: float) -> None:
         super().__init__()
         last = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(last.weight)
+        nn.init.normal_(last.weight, std=NEARLY_ZERO)
         assert last.bias is not None
         nn.init.zeros_(last.bias)
         first = [activation(name), nn.Conv2d(channels, channels, 3, padding=1), activation(name)]

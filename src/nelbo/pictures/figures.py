@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,6 @@ def plot(
     )
     figures = [drawn for _, drawn in chosen(view) if not isinstance(drawn, bytes)]
     if not figures:
-        raise ConfigError(
-            f"picture {picture!r} is an animation and no figure; write it by: nelbo plot {view.run.path} {picture}"
-        )
+        command = f"nelbo plot {view.run.quoted} {shlex.quote(picture)}"
+        raise ConfigError(f"picture {picture!r} is an animation and no figure; write it by: {command}")
     return figures[0] if len(figures) == 1 else figures
