@@ -366,7 +366,7 @@ def test_samplers_as_json(nelbo, at, run_copy):
         (("sample", "--smapler.components", "3"), ("--smapler.components", "sampler")),
         (("sample", "--sampler", "exemplars", "--temperature", "0.5"), ("--temperature", "exemplars")),
         (("sample", "--sampler", "exemplars", "--like", "0"), ("--like",)),
-        (("sample", "--sampler", "chosen"), ("nelbo samplers tiny",)),
+        (("sample", "--sampler", "chosen"), ("no sampler has been chosen for tiny", "nelbo samplers ")),
         (("samplers", "--samplers", "prior,exemplar"), ("exemplar", "exemplars")),
         (("samplers", "--exemplar.noise", "1"), ("exemplar", "exemplars")),
         (("samplers", "--exemplars.nose", "1"), ("nose", "noise")),

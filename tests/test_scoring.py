@@ -134,8 +134,8 @@ def odd(tmp_path_factory):
     return folder
 
 
-def test_the_strangest_images_come_first_with_their_names(odd, tiny_run):
-    scores = package.score(tiny_run, odd, samples=20, steps=20, device="cpu")
+def test_the_strangest_images_come_first_with_their_names(odd, run_copy):
+    scores = package.score(run_copy, odd, samples=20, steps=20, device="cpu")
     assert set(scores.values) == {*scoring.SCORES} - {"complexity"}
     assert "cross-entropy of grey pixels is no code length" in scores.missing["complexity"]
     assert scores.reference == "24 validation images of tiny"
@@ -144,9 +144,9 @@ def test_the_strangest_images_come_first_with_their_names(odd, tiny_run):
         assert {names[i].split("/")[0] for i in scores.strangest(by, 3)} == {"odd"}, by
         assert all(scores.places[by].p_N[i] == 1 / 25 for i in scores.strangest(by, 3))
     assert (scores.values["regret"] >= 0).all()
-    card = package.evaluate(tiny_run, data=odd, samples=0, metrics=["bound"], device="cpu")
+    card = package.evaluate(run_copy, data=odd, samples=0, metrics=["bound"], device="cpu")
     assert -float(scores.values["bound"].mean()) == pytest.approx(card["metrics"]["nelbo"]["value"])
-    again = package.score(tiny_run, odd, samples=20, steps=20, device="cpu")
+    again = package.score(run_copy, odd, samples=20, steps=20, device="cpu")
     assert all(torch.equal(again.values[name], scores.values[name]) for name in scores.values)
 
 

@@ -268,7 +268,10 @@ def test_where_the_two_best_are_equal_a_best_is_marked_in_five_of_a_hundred_at_m
 
 
 def test_every_number_with_facts_is_one_that_is_measured():
-    composed = {"frechet_classifier_distance", "frechet_classifier_draws", "frechet_classifier_means"}
+    composed = {  # of the features' name and of what is measured
+        f"frechet_{features}_{what}" for features in ("classifier", "untrained")
+        for what in ("distance", "draws", "means", "reconstructions", "train")
+    }  # fmt: skip
     for metric in entries("metric").values():
         source = inspect.getsource(
             inspect.getmodule(metric)
