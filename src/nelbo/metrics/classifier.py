@@ -226,7 +226,7 @@ def presented(images: Images, transforms: Sequence[Transform]) -> Callable[[Tens
     """Return the images at given positions as evaluation sees them: random transforms are frozen once for all."""
     fixed = frozen(images, transforms)
     deterministic = [transform for transform in transforms if not transform.random]
-    return lambda index_B: materialise(fixed.select(index_B), deterministic)
+    return lambda index_B: materialise(fixed, deterministic, indices=index_B)
 
 
 @contextlib.contextmanager
