@@ -101,6 +101,7 @@ def exists(field: str) -> bool:
 
 
 def test_the_collection_is_not_empty():
+    assert len(WHOLE) > 10
     commands = [match[1] for _, text in TEXTS for match in COMMAND.finditer(text)]
     assert len(commands) > 50
     assert {"train", "evaluate", "sample", "samplers", "compare", "data", "doctor", "report", "list"} <= set(

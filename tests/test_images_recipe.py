@@ -140,6 +140,7 @@ def test_a_recipe_wins_over_a_folder_of_its_name_and_says_so(tmp_path, monkeypat
     ("words", "message"),
     [
         (["nowhere"], "no recipe is called 'nowhere'"),
+        (["nowhere"], "Nor is there a folder or file of that name"),
         (["empty"], "holds no image files"),
         (["photos", "--data", "photos"], "both name images"),
         (["notes.txt"], "notes.txt"),
@@ -178,7 +179,8 @@ def test_a_recipe_that_would_binarise_photos_stops_and_says_what_fits(tmp_path, 
 
 def test_a_binarising_recipe_takes_what_is_black_and_white_already():
     masks = LEVELS.integers(0, 2, (40, 8, 8)).astype(bool)
-    api.plan("digits", {"epochs": 1}, data=masks, runs="nowhere")
+    plan = api.plan("digits", {"epochs": 1}, data=masks, runs="nowhere")
+    assert [transform.name for transform in plan.recipe.data.transforms] == ["binarise"]
 
 
 def test_a_recipe_that_would_shrink_images_stops(tmp_path):

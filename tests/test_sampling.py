@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import nelbo as library
-from nelbo import cli
+from nelbo import cli, pictures
 from nelbo.core import config
 from nelbo.core.registry import lookup, names
 from nelbo.errors import ConfigError, UnknownName
@@ -451,3 +451,57 @@ def test_the_pages_run(page, digits_run, tmp_path, monkeypatch, capsys):
         everything = words[0] == "samplers" and "--samplers" not in words
         quick = ["--two-stage.steps", "20", "--density.steps", "20"] if everything else []
         assert cli.main([*words, *quick]) == 0, f"{line}\n{capsys.readouterr().err}"
+
+
+# --- after every training ---------------------------------------------------------------------
+
+
+def row(value, error, copies=False):
+    metrics = {"d": {"value": value, "unit": "", "standard_error": error, "note": ""}}
+    return {"config": {}, "copies": copies, "metrics": metrics}
+
+
+@pytest.mark.parametrize(
+    ("prior", "mixture", "chosen"),
+    [
+        ((1.0, 0.1), (0.5, 0.1), "mixture"),
+        ((1.0, 0.1), (0.9, 0.1), "prior"),  # within the errors of both
+        ((0.5, 0.0), (0.6, 0.0), "prior"),
+        ((1.0, None), (0.9, None), "mixture"),
+    ],
+)
+def test_the_prior_is_kept_unless_a_sampler_is_clearly_nearer(prior, mixture, chosen):
+    assert samplers._clearly_better({"prior": row(*prior), "mixture": row(*mixture)}, "d") == chosen
+
+
+def test_a_sampler_that_cannot_be_fitted_leaves_the_prior():
+    refused = {"config": {}, "copies": False, "refused": "too few"}
+    assert samplers._clearly_better({"prior": row(1.0, 0.1), "mixture": refused}, "d") == "prior"
+
+
+@pytest.mark.parametrize("chosen", ["prior", "gaussian-mixture"])
+def test_samples_of_a_chosen_sampler_stand_beside_those_of_the_prior(run_copy, tmp_path, chosen):
+    settings = {"gaussian-mixture.components": 2}
+    table = samplers.compare(run_copy, samplers.QUICK, settings, device="cpu", quick=True)
+    assert table["by"] == "frechet_untrained_distance"
+    run_copy.write_json(samplers.FILE, table | {"chosen": chosen})
+    view = View.open(run_copy, device="cpu")
+    files, _ = pictures.draw(view, ["samples"], tmp_path / "figures")
+    assert [file.stem for file in files] == ["samples", "samples-fitted"][: 1 if chosen == "prior" else 2]
+    other = view.at("first")  # of other weights nothing was chosen
+    assert len(pictures.draw(other, ["samples"], tmp_path / "first")[0]) == 1
+
+
+def test_training_says_which_sampler_draws_better(tiny_data, tmp_path, monkeypatch, nelbo):
+    """The command line compares after training, once, and says so where the mixture is nearer."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(samplers, "_clearly_better", lambda rows, criterion: "gaussian-mixture")
+    command = (
+        "train", "digits", "--data", str(tiny_data), "--data.transforms", "binarise", "--data.validation", "24",
+        "--encoder.hidden", "8,", "--decoder.hidden", "8,", "--epochs", "1", "--device", "cpu", "--name", "t",
+    )  # fmt: skip
+    code, _, err = nelbo(*command)
+    assert code == 0
+    assert "a gaussian-mixture fitted to the latents draws nearer" in err
+    assert "--sampler chosen" in err
+    assert (tmp_path / "runs/t/figures/samples-fitted.png").is_file()

@@ -81,7 +81,14 @@ def test_every_command_runs(page, place, capsys):
         assert {f"sample-{digit}-{i}.png" for digit in range(10) for i in range(5)} <= made
 
 
-@pytest.mark.parametrize("page", PAGES)
+WITH_PYTHON = [page for page in PAGES if any(language == "python" for language, _ in fences(page))]
+
+
+def test_some_pages_have_python():
+    assert {"coming-from-pythae", "tutorials/conv-2d"} <= set(WITH_PYTHON)
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
 def test_all_python_runs(page, place, monkeypatch):
     import nelbo
 

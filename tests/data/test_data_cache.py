@@ -182,7 +182,7 @@ def test_without_a_place_for_it_the_way_out_is_named(tmp_path, monkeypatch, larg
 
 def test_large_images_come_in_small_blocks(monkeypatch, pictures):
     monkeypatch.setattr(decode, "BLOCK_BYTES", 250)
-    entries = [decode.Entry(file) for file in filelist.list_images(pictures)]
+    entries = [decode.Entry(file) for file in filelist.Listing.of(pictures).files]
     blocks = list(decode.decode_folder(pictures, entries, (3, 5, 7), Decoding()))
     assert {len(block) for block in blocks} == {2}
     assert np.concatenate(blocks)[:, 0, 0, 0].tolist() == list(range(N))
@@ -203,7 +203,7 @@ def test_the_names_of_caches_stay(tmp_path, write_image):
     for name in ("b/1.png", "a-b/2.png", "a/3.png"):
         write_image(tmp_path / "in" / name)
         os.utime(tmp_path / "in" / name, ns=(5, 7))
-    files = filelist.list_images(tmp_path / "in")
+    files = filelist.Listing.of(tmp_path / "in").files
     assert files == ["a/3.png", "a-b/2.png", "b/1.png"]  # folder by folder
     listing = [[file, 7, (tmp_path / "in" / file).stat().st_size] for file in files]
     digest = [

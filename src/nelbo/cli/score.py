@@ -92,7 +92,7 @@ class Score(Looking):
         from nelbo.cli import console
 
         columns = [*scores.values, f"quantile_{by}", f"p_{by}"]
-        cells = [[str(row["image"]), *(f"{row[name]:.4g}" for name in columns)] for row in rows]
+        cells = [[str(row["image"]), *(_short(row[name]) for name in columns)] for row in rows]
         n, about = len(scores.split.images), f"{scores.run} · {scores.checkpoint} (epoch {scores.epoch})"
         title = f"{about} · the strangest of {n:,} images ({scores.data}, {scores.split_name}) by {by}"
         console.show(["image", *scores.values, "quantile", "p"], cells, title)
@@ -108,6 +108,11 @@ class Score(Looking):
         for name, why in scores.missing.items():
             console.say(f"no {name}: {why}")
         console.show_files(files)
+
+
+def _short(value: object) -> str:
+    """Return a number in a few characters, and without an exponent: columns of a table are narrow."""
+    return f"{value:,.0f}" if isinstance(value, float) and abs(value) >= 1000 else f"{value:.4g}"
 
 
 def strange_rows(scores: Scores, index: list[int]) -> list[dict[str, object]]:

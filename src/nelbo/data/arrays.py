@@ -53,11 +53,6 @@ class Part:
     mapped: bool = False
 
 
-def images_from_array(array: np.ndarray, labels: object = None, source: str = "array") -> Images:
-    """Return an array (N, H, W), (N, H, W, C) or (N, C, H, W) as images; raise DataError naming `source`."""
-    return images_of({"train": Part(array, source, labels)}).train
-
-
 def images_of(parts: Mapping[str, Part], reading: Reading | None = None) -> Loaded:
     """Return the splits as images; raise DataError naming the part that is none.
 

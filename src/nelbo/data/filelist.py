@@ -87,7 +87,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class Scan:
     """The result of reading all headers of a folder: one entry an image, the shape of all, and the facts."""
 
     entries: list[Entry]
@@ -113,11 +113,6 @@ def tables_in(folder: Path) -> list[str]:
     )
 
 
-def list_images(folder: Path) -> list[str]:
-    """Return image files below the folder, relative to it, sorted; hidden files and folders are left out."""
-    return Listing.of(folder).files
-
-
 def walk(folder: Path, others: Counter[str] | None = None, tables: list[str] | None = None) -> Iterator[str]:
     """Yield the image files below a folder; count the others by the end of their name, and collect its tables."""
     visited: set[str] = set()
@@ -141,7 +136,7 @@ def walk(folder: Path, others: Counter[str] | None = None, tables: list[str] | N
                 others[ending or "without an ending"] += 1
 
 
-def survey(listing: Listing, how: Decoding) -> Survey:
+def scan(listing: Listing, how: Decoding) -> Scan:
     """Read the headers of all files; raise DataError where sizes differ and none is given, Unreadable."""
     files = listing.readable
     first: Header | None = None
@@ -171,7 +166,7 @@ def survey(listing: Listing, how: Decoding) -> Survey:
     height, width = how.size or (first.height, first.width)
     channels = (1 if grey else 3) + (how.alpha == "keep" and alpha > 0)
     facts.notes += _notes(counts, alpha, len(entries), how)
-    return Survey(entries, (channels, height, width), facts, uncertain)
+    return Scan(entries, (channels, height, width), facts, uncertain)
 
 
 def _sizes(folder: Path, entries: Sequence[Entry], first: Header, header: Header) -> DataError:
@@ -204,14 +199,14 @@ def _files(n: int) -> str:
 # --- numbers of more than 8 bits --------------------------------------------------------------
 
 
-def find_extremes(folder: Path, survey: Survey) -> None:
+def find_extremes(folder: Path, scanned: Scan) -> None:
     """Add the smallest and the largest number to the facts, of kinds of which it is not known what is white."""
 
     def both(entry: Entry) -> tuple[float, float]:
         values = read_numbers(folder / entry.file, entry.page)
         return float(values.min()), float(values.max())
 
-    for numbers, entries in survey.uncertain.items():
+    for numbers, entries in scanned.uncertain.items():
         least, most = np.inf, -np.inf
         for low, high in in_order(both, entries):
             least, most = min(least, low), max(most, high)
@@ -219,7 +214,7 @@ def find_extremes(folder: Path, survey: Survey) -> None:
             if numbers == "16-bit" and most >= HALF:
                 break
         scale = 257 if numbers == "16-bit colour" else 1  # of which the upper 8 bits are read
-        survey.facts.extremes[numbers] = (least * scale, most * scale)
+        scanned.facts.extremes[numbers] = (least * scale, most * scale)
 
 
 def check_numbers(folder: Path, all_facts: Iterable[Facts], how: Decoding) -> tuple[Decoding, list[str]]:

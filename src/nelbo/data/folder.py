@@ -26,11 +26,11 @@ from nelbo.data.filelist import (
     IGNORED,
     Facts,
     Listing,
-    Survey,
+    Scan,
     check_numbers,
     find_extremes,
+    scan,
     slashed,
-    survey,
     tables_in,
     walk,
 )
@@ -143,20 +143,20 @@ def _all_decoded(
 ) -> tuple[dict[SplitName, Decoded], Decoding, list[str]]:
     """Return facts and pixels of all splits, from the cache or decoded by one rule; the rule, and notes about it."""
     decoded = {split: _from_cache(listings[split], path) for split, path in paths.items()}
-    surveys = {split: survey(listings[split], how) for split, cached in decoded.items() if cached is None}
+    scans = {split: scan(listings[split], how) for split, cached in decoded.items() if cached is None}
     if how.range is None:
-        for split, surveyed in surveys.items():
-            find_extremes(listings[split].folder, surveyed)
-    facts = [cached[0] if cached else surveys[split].facts for split, cached in decoded.items()]
+        for split, scanned in scans.items():
+            find_extremes(listings[split].folder, scanned)
+    facts = [cached[0] if cached else scans[split].facts for split, cached in decoded.items()]
     ruled, notes = check_numbers(folder, facts, how)
     for split, cached in decoded.items():
         if cached is not None and cached[0].range != ruled.range:  # another split made the rule another one
-            surveys[split] = replace(survey(listings[split], how), facts=cached[0])
+            scans[split] = replace(scan(listings[split], how), facts=cached[0])
             paths[split].unlink(missing_ok=True)
-    for split, surveyed in surveys.items():
-        surveyed.facts.range = ruled.range
-        pixels = _decode(listings[split].folder, surveyed, ruled, paths[split])
-        decoded[split] = surveyed.facts, pixels
+    for split, scanned in scans.items():
+        scanned.facts.range = ruled.range
+        pixels = _decode(listings[split].folder, scanned, ruled, paths[split])
+        decoded[split] = scanned.facts, pixels
     return {split: pair for split, pair in decoded.items() if pair is not None}, ruled, notes
 
 
@@ -172,10 +172,10 @@ def _from_cache(listing: Listing, path: Path) -> Decoded | None:
     return None if pixels is None else (facts, pixels)
 
 
-def _decode(folder: Path, surveyed: Survey, how: Decoding, cache: Path) -> Tensor | OnDisk:
+def _decode(folder: Path, scanned: Scan, how: Decoding, cache: Path) -> Tensor | OnDisk:
     """Return the pixels of all files, and leave them in the cache."""
-    entries, shape, dtype = surveyed.entries, surveyed.shape, surveyed.dtype
-    everything, facts = (len(entries), *shape), surveyed.facts.text()
+    entries, shape, dtype = scanned.entries, scanned.shape, scanned.dtype
+    everything, facts = (len(entries), *shape), scanned.facts.text()
     if math.prod(everything) * np.dtype(dtype).itemsize > ondisk.THRESHOLD:
         return written(
             cache,

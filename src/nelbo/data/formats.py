@@ -79,7 +79,7 @@ def unpacked(path: Path, folder: Path) -> Path:
                 _check_room(archive, path, folder)
                 archive.extractall(part)  # keeps every member below the folder, whatever its name
             part.rename(target)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (OSError, zipfile.BadZipFile, RuntimeError) as error:
             shutil.rmtree(part, ignore_errors=True)
             raise DataError(
                 f"{path}: cannot be unpacked into {folder} ({error}); unpack it and name the folder"

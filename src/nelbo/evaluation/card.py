@@ -70,8 +70,7 @@ def evaluate(
     `earlier` says which were measured elsewhere. The same call gives the same numbers; an interrupted one goes on; with
     another K only what depends on it is measured again.
     """
-    if not 0 <= samples <= MOST_SAMPLES:
-        raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
+    _check_samples(samples)
     chosen = _named(metrics, without)
     opened = store.find(run, Path(runs))
     place = engine.pick_device(device)
@@ -128,6 +127,11 @@ def _measured(metric: Metric, name: str, model: BuiltModel, view: Split, tell: T
     tell(MetricBegun(name))
     telling = dataclasses.replace(view, tell=lambda count, total: tell(MetricGoesOn(name, count, total)))
     return dict(under(metric(model, telling), {"training data": view.data.hash} if metric.learns else {}))
+
+
+def _check_samples(samples: int) -> None:
+    if not 0 <= samples <= MOST_SAMPLES:
+        raise ConfigError(f"samples must be 0 or more, and {MOST_SAMPLES:,} at most (got {samples})")
 
 
 def _named(metrics: Sequence[str] | None, without: Sequence[str] = ()) -> dict[str, Metric]:

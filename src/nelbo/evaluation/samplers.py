@@ -6,6 +6,7 @@ evaluation/unfinished/samplers-*.json           the finished part of an interrup
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -194,7 +195,8 @@ def compare(
 
     samplers  names; every registered one by default
     settings  fields by sampler, as {"gaussian-mixture.components": 20}
-    quick     seconds: fits to 5,000 training images, and judges by 1,000 images in the features of an untrained network
+    quick     seconds: fits to 5,000 training images, judges by 1,000 images in the features of an untrained network,
+              and keeps the prior unless another is nearer by more than the standard error of the difference
     tell      hears `MetricBegun` when the next sampler begins and `MetricGoesOn` while it runs
 
     The table is also written to `evaluation/samplers.json`: {samplers: {name: {config, copies, seconds, metrics} or
@@ -207,12 +209,7 @@ def compare(
     model = api.load(opened, checkpoint=checkpoint, device=device)
     place = engine.pick_device(device)
     split = api.open_split(opened, "test", place, data_dir=data_dir, data=data)
-    if split.data.validation is None:
-        raise ConfigError(
-            f"{opened.name} has no validation split, and a sampler chosen on test images makes their numbers too good; "
-            "train with --data.validation 0.1, or draw with a sampler by name: "
-            f"nelbo sample {opened.quoted} --sampler gaussian-mixture"
-        )
+    validation = _validation(split, opened)
     about: SamplerChoice = {
         "run": opened.name,
         "checkpoint": checkpoint,
@@ -224,10 +221,10 @@ def compare(
         "environment": engine.describe(place),
     }
     encoded = Encoded(model, split, seed, QUICK_LATENTS if quick else MOST_LATENTS)
-    judge = _judge_of(split.of(split.data.validation), quick)
+    judge = _judge_of(validation, quick)
     unfinished = f"evaluation/unfinished/samplers-{judge.main}-{about['weights']}.json"
     rows = _rows(opened, unfinished, about, specs, encoded, judge, tell)
-    chosen = _best(rows, judge.main)
+    chosen = _clearly_better(rows, judge.main) if quick else _best(rows, judge.main)
     tell(MetricBegun(f"{chosen} on test images"))
     final = _judge_of(split, quick)
     table: SamplerChoice = {
@@ -248,6 +245,17 @@ def compare(
     with contextlib.suppress(OSError):  # other measurements are unfinished there
         (opened.path / unfinished).parent.rmdir()
     return table
+
+
+def _validation(split: Split, run: Run) -> Split:
+    """Return the validation split beside another; raise ConfigError where there is none."""
+    if split.data.validation is None:
+        raise ConfigError(
+            f"{run.name} has no validation split, and a sampler chosen on test images makes their numbers too good; "
+            "train with --data.validation 0.1, or draw with a sampler by name: "
+            f"nelbo sample {run.quoted} --sampler gaussian-mixture"
+        )
+    return split.of(split.data.validation)
 
 
 def _specs(samplers: Sequence[str] | None, settings: Mapping[str, object]) -> dict[str, Sampler]:
@@ -369,3 +377,14 @@ def _best(samplers: Mapping[str, SamplerRow], criterion: str) -> str:
         why = "; ".join(f"{name}: {table.get('refused', 'not finite')}" for name, table in samplers.items())
         raise NelboError(f"no sampler could be measured: {why}")
     return min(values, key=values.__getitem__)
+
+
+def _clearly_better(samplers: Mapping[str, SamplerRow], criterion: str) -> str:
+    """Return the nearest sampler, or the prior where it is as near within the errors of both distances."""
+    best = _best(samplers, criterion)
+    entries = [samplers[name].get("metrics", {}).get(criterion) for name in (best, "prior")]
+    values = [number(entry) for entry in entries]
+    if values[0] is None or values[1] is None:
+        return best
+    errors = [entry["standard_error"] or 0.0 for entry in entries if entry is not None]
+    return best if values[1] - values[0] > math.hypot(*errors) else "prior"

@@ -200,14 +200,17 @@ def encode(view: View, file: Path) -> dict[str, list[int]]:
 
 
 def strangest(scores: Scores, by: str, n: int, file: Path) -> None:
-    """Write a picture of the n strangest images by a score, each above its name and its p-value."""
+    """Write a picture of the n strangest images by a score, each above its p-value and its name."""
     from nelbo.plots import image_grid
 
     index = scores.strangest(by, n)
     images = scores.split.images.select(torch.tensor(index))
     x_NCHW = materialise(images, scores.split.transforms)
     p_values = scores.places[by].p_N[index].tolist()
-    labels = [f"{name[-24:]}  p {p:.2g}" for name, p in zip(names_of(images), p_values, strict=True)]
+    # The end of a name tells images of one folder apart; there is room for some twenty letters.
+    labels = [
+        f"p {p:.2g}  {Path(name).stem[-14:]}" for name, p in zip(names_of(images), p_values, strict=True)
+    ]
     title = f"{scores.run} · the strangest of {scores.data} ({scores.split_name}) by {by.replace('_', ' ')}"
     figure = image_grid(pictures_of(x_NCHW, scores.split.data.range), title=title, labels=labels)
     with atomic(file) as temporary:

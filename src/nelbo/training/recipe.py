@@ -246,7 +246,10 @@ def resolved(
         name = FOR_FOLDERS
     elif Path(name).is_dir():
         reasons.append(f"{name} is the recipe of that name; for the folder write ./{name}")
-    entry = lookup("recipe", name)
+    try:
+        entry = lookup("recipe", name)
+    except UnknownName as error:
+        raise UnknownName(f"{error}. Nor is there a folder or file of that name") from None
     given = frozenset(field for layer, _ in layers for field in layer)
     if not isinstance(entry, RecipeForData):
         base = named(name)
