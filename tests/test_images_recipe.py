@@ -142,6 +142,7 @@ def test_a_recipe_wins_over_a_folder_of_its_name_and_says_so(tmp_path, monkeypat
         (["nowhere"], "no recipe is called 'nowhere'"),
         (["nowhere"], "Nor is there a folder or file of that name"),
         (["empty"], "holds no image files"),
+        (["a-run"], "a-run is a run and no folder of images"),
         (["photos", "--data", "photos"], "both name images"),
         (["notes.txt"], "notes.txt"),
     ],
@@ -151,6 +152,8 @@ def test_what_is_no_data_is_refused_in_one_line(tmp_path, monkeypatch, capsys, w
     folder(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no images")
+    folder(tmp_path / "a-run/figures", n=2)
+    (tmp_path / "a-run/config.toml").write_text("")
     assert main(["train", *words]) == 2
     error = capsys.readouterr().err
     assert message in error

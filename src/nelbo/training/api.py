@@ -55,10 +55,11 @@ def plan(
     data_dir: str | Path | None = None,
 ) -> Plan:
     """Resolve a recipe and its run folder; raise here for every mistake that can be noticed without data."""
-    start = resolved(recipe, overrides, data=data, data_dir=Path(data_dir) if data_dir else None)
+    folder_of_sets = Path(data_dir) if data_dir else None
+    start = resolved(recipe, overrides, data=data, data_dir=folder_of_sets)
     final = start.recipe
     if start.base is not None and start.survey is None:
-        fitting.check(final, start.base, start.given, data)
+        fitting.check(final, start.base, start.given, data, folder_of_sets)
     if data is not None:
         final = resolve(final, {"data.source": FROM_PYTHON})
     else:

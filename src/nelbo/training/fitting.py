@@ -1,8 +1,8 @@
 """The refusal of a recipe whose preprocessing would spoil other data than it was made for."""
 
 import shlex
+from pathlib import Path
 
-from nelbo.core.spec import kebab
 from nelbo.data import Data
 from nelbo.data.survey import Survey, survey
 from nelbo.data.transforms import Resize
@@ -10,7 +10,9 @@ from nelbo.errors import DataError
 from nelbo.training.recipe import FOR_FOLDERS, Recipe
 
 
-def check(recipe: Recipe, base: Recipe, given: frozenset[str], data: object | None) -> None:
+def check(
+    recipe: Recipe, base: Recipe, given: frozenset[str], data: object | None, data_dir: Path | None = None
+) -> None:
     """Raise DataError where fields that a recipe has for its own data would binarise or shrink given images.
 
     Given images are a path or `data`; of a named set everybody knows what a recipe does to it. A field in `given` is
@@ -26,20 +28,17 @@ def check(recipe: Recipe, base: Recipe, given: frozenset[str], data: object | No
     )
     if not images_given or not (kept.transforms or kept.size):
         return
-    facts = survey(recipe.data.model_copy(update={"size": None}), None, data)
+    facts = survey(recipe.data.model_copy(update={"size": None}), data_dir, data)
     if spoils := _harm(kept, facts):
-        by_name = f"nelbo train {FOR_FOLDERS} --data {shlex.quote(recipe.data.source)}"
-        command = by_name if data is None else f'nelbo.train("{FOR_FOLDERS}", data=...)'
-        none = (
-            "--data.transforms none"
-            if data is None
-            else 'overrides={"data.transforms": [], "data.size": None}'
-        )
-        none += " --data.size none" if data is None and base.data.size else ""
+        none, meant = _fields(kept, ("none", "none")), _fields(kept, _in_words(kept))
+        fits = f"nelbo train {FOR_FOLDERS} --data {shlex.quote(recipe.data.source)}"
+        if data is not None:
+            fits = f'nelbo.train("{FOR_FOLDERS}", data=...)'
+            none, meant = f"in overrides, as on the command line {none}", f"{meant}, in overrides"
         raise DataError(
             f"{recipe.recipe} was made for {base.data.source}: it {' and '.join(spoils)}. These are {facts}. "
-            f"A recipe that fits them: {command}. To keep this one and leave the images as they are: {none}. "
-            f"To do it all the same, say so: {_meant(kept)}"
+            f"A recipe that fits them: {fits}. To keep this one and leave the images as they are: {none}. "
+            f"To do it all the same, say so: {meant}"
         )
 
 
@@ -63,7 +62,16 @@ def _shrinks(size: tuple[int, int], facts: Survey, field: str) -> list[str]:
     return [f"shrinks images to {size[0]} x {size[1]} ({field})"] if smaller else []
 
 
-def _meant(data: Data) -> str:
-    if not data.transforms:
-        return f"--data.size {','.join(map(str, data.height_and_width() or ()))}"
-    return f"--data.transforms {','.join(kebab(transform.name) for transform in data.transforms)}"
+def _in_words(data: Data) -> tuple[str, str]:
+    """Return the transforms and the size as a flag has them."""
+    size = data.height_and_width() or ()
+    return ",".join(transform.name for transform in data.transforms), ",".join(map(str, size))
+
+
+def _fields(data: Data, values: tuple[str, str]) -> str:
+    """Return the flags of the transforms and of the size, as far as the recipe has them, with these values."""
+    flags = [
+        ("--data.transforms", bool(data.transforms), values[0]),
+        ("--data.size", bool(data.size), values[1]),
+    ]
+    return " ".join(f"{flag} {value}" for flag, there, value in flags if there)

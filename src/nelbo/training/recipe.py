@@ -4,6 +4,7 @@
 """
 
 import functools
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,6 +242,11 @@ def resolved(
         if any("data.source" in layer or "data" in layer for layer, _ in layers):
             raise ConfigError(
                 f"{name} and --data both name images; give one: nelbo train {FOR_FOLDERS} --data PATH"
+            )
+        if (Path(name).expanduser() / "config.toml").is_file():  # its pictures are no images to train on
+            raise ConfigError(
+                f"{name} is a run and no folder of images; its configuration trains again: "
+                f"nelbo train {shlex.quote(name)}/config.toml"
             )
         layers.insert(0, ({"data.source": name}, name))
         name = FOR_FOLDERS
