@@ -388,8 +388,8 @@ def test_the_slowest_metric_of_two_checkpoints_is_left_out_and_said(nelbo, run_c
         nelbo("evaluate", "tiny", *arguments)[2]
         for arguments in ([], ["--compare-first"], ["--compare-first", "--metrics", "all"])
     ]
-    assert asked_for == [(None, (), 500), (None, ("information",), 50), (None, (), 50)]
-    assert ["left out, for it takes long: information; --metrics all" in text for text in lines] == [
+    assert asked_for == [(None, (), 500), (None, ("information", "quality"), 50), (None, (), 50)]
+    assert ["left out, for it takes long: information, quality; --metrics all" in text for text in lines] == [
         False,
         True,
         False,
